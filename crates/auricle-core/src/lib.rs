@@ -1,0 +1,28 @@
+//! Rules and machines of Auricle: values in, values out.
+//!
+//! Owns: identifiers, the domain's types, every bound ([`Limits`]), the transcript clock and merging, the
+//! conversation's life and the session machine.
+//! Leaves to others: bytes and JSON (`auricle-wire`), durability (`auricle-store`), sockets and clocks
+//! (`auricle-server`).
+//! Invariant: nothing here does I/O, reads a clock, owns randomness or is `async`. Time and entropy are arguments.
+
+#![warn(missing_docs)]
+
+pub mod conversation;
+pub mod ids;
+pub mod job;
+pub mod limits;
+pub mod segment;
+pub mod time;
+
+pub use conversation::{
+    ActionItem, CalendarEvent, Category, Conversation, ConversationStatus, DiscardReason, FinaliseReason,
+    Geolocation, Photo, Provenance, Source, Structured,
+};
+pub use ids::{
+    ConversationId, EffectId, Epoch, JobId, PersonId, PhotoId, ProcessId, Revision, SegmentId, UserId,
+};
+pub use job::{Backoff, EffectKey, EffectState, JobState};
+pub use limits::Limits;
+pub use segment::{Segment, Speaker, Translation, Word};
+pub use time::UnixMicros;

@@ -1,0 +1,153 @@
+//! Every bound of the server in one place: each with its unit, its default's reason, and what happens when it is reached.
+
+use std::time::Duration;
+
+const KIB: usize = 1024;
+const MIB: usize = 1024 * KIB;
+
+macro_rules! limits {
+    ($($(#[doc = $doc:literal])+ $name:ident: $kind:ty = $default:expr;)+) => {
+        /// Every bound of the server.
+        #[derive(Clone, Debug, PartialEq)]
+        pub struct Limits {
+            $($(#[doc = $doc])+ pub $name: $kind,)+
+        }
+
+        impl Default for Limits {
+            fn default() -> Self {
+                Self { $($name: $default,)+ }
+            }
+        }
+    };
+}
+
+limits! {
+    /// Live sessions of this process. Full: 503 with `Retry-After` at the upgrade. One box carries Omi's fleet (1,320).
+    sessions_max: usize = 2_000;
+    /// Live sessions of one user. Full: 503 at the upgrade. Wide enough for every device of a person.
+    sessions_per_user_max: usize = 20;
+    /// Bytes of one client message. Full: close 1009. Omi's largest is a 10 MiB pusher backlog; clients send KiB.
+    client_message_bytes_max: usize = MIB;
+    /// Bytes waiting to be written to one client. Full: the socket is closed with 1013; its conversation is safe.
+    client_outbox_bytes_max: usize = MIB;
+    /// Messages waiting in one session's inbox from engine and store. Full: the sender waits (engine) or it is counted.
+    session_inbox_max: usize = 64;
+    /// `ping` interval. Source: listen-protocol 5.1.
+    ping_every: Duration = Duration::from_secs(10);
+    /// Without any client frame for this long the session ends with 1001. Source: listen-protocol 5.1.
+    client_silent_max: Duration = Duration::from_secs(90);
+    /// How long `/v4/web/listen` waits for its first message. Source: listen-protocol 1.5.
+    web_auth_wait: Duration = Duration::from_secs(5);
+    /// How long an upgrade request's headers may take. Full: the connection is dropped (slowloris).
+    request_head_wait: Duration = Duration::from_secs(10);
+    /// Shortest conversation timeout a client can ask for, also the default. Source: listen-protocol 5.2.
+    conversation_timeout_min: Duration = Duration::from_secs(120);
+    /// The timeout that `-1` and multi-channel stand for. Source: listen-protocol 5.2.
+    conversation_timeout_long: Duration = Duration::from_secs(14_400);
+    /// How often a live conversation's silence and status are checked. Source: listen-protocol 5.1.
+    lifecycle_check_every: Duration = Duration::from_secs(5);
+    /// How long after a client left its engine may take to finish the last words. Full: the spool keeps the audio and
+    /// the repair loop transcribes it.
+    engine_drain_max: Duration = Duration::from_secs(30);
+    /// Segments of one session that wait for their commit. Full: the engine is made to wait.
+    segments_uncommitted_max: usize = 1_000;
+    /// Characters of one segment's text that merging may reach; a longer one is left and a new one begun.
+    segment_chars_max: usize = 20_000;
+    /// Segments of one `suggested_transcript`. Full: the message is ignored and counted.
+    suggested_segments_max: usize = 1_000;
+    /// Image uploads under way in one session. Full: the oldest is dropped. Source: listen-protocol 3.1.
+    image_uploads_max: usize = 50;
+    /// Chunks of one image. Full: close 1008. Source: listen-protocol 3.1.
+    image_chunks_max: u32 = 4_096;
+    /// Bytes of one image's text over all chunks. Full: the upload is dropped and counted.
+    image_bytes_max: usize = 8 * MIB;
+    /// Bytes of all unfinished images of one session. Full: the oldest upload is dropped and counted.
+    image_uploads_bytes_max: usize = 16 * MIB;
+    /// How long an unfinished image is kept. Source: listen-protocol 3.1.
+    image_upload_age_max: Duration = Duration::from_secs(60);
+    /// Decoded audio that waits for an engine, in seconds, for one session. Full: oldest is dropped from memory, stays in the
+    /// spool, and is transcribed by the repair loop.
+    engine_backlog_secs_max: u32 = 60;
+    /// Bytes of spooled audio of one session: about 45 minutes of PCM or 5 hours of Opus. Full: newest is counted as lost.
+    spool_session_bytes_max: u64 = 96 * 1024 * 1024;
+    /// Bytes of spooled audio of the whole process. Full: newest is counted as lost.
+    spool_total_bytes_max: u64 = 8 * 1024 * 1024 * 1024;
+    /// Received audio is on disk after at most this long; what `kill -9` may cost is at most twice this.
+    spool_flush_every: Duration = Duration::from_millis(400);
+    /// Bytes queued for the spool's thread. Full: the audio is counted as not spooled; the session goes on.
+    spool_queue_bytes_max: usize = 64 * MIB;
+    /// Attempts to transcribe left-over audio before its gap is marked on the conversation.
+    spool_repair_attempts_max: u32 = 5;
+    /// Writes queued for the store's writer. Full: callers wait for room, up to `store_wait_max`.
+    store_queue_max: usize = 8_192;
+    /// Longest a write waits for the store. Full: an error that says so; a session keeps its words and tries again.
+    store_wait_max: Duration = Duration::from_secs(10);
+    /// Writes of one transaction. Full: the next begin the next transaction.
+    store_batch_max: usize = 512;
+    /// How long a failed write of words waits before it is tried again.
+    store_retry_every: Duration = Duration::from_secs(1);
+    /// Job attempts that run at once in this process. Full: jobs wait as rows.
+    jobs_running_max: usize = 2;
+    /// Attempts of one job. Full: the conversation is `failed`, visible, and can be retried.
+    job_attempts_max: u32 = 5;
+    /// Deadline of one attempt. Full: the attempt counts as failed.
+    job_attempt_max: Duration = Duration::from_secs(300);
+    /// A job's lease; a worker that does not renew for this long has lost it.
+    lease: Duration = Duration::from_secs(15);
+    /// How often a held lease is renewed.
+    lease_renew_every: Duration = Duration::from_secs(5);
+    /// First and longest wait between attempts of a job.
+    job_backoff_first: Duration = Duration::from_secs(2);
+    /// Longest wait between attempts of a job.
+    job_backoff_max: Duration = Duration::from_secs(600);
+    /// Effects delivered at once. Full: they wait as rows.
+    effects_running_max: usize = 16;
+    /// Attempts of one effect. Full: it is `failed`, visible, and can be replayed.
+    effect_attempts_max: u32 = 12;
+    /// Deadline of one delivery. Source: pusher-and-processing 5.1.
+    effect_attempt_max: Duration = Duration::from_secs(15);
+    /// How often the sweeper looks for conversations without a client and leases without an owner.
+    sweep_every: Duration = Duration::from_secs(5);
+    /// Conversations one sweep takes on. Full: the next sweep goes on.
+    sweep_batch_max: usize = 100;
+    /// A background loop without a heartbeat for this long is restarted.
+    loop_stall_max: Duration = Duration::from_secs(30);
+    /// A session worker or store writer without progress for this long turns `/livez` to 503.
+    worker_stall_max: Duration = Duration::from_secs(10);
+    /// Entries of the cache of refused tokens. Full: the oldest is dropped.
+    refused_tokens_max: usize = 10_000;
+    /// How long a refused token is refused again without looking.
+    refused_token_age_max: Duration = Duration::from_secs(30);
+    /// Bytes of a REST request's body. Full: 413.
+    request_body_bytes_max: usize = MIB;
+    /// Conversations in one page of a listing. More are refused with 422.
+    list_page_max: usize = 200;
+    /// How long a drain may take.
+    drain_max: Duration = Duration::from_secs(30);
+}
+
+impl Limits {
+    /// The timeout in force for what a client asked, in seconds. Source: listen-protocol 5.2.
+    pub fn conversation_timeout(&self, asked_secs: Option<i64>) -> Duration {
+        match asked_secs {
+            Some(-1) => self.conversation_timeout_long,
+            Some(secs) => Duration::from_secs(u64::try_from(secs).unwrap_or(0)).max(self.conversation_timeout_min),
+            None => self.conversation_timeout_min,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn conversation_timeout_follows_the_table_of_section_5_2() {
+        let limits = Limits::default();
+        for (asked, effective) in
+            [(None, 120), (Some(-1), 14_400), (Some(5), 120), (Some(-7), 120), (Some(121), 121), (Some(90_000), 90_000)]
+        {
+            assert_eq!(limits.conversation_timeout(asked).as_secs(), effective, "{asked:?}");
+        }
+    }
+}

@@ -1,0 +1,26 @@
+//! The interface of whatever delivers an effect.
+
+use async_trait::async_trait;
+use auricle_store::Effect;
+
+/// How a delivery went, in the deliverer's view.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Delivery {
+    /// Taken.
+    Delivered,
+    /// Nobody to deliver to, which is fine for this kind.
+    Skipped,
+    /// Worth another attempt; the text says why, without transcript text or secrets.
+    Retry(String),
+    /// Never try again.
+    Failed(String),
+}
+
+/// Delivers one kind of effect: the part of its name before the first `:`.
+#[async_trait]
+pub trait Deliver: Send + Sync + 'static {
+    /// The kind.
+    fn kind(&self) -> &'static str;
+    /// Delivers it. The same effect may come again after a crash: receivers tell by its idempotency key.
+    async fn deliver(&self, effect: &Effect) -> Delivery;
+}

@@ -1,0 +1,74 @@
+//! The door of every engine.
+
+use std::time::Duration;
+
+use auricle_core::Word;
+use tokio::sync::mpsc;
+
+/// What a session wants heard.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StreamSpec {
+    /// Of the PCM that will be pushed: mono, signed 16-bit. 8,000 to 48,000.
+    pub sample_rate_hz: u32,
+    /// As the client named it, after normalisation (`multi` for any).
+    pub language: String,
+    /// Names the stream in logs.
+    pub label: String,
+}
+
+/// What an engine tells about a stream. Positions are samples of pushed audio (at the stream's rate) from its first.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Event {
+    /// Final words of one utterance, in order. Word times are seconds from the stream's first sample. Never empty.
+    Words(Vec<Word>),
+    /// Everything before this position is decided: its words have been sent, or there were none. Grows.
+    Covered { until_sample: u64 },
+    /// All recognisers are taken: audio waits. Sent once, when waiting begins.
+    Busy { waiting: Duration },
+    /// Waiting has ended.
+    Resumed,
+    /// `samples` of audio were not heard, since the backlog was full. Repair may hear them from the spool.
+    Skipped { from_sample: u64, samples: u64 },
+    /// The engine can do no more for this stream. No event follows.
+    Failed(EngineError),
+    /// All that was pushed before [`Stream::finish`] is decided. No event follows.
+    Finished,
+}
+
+/// What went wrong with an engine. The text is safe to show to a client and in logs.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum EngineError {
+    /// Not installed or not configured; the text says how to mend it.
+    #[error("{0}")]
+    Unavailable(String),
+    /// It refused: credentials, quota, language.
+    #[error("{0}")]
+    Refused(String),
+    /// It broke.
+    #[error("{0}")]
+    Broken(String),
+}
+
+/// Where a stream's events go. Bounded: an engine that finds it full waits on its own threads.
+pub type EventSender = mpsc::Sender<Event>;
+
+/// A way of turning speech into words.
+pub trait Engine: Send + Sync + 'static {
+    /// The name in configuration, metrics and `stt_provider`.
+    fn name(&self) -> &'static str;
+    /// Opens a stream. Does not block; trouble found later comes as [`Event::Failed`].
+    fn open(&self, spec: StreamSpec, events: EventSender) -> Result<Box<dyn Stream>, EngineError>;
+    /// Whether it can work now, for `doctor` and `/readyz` detail. May block for seconds: call it off the session threads.
+    fn check(&self) -> Result<String, EngineError>;
+}
+
+/// One session's audio going in. Dropping it abandons what is undecided.
+pub trait Stream: Send {
+    /// Hands over PCM, copying it. Does not block. When the bounded backlog is full the audio is not taken and the engine
+    /// sends [`Event::Skipped`].
+    fn push(&mut self, pcm: &[i16]);
+    /// No more audio follows: decide what is left, then send [`Event::Finished`].
+    fn finish(&mut self);
+    /// Decide what has been heard so far as if a pause followed, and go on (before a conversation is finalised).
+    fn flush(&mut self);
+}

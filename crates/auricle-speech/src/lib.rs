@@ -1,0 +1,9 @@
+//! Speech-to-text engines: one folder each, all behind [`Engine`].
+//!
+//! Leaves to others: sessions, storage, codecs (audio comes in as PCM).
+//! Invariants: no method here blocks the caller; every queue is bounded; an engine's trouble is an [`Event`], never a panic
+//! and never the end of a session.
+
+pub mod engine;
+
+pub use engine::*;

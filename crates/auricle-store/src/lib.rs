@@ -1,0 +1,11 @@
+//! Everything durable: conversations, segments, photos, jobs, steps, effects, users, API keys, and the audio spool.
+//!
+//! The door is [`Store`]: one trait, one conformance suite ([`conformance`]), several backends. All decisions that must
+//! be atomic happen inside one method, in one transaction. Time and fresh ids are arguments.
+//! Leaves to others: HTTP, providers, rules (`auricle-core` decides, this crate makes it stick).
+//! Invariants: a write is acknowledged only after it would survive power loss; a write that carries an old epoch
+//! changes nothing.
+
+pub mod store;
+
+pub use store::*;

@@ -1,0 +1,430 @@
+//! The store's door: the trait and the values that go in and out.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use auricle_core::{
+    Conversation, ConversationId, ConversationStatus, DiscardReason, EffectId, EffectKey, EffectState, Epoch,
+    FinaliseReason, Geolocation, JobId, JobState, Photo, PhotoId, ProcessId, Provenance, Revision, Segment, SegmentId,
+    Source, Structured, UnixMicros, UserId,
+};
+
+/// What went wrong in the store.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The disk or the database's quota is full. Nothing was written. Try again when there is room.
+    #[error("the store is full: {0}; free space on its disk")]
+    Full(String),
+    /// The store did not answer in time, or its queue is full. It is unknown whether the write happened only if
+    /// `started`; every write of this trait may be repeated safely.
+    #[error("the store is busy: {0}")]
+    Busy(String),
+    /// The caller no longer owns what it writes to: a newer epoch exists, or its status has moved on.
+    #[error("fenced: {0}")]
+    Fenced(String),
+    /// No such row, or it belongs to another user.
+    #[error("not found: {0}")]
+    NotFound(String),
+    /// The request contradicts the row's state, e.g. deleting a conversation that is being heard.
+    #[error("conflict: {0}")]
+    Conflict(String),
+    /// The database is damaged or unreadable.
+    #[error("the store is damaged: {0}")]
+    Damaged(String),
+    /// Anything else, with the database's own words.
+    #[error("store: {0}")]
+    Other(String),
+}
+
+impl StoreError {
+    /// Whether the same call can succeed later without anything else changing here.
+    pub fn is_retryable(&self) -> bool {
+        matches!(self, Self::Full(_) | Self::Busy(_))
+    }
+}
+
+pub type Result<T, E = StoreError> = std::result::Result<T, E>;
+
+/// Which conversation a session wants. Source: listen-protocol 6.2; ownership: design section 5.
+#[derive(Clone, Debug)]
+pub struct OpenConversation {
+    pub user: UserId,
+    /// The process that will own it; must have been announced with [`Store::process_alive`].
+    pub process: ProcessId,
+    pub source: Source,
+    pub language: Option<String>,
+    /// The connection's conversation timeout, stored for the sweeper.
+    pub timeout: Duration,
+    pub choice: Choice,
+    /// Id for the stub, if one is made and `choice` names none.
+    pub fresh_id: ConversationId,
+    pub call_id: Option<String>,
+    pub now: UnixMicros,
+}
+
+/// How a session chooses its conversation.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Choice {
+    /// Resume the newest `in_progress` conversation of the same user and source that was not client-named and whose
+    /// `finished_at` is less than `timeout` ago; else make a stub. It takes the conversation even from a session that
+    /// still owns it: the epoch grows and the older session is fenced.
+    Resume,
+    /// The client's own UUID: resume it if `in_progress` (of this user); make it if absent; if it exists in another status
+    /// or belongs to another user, make a stub under `fresh_id`. `client_conversation_id` is stored in each case.
+    Named(ConversationId),
+    /// Always a stub (multi-channel, and after a rollover).
+    New,
+}
+
+/// A session's right to write to a conversation.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ownership {
+    pub user: UserId,
+    pub conversation: ConversationId,
+    pub epoch: Epoch,
+}
+
+/// What [`Store::open_conversation`] found or made.
+#[derive(Clone, Debug)]
+pub struct Opened {
+    pub ownership: Ownership,
+    /// True if it existed before.
+    pub resumed: bool,
+    /// True if another live session owned it until now.
+    pub taken_over: bool,
+    pub started_at: UnixMicros,
+    pub finished_at: UnixMicros,
+    pub source: Source,
+    /// The stored segment with the greatest start, which is the only one that merging may change.
+    pub tail: Option<Segment>,
+    pub segment_count: u64,
+    pub photo_count: u64,
+    pub client_conversation_id: Option<String>,
+    /// The newest completed, not discarded conversation of the user, for `last_memory`.
+    pub last_completed: Option<ConversationId>,
+}
+
+/// Words to store. Applied whole or not at all.
+#[derive(Clone, Debug)]
+pub struct AppendSegments {
+    pub ownership: Ownership,
+    /// New segments and changed ones, by id. A changed one keeps nothing of its old row.
+    pub upsert: Vec<Segment>,
+    /// Segments that merging absorbed.
+    pub delete: Vec<SegmentId>,
+    /// Set by the first batch of an empty conversation (5.3).
+    pub started_at: Option<UnixMicros>,
+    /// New `finished_at`.
+    pub now: UnixMicros,
+}
+
+/// Words that were recovered later, from spooled audio. They need no ownership: they are put in by time.
+#[derive(Clone, Debug)]
+pub struct InsertRecovered {
+    pub conversation: ConversationId,
+    /// Identity of the spool run; a second insertion of the same run and position changes nothing.
+    pub run: String,
+    /// Position in the run, in samples, up to which this insertion covers it.
+    pub until_sample: u64,
+    /// Wall-clock time of each segment's zero: `start`/`end` are seconds from here, and are moved onto the
+    /// conversation's clock in the transaction (`started_at` is set to the first segment's time if it was empty).
+    pub zero_at: UnixMicros,
+    pub segments: Vec<Segment>,
+    /// A stretch that could not be recovered, in seconds from `zero_at`; recorded in `gaps`.
+    pub gap: Option<(f64, f64)>,
+}
+
+/// How to end a conversation.
+#[derive(Clone, Debug)]
+pub struct Finalise {
+    pub conversation: ConversationId,
+    /// `Some`: only if this is still the owner. `None`: only if nobody live owns it (sweeper, REST).
+    pub owner: Option<Ownership>,
+    pub reason: FinaliseReason,
+    /// Id for the job, if one is made.
+    pub job_id: JobId,
+    pub now: UnixMicros,
+}
+
+/// What [`Store::finalise`] did, in one transaction.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Finalised {
+    /// No segments and no photos, checked in this transaction: the row is gone.
+    DeletedEmpty,
+    /// Status is `processing` and the job is queued.
+    Queued { job: JobId, revision: Revision },
+    /// It had already ended; nothing changed.
+    AlreadyEnded { status: ConversationStatus },
+}
+
+/// A conversation that the sweeper may end.
+#[derive(Clone, Debug)]
+pub struct Orphan {
+    pub conversation: ConversationId,
+    pub user: UserId,
+    pub finished_at: UnixMicros,
+}
+
+/// Filter of a listing. Listings are ordered by `created_at`, newest first.
+#[derive(Clone, Debug, Default)]
+pub struct ListFilter {
+    /// Empty means all.
+    pub statuses: Vec<ConversationStatus>,
+    pub include_discarded: bool,
+    pub limit: usize,
+    pub offset: usize,
+}
+
+/// One search hit.
+#[derive(Clone, Debug)]
+pub struct SearchHit {
+    /// Without segments.
+    pub conversation: Conversation,
+    /// Up to a few lines of matching text; each match stands between U+0002 and U+0003.
+    pub snippets: Vec<Snippet>,
+    /// Greater is better.
+    pub score: f64,
+}
+
+/// A piece of text that matched.
+#[derive(Clone, Debug)]
+pub struct Snippet {
+    /// Matches stand between U+0002 and U+0003.
+    pub text: String,
+    /// The segment it stands in; `None` for title or overview.
+    pub segment: Option<SegmentId>,
+    /// That segment's start, in seconds.
+    pub start: Option<f64>,
+}
+
+/// A job as people see it.
+#[derive(Clone, Debug)]
+pub struct Job {
+    pub id: JobId,
+    pub conversation: ConversationId,
+    pub user: UserId,
+    pub revision: Revision,
+    pub reason: FinaliseReason,
+    pub state: JobState,
+    pub attempts: u32,
+    pub attempts_max: u32,
+    pub run_at: UnixMicros,
+    pub created_at: UnixMicros,
+    pub updated_at: UnixMicros,
+    /// Names the step and the reason, without any transcript text.
+    pub last_error: Option<String>,
+    pub leased_by: Option<ProcessId>,
+    pub lease_expires_at: Option<UnixMicros>,
+    pub epoch: Epoch,
+}
+
+/// A worker's right to work on a job.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct JobLease {
+    pub job: JobId,
+    pub conversation: ConversationId,
+    pub revision: Revision,
+    pub epoch: Epoch,
+}
+
+/// A claimed job.
+#[derive(Clone, Debug)]
+pub struct ClaimedJob {
+    pub lease: JobLease,
+    /// With `attempts` counting this one.
+    pub job: Job,
+}
+
+/// A recorded result of one step, for a later attempt to resume from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StepRecord {
+    pub step: String,
+    pub result: String,
+    pub at: UnixMicros,
+}
+
+/// The outcome of a job, applied in one transaction as a field-level merge: structured, provenance, discarded,
+/// `status=completed`, the job, the search index and the effects. Segments and everything a user edited stay untouched.
+#[derive(Clone, Debug)]
+pub struct Completion {
+    pub lease: JobLease,
+    pub structured: Structured,
+    pub provenance: Provenance,
+    pub discarded: Option<DiscardReason>,
+    /// Effect names with their payload; keyed (conversation, revision, name), so a second completion adds none.
+    pub effects: Vec<NewEffect>,
+    pub now: UnixMicros,
+}
+
+/// An effect to record.
+#[derive(Clone, Debug)]
+pub struct NewEffect {
+    pub id: EffectId,
+    /// See [`EffectKey::name`].
+    pub name: String,
+    /// What the deliverer needs, as JSON. No transcript text: deliverers read the conversation.
+    pub payload: String,
+}
+
+/// An effect, claimed for delivery or listed.
+#[derive(Clone, Debug)]
+pub struct Effect {
+    pub id: EffectId,
+    pub key: EffectKey,
+    pub user: UserId,
+    pub payload: String,
+    pub state: EffectState,
+    pub attempts: u32,
+    pub run_at: UnixMicros,
+    pub last_error: Option<String>,
+    pub epoch: Epoch,
+}
+
+/// How a delivery went.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum EffectOutcome {
+    Delivered,
+    /// Nobody to deliver to, which is fine for this kind.
+    Skipped,
+    /// Try again then.
+    Retry { at: UnixMicros, error: String },
+    /// Never try again.
+    Failed { error: String },
+}
+
+/// What an attempt that did not complete leads to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum AttemptOutcome {
+    /// Queue it again for then.
+    Retry { at: UnixMicros, error: String },
+    /// Terminal: job and conversation become `failed` in one transaction; transcript and old record stay.
+    Failed { error: String },
+    /// Give it back untried (drain): queued at once, this attempt is not counted.
+    Released,
+}
+
+/// How the store is doing. Cheap: atomics only.
+#[derive(Clone, Debug, Default)]
+pub struct StoreHealth {
+    /// Milliseconds since the writer last finished an operation or waited idle; grows when it is stuck.
+    pub writer_idle_for: Duration,
+    /// Writes queued.
+    pub queued: usize,
+    /// Why writes are being refused, e.g. a full disk; `None` when they are not.
+    pub degraded: Option<String>,
+}
+
+/// Counts for metrics.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct JobCounts {
+    pub queued: u64,
+    pub leased: u64,
+    pub failed: u64,
+    /// Age of the oldest queued job past its `run_at`.
+    pub oldest_unclaimed: Duration,
+    pub effects_pending: u64,
+    pub effects_failed: u64,
+    pub oldest_effect: Duration,
+}
+
+/// A durable store. All methods may be called at once from many tasks. Dropping a returned future does not undo a write
+/// that was queued. Every write may be repeated safely with the same arguments.
+#[async_trait]
+pub trait Store: Send + Sync + 'static {
+    // --- processes and ownership -------------------------------------------------------------------------------------
+    /// Announces or renews a process until `until`. Conversations owned by a process whose time has passed count as unowned.
+    async fn process_alive(&self, process: &ProcessId, until: UnixMicros) -> Result<()>;
+    /// Ends a process at once: everything it owned or leased is free.
+    async fn process_gone(&self, process: &ProcessId, now: UnixMicros) -> Result<()>;
+
+    // --- live conversations ------------------------------------------------------------------------------------------
+    /// Resumes or makes the session's conversation and makes the caller its owner with a new epoch.
+    async fn open_conversation(&self, open: OpenConversation) -> Result<Opened>;
+    /// Stores words. `Fenced` unless the ownership is current and the status `in_progress`.
+    async fn append_segments(&self, batch: AppendSegments) -> Result<()>;
+    /// Stores a photo; moves `finished_at`; the first one sets `source=openglass` unless the source is already a photo device.
+    async fn append_photo(&self, ownership: &Ownership, photo: Photo) -> Result<()>;
+    /// Sets a photo's description. Needs no ownership.
+    async fn describe_photo(&self, user: &UserId, conversation: &ConversationId, photo: &PhotoId, description: Option<&str>, discarded: bool) -> Result<()>;
+    /// Assigns segments to a person (or to the owner: `is_user`), unless already assigned. Returns how many changed.
+    async fn assign_segments(&self, user: &UserId, conversation: &ConversationId, segments: &[SegmentId], is_user: bool, person: Option<&str>) -> Result<usize>;
+    /// Notes the client's reason; used if the conversation is finalised without a better one.
+    async fn note_finalise_reason(&self, ownership: &Ownership, reason: FinaliseReason) -> Result<()>;
+    /// Ends the session's ownership without ending the conversation, so that another may resume or the sweeper end it.
+    async fn release(&self, ownership: &Ownership, now: UnixMicros) -> Result<()>;
+    /// Ends a conversation: status and job in one transaction, or deletes it if it is empty.
+    async fn finalise(&self, finalise: Finalise) -> Result<Finalised>;
+    /// Puts in words recovered from spooled audio. `NotFound` if the conversation is gone (the audio is then of no use).
+    async fn insert_recovered(&self, insert: InsertRecovered) -> Result<()>;
+    /// Up to `limit` conversations `in_progress` that nobody live owns and whose `finished_at + timeout` has passed, oldest first.
+    async fn orphans(&self, now: UnixMicros, limit: usize) -> Result<Vec<Orphan>>;
+
+    // --- reading -----------------------------------------------------------------------------------------------------
+    /// One conversation with segments and photos; `None` if absent or another user's.
+    async fn conversation(&self, user: &UserId, id: &ConversationId) -> Result<Option<Conversation>>;
+    /// The user's current `in_progress` conversation, newest first.
+    async fn current_conversation(&self, user: &UserId) -> Result<Option<ConversationId>>;
+    /// A page of conversations, without segments and photos.
+    async fn list(&self, user: &UserId, filter: ListFilter) -> Result<Vec<Conversation>>;
+    /// Full-text search over titles, overviews and segments. Any text is a valid query; words are and-ed, quotes make phrases.
+    async fn search(&self, user: &UserId, query: &str, limit: usize, offset: usize) -> Result<Vec<SearchHit>>;
+
+    // --- edits by the user -------------------------------------------------------------------------------------------
+    /// Sets the user's title. `NotFound` if absent.
+    async fn rename(&self, user: &UserId, id: &ConversationId, title: &str, now: UnixMicros) -> Result<()>;
+    /// Deletes a conversation and all that hangs on it (a live session that owns it is fenced). `NotFound` if absent.
+    async fn delete(&self, user: &UserId, id: &ConversationId) -> Result<()>;
+    /// Starts a new revision of an ended conversation. `Conflict` while `in_progress` or `processing`.
+    async fn reprocess(&self, user: &UserId, id: &ConversationId, job_id: JobId, now: UnixMicros) -> Result<(JobId, Revision)>;
+    /// Sets where the conversation took place.
+    async fn set_geolocation(&self, user: &UserId, id: &ConversationId, place: &Geolocation) -> Result<()>;
+
+    // --- jobs --------------------------------------------------------------------------------------------------------
+    /// Claims the most overdue runnable job: queued and due, or leased with an expired lease (its epoch grows, its attempt
+    /// counts). A job whose attempts are spent becomes failed here instead. `None` if there is nothing to do.
+    async fn claim_job(&self, process: &ProcessId, now: UnixMicros, lease: Duration) -> Result<Option<ClaimedJob>>;
+    /// Extends the lease. `Fenced` if it was lost.
+    async fn renew_job(&self, lease: &JobLease, until: UnixMicros) -> Result<()>;
+    /// Records a step's result. `Fenced` if the lease was lost. The first record of a step wins.
+    async fn record_step(&self, lease: &JobLease, step: &str, result: &str, now: UnixMicros) -> Result<()>;
+    /// The steps recorded for the lease's revision.
+    async fn steps(&self, conversation: &ConversationId, revision: Revision) -> Result<Vec<StepRecord>>;
+    /// Applies a job's outcome. `Fenced` if the lease was lost. `NotFound` if the conversation is gone (the job is then dropped).
+    async fn complete_job(&self, completion: Completion) -> Result<()>;
+    /// Ends an attempt that did not complete. `Fenced` if the lease was lost.
+    async fn end_attempt(&self, lease: &JobLease, outcome: AttemptOutcome, now: UnixMicros) -> Result<()>;
+    /// Jobs of a user (or of all), newest first; `None` for any state.
+    async fn jobs(&self, user: Option<&UserId>, state: Option<JobState>, limit: usize) -> Result<Vec<Job>>;
+    /// One job.
+    async fn job(&self, user: Option<&UserId>, id: &JobId) -> Result<Option<Job>>;
+    /// Revives a failed job: queued now, attempts back to 0, conversation `processing`. `Conflict` unless failed.
+    async fn retry_job(&self, user: Option<&UserId>, id: &JobId, now: UnixMicros) -> Result<()>;
+    async fn job_counts(&self, now: UnixMicros) -> Result<JobCounts>;
+
+    // --- effects -----------------------------------------------------------------------------------------------------
+    /// Claims up to `limit` due effects: pending, or leased with an expired lease.
+    async fn claim_effects(&self, process: &ProcessId, now: UnixMicros, lease: Duration, limit: usize) -> Result<Vec<Effect>>;
+    /// Ends a delivery. `Fenced` if it was claimed by another meanwhile.
+    async fn end_effect(&self, id: &EffectId, epoch: Epoch, outcome: EffectOutcome, now: UnixMicros) -> Result<()>;
+    async fn effects(&self, conversation: &ConversationId) -> Result<Vec<Effect>>;
+
+    // --- users and keys ----------------------------------------------------------------------------------------------
+    /// Makes the user if absent; returns true if it is new.
+    async fn ensure_user(&self, user: &UserId, now: UnixMicros) -> Result<bool>;
+    /// The user's IANA time zone, e.g. `Europe/Madrid`.
+    async fn time_zone(&self, user: &UserId) -> Result<Option<String>>;
+    async fn set_time_zone(&self, user: &UserId, zone: &str) -> Result<()>;
+    /// Stores an API key's SHA-256 (the key itself never reaches the store).
+    async fn add_api_key(&self, user: &UserId, key_sha256: [u8; 32], label: &str, now: UnixMicros) -> Result<()>;
+    /// Whose key it is.
+    async fn api_key_user(&self, key_sha256: [u8; 32]) -> Result<Option<UserId>>;
+    /// Removes a key by its label. Returns how many there were.
+    async fn remove_api_key(&self, user: &UserId, label: &str) -> Result<usize>;
+    /// Labels and creation times of a user's keys.
+    async fn api_keys(&self, user: &UserId) -> Result<Vec<(String, UnixMicros)>>;
+
+    // --- itself ------------------------------------------------------------------------------------------------------
+    fn health(&self) -> StoreHealth;
+    /// Finishes queued writes and closes. Later calls answer `Busy`.
+    async fn close(&self);
+}
