@@ -14,6 +14,7 @@ pub mod job;
 pub mod limits;
 pub mod segment;
 pub mod time;
+pub mod transcript;
 
 pub use conversation::{
     ActionItem, CalendarEvent, Category, Conversation, ConversationStatus, DiscardReason, FinaliseReason,
