@@ -118,8 +118,11 @@ mod tests {
 
     #[test]
     fn an_effect_key_names_its_deliverer() {
-        let key =
-            EffectKey { conversation: "c".into(), revision: Revision(2), name: "notify:memory_created".into() };
+        let key = EffectKey {
+            conversation: "c".into(),
+            revision: Revision(2),
+            name: "notify:memory_created".into(),
+        };
         assert_eq!(key.kind(), "notify");
         assert_eq!(key.idempotency_key(), "conversation:c:finalization:2:notify:memory_created");
     }

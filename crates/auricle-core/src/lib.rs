@@ -13,6 +13,7 @@ pub mod ids;
 pub mod job;
 pub mod limits;
 pub mod segment;
+pub mod session;
 pub mod time;
 pub mod transcript;
 

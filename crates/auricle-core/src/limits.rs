@@ -49,6 +49,12 @@ limits! {
     /// How long after a client left its engine may take to finish the last words. Full: the spool keeps the audio and
     /// the repair loop transcribes it.
     engine_drain_max: Duration = Duration::from_secs(30);
+    /// How long a conversation that ends waits for the engine to decide what it heard. Full: as with `engine_drain_max`.
+    engine_flush_max: Duration = Duration::from_secs(10);
+    /// First wait before a failed engine is opened again for a session.
+    engine_reopen_first: Duration = Duration::from_secs(2);
+    /// Longest wait before a failed engine is opened again.
+    engine_reopen_max: Duration = Duration::from_secs(60);
     /// Segments of one session that wait for their commit. Full: the engine is made to wait.
     segments_uncommitted_max: usize = 1_000;
     /// Characters of one segment's text that merging may reach; a longer one is left and a new one begun.
@@ -131,7 +137,9 @@ impl Limits {
     pub fn conversation_timeout(&self, asked_secs: Option<i64>) -> Duration {
         match asked_secs {
             Some(-1) => self.conversation_timeout_long,
-            Some(secs) => Duration::from_secs(u64::try_from(secs).unwrap_or(0)).max(self.conversation_timeout_min),
+            Some(secs) => {
+                Duration::from_secs(u64::try_from(secs).unwrap_or(0)).max(self.conversation_timeout_min)
+            }
             None => self.conversation_timeout_min,
         }
     }
@@ -144,9 +152,14 @@ mod tests {
     #[test]
     fn conversation_timeout_follows_the_table_of_section_5_2() {
         let limits = Limits::default();
-        for (asked, effective) in
-            [(None, 120), (Some(-1), 14_400), (Some(5), 120), (Some(-7), 120), (Some(121), 121), (Some(90_000), 90_000)]
-        {
+        for (asked, effective) in [
+            (None, 120),
+            (Some(-1), 14_400),
+            (Some(5), 120),
+            (Some(-7), 120),
+            (Some(121), 121),
+            (Some(90_000), 90_000),
+        ] {
             assert_eq!(limits.conversation_timeout(asked).as_secs(), effective, "{asked:?}");
         }
     }

@@ -73,7 +73,11 @@ fn join(a: &mut Segment, mut b: Segment, chars_max: usize) -> Joined {
     }
     let same_voice = a.speaker == b.speaker || (a.is_user && b.is_user);
     if !same_voice {
-        return if a.text.is_empty() || b.text.is_empty() { Joined::Append(b) } else { repair_boundary(a, b) };
+        return if a.text.is_empty() || b.text.is_empty() {
+            Joined::Append(b)
+        } else {
+            repair_boundary(a, b)
+        };
     }
     if a.speech_profile_processed != b.speech_profile_processed {
         return Joined::Append(b);

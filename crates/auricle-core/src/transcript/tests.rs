@@ -157,13 +157,16 @@ fn the_clock_starts_with_the_first_word_and_goes_on_after_a_reconnect() {
 
 #[test]
 fn a_wall_clock_that_went_back_makes_no_negative_time() {
-    let clock = TranscriptClock { started_at: UnixMicros(90_000_000), first_audio_at: UnixMicros(10_000_000) };
+    let clock =
+        TranscriptClock { started_at: UnixMicros(90_000_000), first_audio_at: UnixMicros(10_000_000) };
     assert_eq!(0.25 + clock.offset_secs(0.25), 0.0);
 }
 
 fn any_text() -> impl Strategy<Value = String> {
     prop::collection::vec(
-        prop::sample::select(vec!["we", "Could", "meet.", "on", "Monday?", "3.5", "really!", "ça", "ok,", "I"]),
+        prop::sample::select(vec![
+            "we", "Could", "meet.", "on", "Monday?", "3.5", "really!", "ça", "ok,", "I",
+        ]),
         0..9,
     )
     .prop_map(|words| words.join(" "))

@@ -1,0 +1,190 @@
+//! How a conversation ends, and how a session leaves.
+
+use std::time::Instant;
+
+use crate::conversation::FinaliseReason;
+
+use super::{Close, Ended, Event, FinaliseOnClose, OpenChoice, Output, Session, State};
+
+/// A conversation that waits for the words of audio already heard.
+#[derive(Debug)]
+pub(super) struct Ending {
+    reason: FinaliseReason,
+    /// For each channel, the audio heard when the ending began.
+    marks: Vec<u64>,
+    /// The same as seconds of media: words from here on belong to the next conversation.
+    pub(super) mark_secs: f64,
+    /// When undecided audio is left to repair instead.
+    pub(super) deadline: Instant,
+}
+
+/// A session whose client is gone or is being closed.
+#[derive(Debug)]
+pub(super) struct Leaving {
+    finalise: bool,
+    /// When the engine is no longer waited for.
+    pub(super) deadline: Instant,
+}
+
+impl Session {
+    /// Live => Ending. Nothing to wait for without an engine.
+    pub(super) fn begin_ending(&mut self, reason: FinaliseReason) {
+        let State::Live(current) = std::mem::replace(&mut self.state, State::Over) else {
+            unreachable!("only a live conversation ends");
+        };
+        let reason = match reason {
+            FinaliseReason::Requested => reason,
+            _ => self.noted_reason.unwrap_or(reason),
+        };
+        let marks: Vec<u64> = self.ears.iter().map(|ear| ear.heard).collect();
+        let waits =
+            self.config.engine && self.ears.iter().any(|ear| ear.covered < ear.heard && !ear.finished);
+        if waits && self.leaving.is_none() {
+            self.outputs.push_back(Output::FlushEngine);
+        }
+        // Client transcripts may run ahead of the audio: all that has come belongs to this conversation.
+        let mark_secs = if self.config.engine { self.media_secs() } else { f64::INFINITY };
+        let deadline = self.now.mono + self.limits.engine_flush_max;
+        self.state = State::Ending(current, Ending { reason, marks, mark_secs, deadline });
+    }
+
+    pub(super) fn advance_ending(&mut self) {
+        let State::Ending(_, ending) = &self.state else { return };
+        let decided = !self.config.engine
+            || self.ears.iter().zip(&ending.marks).all(|(ear, mark)| ear.finished || ear.covered >= *mark);
+        if (!decided && self.now.mono < ending.deadline)
+            || self.transcript.holds_before(ending.mark_secs)
+            || self.photos_uncommitted > 0
+        {
+            return;
+        }
+        let reason = ending.reason;
+        for (ear, mark) in self.ears.iter_mut().zip(&ending.marks) {
+            if ear.covered < *mark {
+                ear.floor = *mark;
+            }
+        }
+        // Ending => Finalising: all that could be heard in time is durable.
+        self.state = State::Finalising { reason, retry_at: None };
+        self.outputs.push_back(Output::Finalise(reason));
+    }
+
+    pub(super) fn on_finalised(&mut self, ended: Ended) {
+        if !matches!(self.state, State::Finalising { .. }) {
+            return;
+        }
+        self.storage_ok();
+        self.noted_reason = None;
+        if let Ended::Queued { conversation, .. } = &ended {
+            self.emit(Event::ProcessingStarted { conversation: conversation.clone() });
+        }
+        if std::mem::take(&mut self.finalise_waiting) {
+            self.outputs.push_back(Output::FinaliseAnswer(ended));
+        }
+        if self.leaving.is_some() {
+            self.outputs.push_back(Output::NewRun);
+            self.state = State::Over;
+        } else {
+            self.open(OpenChoice::New);
+        }
+    }
+
+    pub(super) fn on_finalise_failed(&mut self) {
+        let retry = self.now.mono + self.limits.store_retry_every;
+        if let State::Finalising { retry_at, .. } = &mut self.state {
+            *retry_at = Some(retry);
+            self.storage_down();
+        }
+    }
+
+    pub(super) fn on_finalise_now(&mut self, reason: FinaliseReason) {
+        self.finalise_waiting = true;
+        match &self.state {
+            State::Live(_) => self.begin_ending(reason),
+            State::Detached | State::Over => {
+                self.finalise_waiting = false;
+                self.outputs.push_back(Output::FinaliseAnswer(Ended::Already));
+            }
+            State::Opening { .. } | State::Ending(..) | State::Finalising { .. } => {}
+        }
+    }
+
+    pub(super) fn on_client_closed(&mut self, code: Option<u16>) {
+        let finalise = match self.config.finalise_on_close {
+            FinaliseOnClose::Never => false,
+            FinaliseOnClose::Normal => code == Some(1000),
+            FinaliseOnClose::Always => true,
+        };
+        self.leave(finalise);
+    }
+
+    /// Closes the client's connection from our side and leaves.
+    pub(super) fn close(&mut self, close: Close) {
+        if std::mem::replace(&mut self.closing, true) || self.leaving.is_some() {
+            return;
+        }
+        self.outputs.push_back(Output::Close(close));
+        let finalise = self.config.finalise_on_close == FinaliseOnClose::Always && close != Close::Restarting;
+        self.leave(finalise);
+    }
+
+    fn leave(&mut self, finalise: bool) {
+        if self.leaving.is_some() {
+            return;
+        }
+        self.closing = true;
+        self.leaving = Some(Leaving { finalise, deadline: self.now.mono + self.limits.engine_drain_max });
+        if self.config.engine {
+            self.outputs.push_back(Output::FinishEngine);
+        }
+        for ear in &mut self.ears {
+            ear.finished |= ear.reopen_at.take().is_some() || ear.heard == 0;
+        }
+    }
+
+    /// First the engine's time, then as much again for the store.
+    pub(super) fn leaving_deadline(&self, leaving: &Leaving) -> Instant {
+        if self.now.mono < leaving.deadline {
+            leaving.deadline
+        } else {
+            leaving.deadline + self.limits.engine_drain_max
+        }
+    }
+
+    pub(super) fn advance_leaving(&mut self) {
+        let Some(leaving) = &self.leaving else { return };
+        let late = self.now.mono >= leaving.deadline;
+        let drained = !self.config.engine || late || self.ears.iter().all(|ear| ear.finished);
+        match &self.state {
+            State::Live(_) if drained && self.transcript.is_empty() && self.photos_uncommitted == 0 => {
+                if leaving.finalise {
+                    self.begin_ending(FinaliseReason::ConnectionEnded);
+                    self.advance_ending();
+                } else {
+                    // Live => Over: the conversation waits for a reconnect or the sweeper.
+                    self.outputs.push_back(Output::NewRun);
+                    self.outputs.push_back(Output::Release);
+                    self.state = State::Over;
+                }
+            }
+            // The store has been unable to take the words for too long: engine audio stays in the spool, and repair
+            // brings the words back; the lease frees the conversation.
+            State::Live(_) | State::Opening { .. } | State::Ending(..) | State::Finalising { .. }
+                if self.now.mono >= leaving.deadline + self.limits.engine_drain_max =>
+            {
+                self.leave_words_elsewhere();
+                self.outputs.push_back(Output::NewRun);
+                self.outputs.push_back(Output::Release);
+                self.state = State::Over;
+            }
+            State::Detached if drained && self.transcript.is_empty() => {
+                self.outputs.push_back(Output::NewRun);
+                self.state = State::Over;
+            }
+            _ => {}
+        }
+        if matches!(self.state, State::Over) && std::mem::take(&mut self.finalise_waiting) {
+            self.outputs.push_back(Output::FinaliseAnswer(Ended::Already));
+        }
+    }
+}

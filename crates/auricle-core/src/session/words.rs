@@ -1,0 +1,336 @@
+//! From heard words to stored and shown segments; one batch at a time.
+
+use std::collections::VecDeque;
+use std::time::Instant;
+
+use crate::job::Backoff;
+use crate::segment::{Segment, Speaker, Word};
+use crate::transcript::{TranscriptClock, combine};
+
+use super::{
+    Batch, CommitFailure, EarState, Ended, Event, OpenChoice, Output, Session, SpeakerAssignment, State,
+    Voice,
+};
+
+/// One channel's audio and what has become of it. Positions are samples of this connection.
+#[derive(Debug, Default)]
+pub(super) struct Ear {
+    /// Received and decoded.
+    pub(super) heard: u64,
+    /// Decided by the engine.
+    pub(super) covered: u64,
+    /// Told to the spool.
+    forgotten: u64,
+    /// Words that begin before this are not ours any more: their audio was left to repair.
+    pub(super) floor: u64,
+    pub(super) finished: bool,
+    failures: u32,
+    pub(super) reopen_at: Option<Instant>,
+    troubled: bool,
+}
+
+/// Segments on their way into the store, in seconds of this connection's media until they are in a batch.
+#[derive(Debug, Default)]
+pub(super) struct Transcript {
+    pending: Vec<Segment>,
+    pub(super) in_flight: Option<InFlight>,
+}
+
+/// The batch that the store has.
+#[derive(Debug)]
+pub(super) struct InFlight {
+    batch: Batch,
+    /// The same segments before merging, to begin again with elsewhere.
+    heard: Vec<Segment>,
+    pub(super) retry_at: Option<Instant>,
+}
+
+impl Transcript {
+    pub(super) fn is_empty(&self) -> bool {
+        self.pending.is_empty() && self.in_flight.is_none()
+    }
+
+    /// Whether segments that begin before `until` (seconds of media) are still to be stored.
+    pub(super) fn holds_before(&self, until: f64) -> bool {
+        self.in_flight.is_some() || self.pending.iter().any(|segment| segment.start < until)
+    }
+
+    pub(super) fn assign(&mut self, assignment: &SpeakerAssignment) {
+        let in_flight = self.in_flight.iter_mut().flat_map(|batch| &mut batch.batch.upsert);
+        self.pending.iter_mut().chain(in_flight).for_each(|segment| assignment.apply(segment));
+    }
+
+    pub(super) fn retry_if_due(&mut self, now: Instant, outputs: &mut VecDeque<Output>) {
+        if let Some(in_flight) = &mut self.in_flight
+            && in_flight.retry_at.is_some_and(|at| now >= at)
+        {
+            in_flight.retry_at = None;
+            outputs.push_back(Output::Append(in_flight.batch.clone()));
+        }
+    }
+
+    /// Everything not yet stored, in media time; the batch under way included.
+    pub(super) fn take_all(&mut self) -> Vec<Segment> {
+        let mut all = self.in_flight.take().map(|batch| batch.heard).unwrap_or_default();
+        all.append(&mut self.pending);
+        all
+    }
+
+    fn put_back(&mut self, mut segments: Vec<Segment>) {
+        segments.append(&mut self.pending);
+        self.pending = segments;
+    }
+}
+
+impl Session {
+    /// Whether the driver should leave engine events in their queue for now, so that the engine waits.
+    pub fn is_congested(&self) -> bool {
+        self.transcript.pending.len() >= self.limits.segments_uncommitted_max
+    }
+
+    pub(super) fn on_words(&mut self, channel: usize, words: Vec<Word>) {
+        let Some(voice) = self.config.voices.get(channel).cloned() else { return };
+        let floor = self.ears[channel].floor as f64 / f64::from(self.config.sample_rate_hz.max(1));
+        let mut segments: Vec<Segment> = Vec::new();
+        let mut last_voice = None;
+        for word in words {
+            if word.start < floor || word.text.is_empty() {
+                continue;
+            }
+            if last_voice == Some(word.speaker)
+                && let Some(segment) = segments.last_mut()
+            {
+                segment.text.push(' ');
+                segment.text.push_str(&word.text);
+                segment.end = word.end;
+                continue;
+            }
+            last_voice = Some(word.speaker);
+            segments.push(self.segment_of(&voice, word));
+        }
+        self.ears[channel].failures = 0;
+        self.hear(segments);
+    }
+
+    fn segment_of(&mut self, voice: &Voice, word: Word) -> Segment {
+        let (speaker, is_user) = match voice {
+            Voice::Recognised => (Speaker::from_voice(word.speaker), false),
+            Voice::Fixed { speaker, is_user } => (speaker.clone(), *is_user),
+        };
+        Segment {
+            id: self.new_segment_id(),
+            text: word.text,
+            speaker: Some(speaker),
+            is_user,
+            person_id: None,
+            start: word.start,
+            end: word.end,
+            translations: Vec::new(),
+            speech_profile_processed: true,
+            stt_provider: None,
+        }
+    }
+
+    pub(super) fn on_suggested(&mut self, provider: Option<String>, segments: Vec<Segment>) {
+        if !self.config.custom_stt || self.leaving.is_some() {
+            return;
+        }
+        let mut heard = Vec::with_capacity(segments.len());
+        for mut segment in segments {
+            if segment.text.trim().is_empty() {
+                continue;
+            }
+            if segment.id.as_str().is_empty() {
+                segment.id = self.new_segment_id();
+            }
+            segment.stt_provider.clone_from(&provider);
+            heard.push(segment);
+        }
+        self.hear(heard);
+    }
+
+    fn hear(&mut self, mut segments: Vec<Segment>) {
+        if segments.is_empty() {
+            return;
+        }
+        // Without audio the media clock begins now: words before any audio are words all the same.
+        self.zero_at.get_or_insert(self.now.wall);
+        if let Some(onboarding) = &mut self.onboarding {
+            segments.iter_mut().for_each(|segment| segment.is_user = true);
+            onboarding.heard(self.now.mono, &segments);
+        }
+        self.transcript.pending.append(&mut segments);
+        if matches!(self.state, State::Detached) {
+            self.open(OpenChoice::New);
+        }
+    }
+
+    pub(super) fn inject(&mut self, segment: Segment) {
+        self.zero_at.get_or_insert(self.now.wall);
+        self.transcript.pending.push(segment);
+    }
+
+    pub(super) fn on_covered(&mut self, channel: usize, until_sample: u64) {
+        if let Some(ear) = self.ears.get_mut(channel) {
+            ear.covered = ear.covered.max(until_sample.min(ear.heard));
+        }
+    }
+
+    pub(super) fn on_ear(&mut self, channel: usize, state: EarState) {
+        let now = self.now.mono;
+        let Some(ear) = self.ears.get_mut(channel) else { return };
+        match state {
+            EarState::Listening => {
+                if std::mem::take(&mut ear.troubled) {
+                    self.emit(Event::SttRecovered);
+                }
+            }
+            EarState::Busy => {
+                if !std::mem::replace(&mut ear.troubled, true) {
+                    self.emit(Event::SttDegraded { reason: "all recognisers are busy; audio waits".into() });
+                }
+            }
+            EarState::Failed(reason) => {
+                ear.failures += 1;
+                let backoff =
+                    Backoff { first: self.limits.engine_reopen_first, max: self.limits.engine_reopen_max };
+                let delay = backoff.delay(ear.failures, &mut self.entropy);
+                ear.reopen_at = self.leaving.is_none().then(|| now + delay);
+                ear.finished = self.leaving.is_some();
+                ear.covered = ear.heard;
+                ear.forgotten = ear.heard;
+                ear.floor = ear.heard;
+                let news = !std::mem::replace(&mut ear.troubled, true);
+                self.outputs.push_back(Output::AbandonRun { channel });
+                if news {
+                    self.emit(Event::SttDegraded { reason });
+                }
+            }
+            EarState::Finished => {
+                ear.finished = true;
+                ear.covered = ear.heard;
+            }
+        }
+    }
+
+    /// Hands the store the next batch if it has none. While a conversation ends, only what belongs to it.
+    pub(super) fn begin_batch(&mut self) {
+        if self.transcript.in_flight.is_some() || self.transcript.pending.is_empty() {
+            return;
+        }
+        let (current, until) = match &mut self.state {
+            State::Live(current) => (current, f64::INFINITY),
+            State::Ending(current, ending) => (current, ending.mark_secs),
+            _ => return,
+        };
+        let Some(first_audio_at) = self.zero_at else { return };
+        let pending = std::mem::take(&mut self.transcript.pending);
+        let (mut heard, later): (Vec<_>, Vec<_>) =
+            pending.into_iter().partition(|segment| segment.start < until);
+        self.transcript.pending = later;
+        heard.sort_by(|a, b| a.start.total_cmp(&b.start));
+        let Some(first_start) = heard.first().map(|segment| segment.start) else { return };
+        let clock = match current.started_at {
+            Some(started_at) => TranscriptClock { started_at, first_audio_at },
+            None => TranscriptClock::starting(first_audio_at, first_start),
+        };
+        let offset = clock.offset_secs(first_start);
+        let new = heard.iter().cloned().map(|mut segment| {
+            segment.start += offset;
+            segment.end += offset;
+            segment
+        });
+        let combined = combine(current.tail.as_ref(), new.collect(), self.limits.segment_chars_max);
+        let batch = Batch {
+            upsert: combined.changed,
+            delete: combined.deleted,
+            started_at: current.started_at.is_none().then_some(clock.started_at),
+        };
+        self.outputs.push_back(Output::Append(batch.clone()));
+        self.transcript.in_flight = Some(InFlight { batch, heard, retry_at: None });
+    }
+
+    pub(super) fn on_committed(&mut self) {
+        let Some(InFlight { batch, heard, .. }) = self.transcript.in_flight.take() else { return };
+        self.storage_ok();
+        let now = self.now.mono;
+        if let State::Live(current) | State::Ending(current, _) = &mut self.state {
+            current.started_at = current.started_at.or(batch.started_at);
+            current.tail = batch.upsert.last().cloned();
+            current.has_content = true;
+            current.last_content = now;
+        }
+        let suggestions = self.speakers.suggest(&batch.upsert, &heard, self.config.speaker_auto_assign);
+        if !batch.delete.is_empty() {
+            self.emit(Event::SegmentsDeleted(batch.delete));
+        }
+        self.emit(Event::Segments(batch.upsert));
+        suggestions.into_iter().for_each(|suggestion| self.emit(suggestion));
+    }
+
+    pub(super) fn on_commit_failed(&mut self, failure: CommitFailure) {
+        let Some(in_flight) = &mut self.transcript.in_flight else { return };
+        match failure {
+            CommitFailure::Retry => {
+                in_flight.retry_at = Some(self.now.mono + self.limits.store_retry_every);
+                self.storage_down();
+            }
+            CommitFailure::Superseded => self.on_superseded(),
+            CommitFailure::Ended => {
+                // Somebody else ended the conversation: what was not yet in it begins the next one.
+                let heard = self.transcript.in_flight.take().map(|batch| batch.heard).unwrap_or_default();
+                self.transcript.put_back(heard);
+                if std::mem::take(&mut self.finalise_waiting) {
+                    self.outputs.push_back(Output::FinaliseAnswer(Ended::Already));
+                }
+                if self.leaving.is_some() {
+                    self.leave_words_elsewhere();
+                    self.state = State::Over;
+                } else {
+                    self.open(OpenChoice::New);
+                }
+            }
+        }
+    }
+
+    /// Another session has this conversation. Words already heard belong to it; later ones begin a conversation of our own.
+    pub(super) fn on_superseded(&mut self) {
+        if !matches!(self.state, State::Live(_) | State::Ending(..)) {
+            return;
+        }
+        self.leave_words_elsewhere();
+        for ear in &mut self.ears {
+            ear.covered = ear.heard;
+            ear.forgotten = ear.heard;
+            ear.floor = ear.heard;
+        }
+        self.outputs.push_back(Output::NewRun);
+        self.state = if self.leaving.is_some() { State::Over } else { State::Detached };
+    }
+
+    pub(super) fn leave_words_elsewhere(&mut self) {
+        let segments = self.transcript.take_all();
+        if let (Some(zero_at), false) = (self.zero_at, segments.is_empty()) {
+            self.outputs.push_back(Output::AppendElsewhere { zero_at, segments });
+        }
+    }
+
+    /// Audio may go once every word before it is durable.
+    pub(super) fn forget_covered(&mut self) {
+        if !self.transcript.is_empty() {
+            return;
+        }
+        for (channel, ear) in self.ears.iter_mut().enumerate() {
+            if ear.covered > ear.forgotten {
+                ear.forgotten = ear.covered;
+                self.outputs.push_back(Output::Forget { channel, until_sample: ear.covered });
+            }
+        }
+    }
+
+    pub(super) fn end_of_transcript(&self) -> f64 {
+        let pending =
+            self.transcript.pending.iter().chain(self.transcript.in_flight.iter().flat_map(|b| &b.heard));
+        pending.map(|segment| segment.end).fold(0.0, f64::max)
+    }
+}
