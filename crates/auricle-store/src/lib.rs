@@ -1,11 +1,16 @@
 //! Everything durable: conversations, segments, photos, jobs, steps, effects, users, API keys, and the audio spool.
 //!
-//! The door is [`Store`]: one trait, one conformance suite ([`conformance`]), several backends. All decisions that must
+//! The door is [`Store`]: one trait, one conformance suite (`conformance`), several backends. All decisions that must
 //! be atomic happen inside one method, in one transaction. Time and fresh ids are arguments.
 //! Leaves to others: HTTP, providers, rules (`auricle-core` decides, this crate makes it stick).
 //! Invariants: a write is acknowledged only after it would survive power loss; a write that carries an old epoch
 //! changes nothing.
 
+mod clock;
+#[cfg(any(test, feature = "conformance"))]
+pub mod conformance;
+pub mod sqlite;
 pub mod store;
 
+pub use sqlite::{SqliteOptions, SqliteStore};
 pub use store::*;

@@ -5,8 +5,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use auricle_core::{
     Conversation, ConversationId, ConversationStatus, DiscardReason, EffectId, EffectKey, EffectState, Epoch,
-    FinaliseReason, Geolocation, JobId, JobState, Photo, PhotoId, ProcessId, Provenance, Revision, Segment, SegmentId,
-    Source, Structured, UnixMicros, UserId,
+    FinaliseReason, Geolocation, JobId, JobState, Photo, PhotoId, ProcessId, Provenance, Revision, Segment,
+    SegmentId, Source, Structured, UnixMicros, UserId,
 };
 
 /// What went wrong in the store.
@@ -287,9 +287,14 @@ pub enum EffectOutcome {
     /// Nobody to deliver to, which is fine for this kind.
     Skipped,
     /// Try again then.
-    Retry { at: UnixMicros, error: String },
+    Retry {
+        at: UnixMicros,
+        error: String,
+    },
     /// Never try again.
-    Failed { error: String },
+    Failed {
+        error: String,
+    },
 }
 
 /// What an attempt that did not complete leads to.
@@ -345,9 +350,23 @@ pub trait Store: Send + Sync + 'static {
     /// Stores a photo; moves `finished_at`; the first one sets `source=openglass` unless the source is already a photo device.
     async fn append_photo(&self, ownership: &Ownership, photo: Photo) -> Result<()>;
     /// Sets a photo's description. Needs no ownership.
-    async fn describe_photo(&self, user: &UserId, conversation: &ConversationId, photo: &PhotoId, description: Option<&str>, discarded: bool) -> Result<()>;
+    async fn describe_photo(
+        &self,
+        user: &UserId,
+        conversation: &ConversationId,
+        photo: &PhotoId,
+        description: Option<&str>,
+        discarded: bool,
+    ) -> Result<()>;
     /// Assigns segments to a person (or to the owner: `is_user`), unless already assigned. Returns how many changed.
-    async fn assign_segments(&self, user: &UserId, conversation: &ConversationId, segments: &[SegmentId], is_user: bool, person: Option<&str>) -> Result<usize>;
+    async fn assign_segments(
+        &self,
+        user: &UserId,
+        conversation: &ConversationId,
+        segments: &[SegmentId],
+        is_user: bool,
+        person: Option<&str>,
+    ) -> Result<usize>;
     /// Notes the client's reason; used if the conversation is finalised without a better one.
     async fn note_finalise_reason(&self, ownership: &Ownership, reason: FinaliseReason) -> Result<()>;
     /// Ends the session's ownership without ending the conversation, so that another may resume or the sweeper end it.
@@ -367,7 +386,8 @@ pub trait Store: Send + Sync + 'static {
     /// A page of conversations, without segments and photos.
     async fn list(&self, user: &UserId, filter: ListFilter) -> Result<Vec<Conversation>>;
     /// Full-text search over titles, overviews and segments. Any text is a valid query; words are and-ed, quotes make phrases.
-    async fn search(&self, user: &UserId, query: &str, limit: usize, offset: usize) -> Result<Vec<SearchHit>>;
+    async fn search(&self, user: &UserId, query: &str, limit: usize, offset: usize)
+    -> Result<Vec<SearchHit>>;
 
     // --- edits by the user -------------------------------------------------------------------------------------------
     /// Sets the user's title. `NotFound` if absent.
@@ -375,14 +395,25 @@ pub trait Store: Send + Sync + 'static {
     /// Deletes a conversation and all that hangs on it (a live session that owns it is fenced). `NotFound` if absent.
     async fn delete(&self, user: &UserId, id: &ConversationId) -> Result<()>;
     /// Starts a new revision of an ended conversation. `Conflict` while `in_progress` or `processing`.
-    async fn reprocess(&self, user: &UserId, id: &ConversationId, job_id: JobId, now: UnixMicros) -> Result<(JobId, Revision)>;
+    async fn reprocess(
+        &self,
+        user: &UserId,
+        id: &ConversationId,
+        job_id: JobId,
+        now: UnixMicros,
+    ) -> Result<(JobId, Revision)>;
     /// Sets where the conversation took place.
     async fn set_geolocation(&self, user: &UserId, id: &ConversationId, place: &Geolocation) -> Result<()>;
 
     // --- jobs --------------------------------------------------------------------------------------------------------
     /// Claims the most overdue runnable job: queued and due, or leased with an expired lease (its epoch grows, its attempt
     /// counts). A job whose attempts are spent becomes failed here instead. `None` if there is nothing to do.
-    async fn claim_job(&self, process: &ProcessId, now: UnixMicros, lease: Duration) -> Result<Option<ClaimedJob>>;
+    async fn claim_job(
+        &self,
+        process: &ProcessId,
+        now: UnixMicros,
+        lease: Duration,
+    ) -> Result<Option<ClaimedJob>>;
     /// Extends the lease. `Fenced` if it was lost.
     async fn renew_job(&self, lease: &JobLease, until: UnixMicros) -> Result<()>;
     /// Records a step's result. `Fenced` if the lease was lost. The first record of a step wins.
@@ -403,9 +434,21 @@ pub trait Store: Send + Sync + 'static {
 
     // --- effects -----------------------------------------------------------------------------------------------------
     /// Claims up to `limit` due effects: pending, or leased with an expired lease.
-    async fn claim_effects(&self, process: &ProcessId, now: UnixMicros, lease: Duration, limit: usize) -> Result<Vec<Effect>>;
+    async fn claim_effects(
+        &self,
+        process: &ProcessId,
+        now: UnixMicros,
+        lease: Duration,
+        limit: usize,
+    ) -> Result<Vec<Effect>>;
     /// Ends a delivery. `Fenced` if it was claimed by another meanwhile.
-    async fn end_effect(&self, id: &EffectId, epoch: Epoch, outcome: EffectOutcome, now: UnixMicros) -> Result<()>;
+    async fn end_effect(
+        &self,
+        id: &EffectId,
+        epoch: Epoch,
+        outcome: EffectOutcome,
+        now: UnixMicros,
+    ) -> Result<()>;
     async fn effects(&self, conversation: &ConversationId) -> Result<Vec<Effect>>;
 
     // --- users and keys ----------------------------------------------------------------------------------------------
@@ -415,7 +458,13 @@ pub trait Store: Send + Sync + 'static {
     async fn time_zone(&self, user: &UserId) -> Result<Option<String>>;
     async fn set_time_zone(&self, user: &UserId, zone: &str) -> Result<()>;
     /// Stores an API key's SHA-256 (the key itself never reaches the store).
-    async fn add_api_key(&self, user: &UserId, key_sha256: [u8; 32], label: &str, now: UnixMicros) -> Result<()>;
+    async fn add_api_key(
+        &self,
+        user: &UserId,
+        key_sha256: [u8; 32],
+        label: &str,
+        now: UnixMicros,
+    ) -> Result<()>;
     /// Whose key it is.
     async fn api_key_user(&self, key_sha256: [u8; 32]) -> Result<Option<UserId>>;
     /// Removes a key by its label. Returns how many there were.

@@ -1,0 +1,39 @@
+//! Users and keys.
+
+use auricle_core::UserId;
+
+use super::{Ground, at};
+use crate::store::StoreError;
+
+pub async fn users_are_made_once(ground: Ground) {
+    let ann = UserId::from("ann");
+    assert!(ground.store.ensure_user(&ann, at(0)).await.unwrap());
+    assert!(!ground.other.ensure_user(&ann, at(1)).await.unwrap());
+}
+
+pub async fn time_zone_is_kept_by_user(ground: Ground) {
+    let (ann, bob) = (UserId::from("ann"), UserId::from("bob"));
+    assert!(matches!(ground.store.set_time_zone(&ann, "Europe/Madrid").await, Err(StoreError::NotFound(_))));
+    ground.store.ensure_user(&ann, at(0)).await.unwrap();
+    ground.store.ensure_user(&bob, at(0)).await.unwrap();
+    assert_eq!(ground.store.time_zone(&ann).await.unwrap(), None);
+    ground.store.set_time_zone(&ann, "Europe/Madrid").await.unwrap();
+    assert_eq!(ground.other.time_zone(&ann).await.unwrap().as_deref(), Some("Europe/Madrid"));
+    assert_eq!(ground.store.time_zone(&bob).await.unwrap(), None);
+}
+
+pub async fn keys_name_their_user_until_removed(ground: Ground) {
+    let (ann, bob) = (UserId::from("ann"), UserId::from("bob"));
+    let store = &ground.store;
+    store.add_api_key(&ann, [1; 32], "laptop", at(0)).await.unwrap();
+    store.add_api_key(&ann, [1; 32], "laptop", at(0)).await.unwrap();
+    store.add_api_key(&bob, [2; 32], "laptop", at(1)).await.unwrap();
+    assert!(matches!(store.add_api_key(&bob, [1; 32], "stolen", at(2)).await, Err(StoreError::Conflict(_))));
+    assert_eq!(store.api_key_user([1; 32]).await.unwrap(), Some(ann.clone()));
+    assert_eq!(store.api_key_user([3; 32]).await.unwrap(), None);
+    assert_eq!(store.api_keys(&ann).await.unwrap(), [("laptop".to_owned(), at(0))]);
+    assert_eq!(store.remove_api_key(&ann, "laptop").await.unwrap(), 1);
+    assert_eq!(store.remove_api_key(&ann, "laptop").await.unwrap(), 0);
+    assert_eq!(store.api_key_user([1; 32]).await.unwrap(), None);
+    assert_eq!(store.api_key_user([2; 32]).await.unwrap(), Some(bob));
+}

@@ -1,0 +1,149 @@
+//! Full-text search.
+
+use auricle_core::UserId;
+
+use super::{Ground, at, batch, opening, segment};
+use crate::store::{Choice, OpenConversation, SearchHit};
+
+async fn find(ground: &Ground, user: &str, query: &str) -> Vec<SearchHit> {
+    ground.store.search(&UserId::from(user), query, 10, 0).await.unwrap()
+}
+
+async fn ids(ground: &Ground, query: &str) -> Vec<String> {
+    let mut ids: Vec<_> =
+        find(ground, "ann", query).await.iter().map(|hit| hit.conversation.id.as_str().to_owned()).collect();
+    ids.sort();
+    ids
+}
+
+async fn fill(ground: &Ground) {
+    ground.completed("c1", "we met the dentist on a rainy Tuesday", "Teeth").await;
+    ground.completed("c2", "the green tea was hot", "Tea at Carla's").await;
+    let owner = ground.live("c3").await;
+    let words =
+        [segment("a", 0.0, "the dentist called"), segment("b", 4.5, "again, about tea that is not green")];
+    ground.store.append_segments(batch(&owner, 5, &words)).await.unwrap();
+}
+
+pub async fn words_are_anded_over_the_conversation(ground: Ground) {
+    fill(&ground).await;
+    assert_eq!(ids(&ground, "dentist").await, ["c1", "c3"]);
+    assert_eq!(ids(&ground, "dentist tea ").await, ["c3"]);
+    assert_eq!(ids(&ground, "teeth rainy ").await, ["c1"]);
+    assert_eq!(ids(&ground, "dentist umbrella ").await, [""; 0]);
+    // Stemmed.
+    assert_eq!(ids(&ground, "dentists calling ").await, ["c3"]);
+}
+
+pub async fn phrases_and_prefixes(ground: Ground) {
+    fill(&ground).await;
+    assert_eq!(ids(&ground, "green tea ").await, ["c2", "c3"]);
+    assert_eq!(ids(&ground, "\"green tea\"").await, ["c2"]);
+    assert_eq!(ids(&ground, "den").await, ["c1", "c3"]);
+    assert_eq!(ids(&ground, "den ").await, [""; 0]);
+}
+
+pub async fn any_text_is_a_query(ground: Ground) {
+    fill(&ground).await;
+    for query in [
+        "",
+        " ",
+        "\"",
+        "\"\"",
+        "'",
+        "*",
+        "^",
+        "-",
+        "+",
+        "(",
+        ")",
+        "()",
+        "AND",
+        "OR NOT",
+        "NEAR(",
+        "a:b",
+        "scope:u1",
+        "body : tea",
+        "{scope body}:x",
+        "tea\0",
+        "\u{2}\u{3}",
+        "%_\\",
+        "; DROP TABLE segments --",
+        "東京",
+        "🧠",
+        "ß",
+        "\"tea",
+        "te\"a",
+        "\"\"\"tea\"\"\"",
+        "tea*",
+        "tea^2",
+        "-tea",
+    ] {
+        find(&ground, "ann", query).await;
+    }
+    let long = "tea ".repeat(5_000);
+    assert_eq!(ids(&ground, &long).await, ["c2", "c3"]);
+    assert_eq!(ids(&ground, "tea*").await, ["c2", "c3"]);
+}
+
+pub async fn users_see_only_their_own(ground: Ground) {
+    fill(&ground).await;
+    let bob = OpenConversation { user: "bob".into(), ..opening(Choice::New, "b1") };
+    let owner = ground.store.open_conversation(bob).await.unwrap().ownership;
+    ground.store.append_segments(batch(&owner, 1, &[segment("a", 0.0, "bob's dentist")])).await.unwrap();
+    let found = find(&ground, "bob", "dentist").await;
+    assert_eq!(found.len(), 1);
+    assert_eq!(found[0].conversation.id, "b1".into());
+    assert_eq!(ids(&ground, "dentist").await, ["c1", "c3"]);
+    assert!(find(&ground, "nobody", "dentist").await.is_empty());
+    for query in ["x\" OR scope:\"u1", "u1", "u2", "scope:u1", "dentist) OR (scope:u1"] {
+        let hits = find(&ground, "bob", query).await;
+        assert!(hits.iter().all(|hit| hit.conversation.user == "bob".into()), "{query}");
+    }
+}
+
+pub async fn matches_are_marked_and_placed(ground: Ground) {
+    fill(&ground).await;
+    let found = find(&ground, "ann", "green ").await;
+    let hit = found.iter().find(|hit| hit.conversation.id == "c3".into()).unwrap();
+    assert!(hit.conversation.segments.is_empty() && hit.score > 0.0);
+    let snippet = &hit.snippets[0];
+    assert!(snippet.text.contains("\u{2}green\u{3}"), "{:?}", snippet.text);
+    assert_eq!((snippet.segment.clone(), snippet.start), (Some("b".into()), Some(4.5)));
+    let found = find(&ground, "ann", "carla").await;
+    assert_eq!((found[0].snippets[0].segment.clone(), found[0].snippets[0].start), (None, None));
+}
+
+pub async fn the_index_follows_every_write(ground: Ground) {
+    fill(&ground).await;
+    let ann = UserId::from("ann");
+    let again = ground.store.open_conversation(opening(Choice::Resume, "c9")).await.unwrap();
+    assert_eq!(again.ownership.conversation, "c3".into());
+    let mut change = batch(&again.ownership, 6, &[segment("a", 0.0, "the plumber called")]);
+    change.delete = vec!["b".into()];
+    ground.store.append_segments(change).await.unwrap();
+    assert_eq!(ids(&ground, "dentist").await, ["c1"]);
+    assert_eq!(ids(&ground, "plumber").await, ["c3"]);
+    assert_eq!(ids(&ground, "tea").await, ["c2"]);
+    ground.store.rename(&ann, &"c1".into(), "Molars", at(9)).await.unwrap();
+    assert_eq!(ids(&ground, "molars").await, ["c1"]);
+    ground.store.rename(&ann, &"c1".into(), "Incisors", at(9)).await.unwrap();
+    assert_eq!(ids(&ground, "molars").await, [""; 0]);
+    ground.store.delete(&ann, &"c3".into()).await.unwrap();
+    assert_eq!(ids(&ground, "plumber").await, [""; 0]);
+}
+
+pub async fn pages_do_not_overlap(ground: Ground) {
+    for number in 0..7 {
+        ground.completed(&format!("c{number}"), "common words", &format!("Title {number}")).await;
+    }
+    let mut seen = Vec::new();
+    for offset in [0, 3, 6] {
+        let page = ground.store.search(&"ann".into(), "common", 3, offset).await.unwrap();
+        assert!(page.windows(2).all(|pair| pair[0].score >= pair[1].score));
+        seen.extend(page.into_iter().map(|hit| hit.conversation.id));
+    }
+    seen.sort();
+    seen.dedup();
+    assert_eq!(seen.len(), 7);
+}

@@ -1,0 +1,377 @@
+//! The SQLite backend of [`Store`]: one writing thread with group commit, a few reading threads, one file.
+//!
+//! Where to start: `open` (what a file must be), `writer` (how a write becomes durable), then one file for each part of
+//! the trait. Several processes may open the same file: every write begins with an immediate transaction and compares
+//! epochs inside it.
+
+mod accounts;
+mod effects;
+mod ending;
+mod jobs;
+mod live;
+mod open;
+mod readers;
+mod reading;
+mod rows;
+mod search;
+#[cfg(test)]
+mod tests;
+mod writer;
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use auricle_core::{
+    Conversation, ConversationId, EffectId, Epoch, FinaliseReason, Geolocation, JobId, JobState, Limits,
+    Photo, PhotoId, ProcessId, Revision, SegmentId, UnixMicros, UserId,
+};
+
+use crate::store::*;
+
+/// Threads that read.
+const READERS: usize = 3;
+/// Reads queued for them. Full: callers wait, up to `wait_max`.
+const READS_QUEUED_MAX: usize = 1_024;
+/// Longest wait for another process's transaction. Full: `Busy`. Under `wait_max`, so that the caller hears the reason.
+const LOCK_WAIT_MAX: Duration = Duration::from_secs(5);
+/// Longest integrity check at opening: a part of the promised start within a second.
+const CHECK_MAX: Duration = Duration::from_millis(300);
+
+/// The bounds of a [`SqliteStore`].
+#[derive(Clone, Debug)]
+pub struct SqliteOptions {
+    /// Writes queued. Full: callers wait, up to `wait_max`, then `Busy`.
+    pub queue_max: usize,
+    /// Writes of one transaction.
+    pub batch_max: usize,
+    /// Longest a caller waits for its answer, queue included. Full: `Busy`.
+    pub wait_max: Duration,
+    /// Reading threads, at least 1.
+    pub readers: usize,
+    /// Reads queued for them. Full: callers wait, up to `wait_max`, then `Busy`.
+    pub reads_queued_max: usize,
+    /// Longest wait for another process's transaction. Full: `Busy`.
+    pub lock_wait_max: Duration,
+    /// Longest integrity check at opening; a large file is checked as far as it reaches.
+    pub check_max: Duration,
+    /// Size the file may grow to, in bytes; `None`: what the disk has. Full: `Full`.
+    pub size_bytes_max: Option<u64>,
+    /// Attempts that new jobs get.
+    pub job_attempts_max: u32,
+    /// Attempts after which an effect is not claimed again.
+    pub effect_attempts_max: u32,
+}
+
+impl From<&Limits> for SqliteOptions {
+    fn from(limits: &Limits) -> Self {
+        Self {
+            queue_max: limits.store_queue_max,
+            batch_max: limits.store_batch_max,
+            wait_max: limits.store_wait_max,
+            readers: READERS,
+            reads_queued_max: READS_QUEUED_MAX,
+            lock_wait_max: LOCK_WAIT_MAX.min(limits.store_wait_max / 2),
+            check_max: CHECK_MAX,
+            size_bytes_max: None,
+            job_attempts_max: limits.job_attempts_max,
+            effect_attempts_max: limits.effect_attempts_max,
+        }
+    }
+}
+
+impl Default for SqliteOptions {
+    fn default() -> Self {
+        Self::from(&Limits::default())
+    }
+}
+
+/// A [`Store`] in one SQLite file.
+pub struct SqliteStore {
+    writer: writer::Writer,
+    readers: readers::Readers,
+    options: SqliteOptions,
+}
+
+impl SqliteStore {
+    /// Opens the file, or makes it. Blocks the calling thread (checks, migrations): call it before the runtime is busy.
+    ///
+    /// Errors: [`StoreError::Damaged`] for a file that is not ours, is newer than this program or is damaged (it is left
+    /// byte for byte as it was); [`StoreError::Full`] or [`StoreError::Other`] with the system's words otherwise.
+    pub fn open(path: impl AsRef<Path>, options: SqliteOptions) -> Result<Arc<Self>> {
+        let path = path.as_ref();
+        let connection = open::writer(path, &options)?;
+        let connections =
+            (0..options.readers.max(1)).map(|_| open::reader(path, &options)).collect::<Result<Vec<_>>>()?;
+        Ok(Arc::new(Self {
+            writer: writer::Writer::start(connection, &options)?,
+            readers: readers::Readers::start(connections, options.reads_queued_max, options.wait_max)?,
+            options,
+        }))
+    }
+}
+
+#[async_trait]
+impl Store for SqliteStore {
+    async fn process_alive(&self, process: &ProcessId, until: UnixMicros) -> Result<()> {
+        let process = process.clone();
+        self.writer.write(move |db| accounts::process_alive(db, &process, until)).await
+    }
+
+    async fn process_gone(&self, process: &ProcessId, now: UnixMicros) -> Result<()> {
+        let process = process.clone();
+        self.writer.write(move |db| accounts::process_gone(db, &process, now)).await
+    }
+
+    async fn open_conversation(&self, open: OpenConversation) -> Result<Opened> {
+        self.writer.write(move |db| live::open(db, &open)).await
+    }
+
+    async fn append_segments(&self, batch: AppendSegments) -> Result<()> {
+        self.writer.write(move |db| live::append(db, &batch)).await
+    }
+
+    async fn append_photo(&self, ownership: &Ownership, photo: Photo) -> Result<()> {
+        let ownership = ownership.clone();
+        self.writer.write(move |db| live::append_photo(db, &ownership, &photo)).await
+    }
+
+    async fn describe_photo(
+        &self,
+        user: &UserId,
+        conversation: &ConversationId,
+        photo: &PhotoId,
+        description: Option<&str>,
+        discarded: bool,
+    ) -> Result<()> {
+        let (user, conversation, photo) = (user.clone(), conversation.clone(), photo.clone());
+        let description = description.map(str::to_owned);
+        self.writer
+            .write(move |db| {
+                live::describe_photo(db, &user, &conversation, &photo, description.as_deref(), discarded)
+            })
+            .await
+    }
+
+    async fn assign_segments(
+        &self,
+        user: &UserId,
+        conversation: &ConversationId,
+        segments: &[SegmentId],
+        is_user: bool,
+        person: Option<&str>,
+    ) -> Result<usize> {
+        let (user, conversation, segments) = (user.clone(), conversation.clone(), segments.to_vec());
+        let person = person.map(str::to_owned);
+        self.writer
+            .write(move |db| {
+                live::assign_segments(db, &user, &conversation, &segments, is_user, person.as_deref())
+            })
+            .await
+    }
+
+    async fn note_finalise_reason(&self, ownership: &Ownership, reason: FinaliseReason) -> Result<()> {
+        let ownership = ownership.clone();
+        self.writer.write(move |db| live::note_reason(db, &ownership, reason)).await
+    }
+
+    async fn release(&self, ownership: &Ownership, _now: UnixMicros) -> Result<()> {
+        let ownership = ownership.clone();
+        self.writer.write(move |db| live::release(db, &ownership)).await
+    }
+
+    async fn finalise(&self, finalise: Finalise) -> Result<Finalised> {
+        let attempts_max = self.options.job_attempts_max;
+        self.writer.write(move |db| ending::finalise(db, &finalise, attempts_max)).await
+    }
+
+    async fn insert_recovered(&self, insert: InsertRecovered) -> Result<()> {
+        self.writer.write(move |db| ending::insert_recovered(db, &insert)).await
+    }
+
+    async fn orphans(&self, now: UnixMicros, limit: usize) -> Result<Vec<Orphan>> {
+        self.readers.read(move |db| ending::orphans(db, now, limit)).await
+    }
+
+    async fn conversation(&self, user: &UserId, id: &ConversationId) -> Result<Option<Conversation>> {
+        let (user, id) = (user.clone(), id.clone());
+        self.readers.read(move |db| reading::conversation(db, &user, &id)).await
+    }
+
+    async fn current_conversation(&self, user: &UserId) -> Result<Option<ConversationId>> {
+        let user = user.clone();
+        self.readers.read(move |db| reading::current(db, &user)).await
+    }
+
+    async fn list(&self, user: &UserId, filter: ListFilter) -> Result<Vec<Conversation>> {
+        let user = user.clone();
+        self.readers.read(move |db| reading::list(db, &user, &filter)).await
+    }
+
+    async fn search(
+        &self,
+        user: &UserId,
+        query: &str,
+        limit: usize,
+        offset: usize,
+    ) -> Result<Vec<SearchHit>> {
+        let (user, query) = (user.clone(), query.to_owned());
+        self.readers.read(move |db| search::search(db, &user, &query, limit, offset)).await
+    }
+
+    async fn rename(&self, user: &UserId, id: &ConversationId, title: &str, _now: UnixMicros) -> Result<()> {
+        let (user, id, title) = (user.clone(), id.clone(), title.to_owned());
+        self.writer.write(move |db| reading::rename(db, &user, &id, &title)).await
+    }
+
+    async fn delete(&self, user: &UserId, id: &ConversationId) -> Result<()> {
+        let (user, id) = (user.clone(), id.clone());
+        self.writer.write(move |db| ending::delete(db, &user, &id)).await
+    }
+
+    async fn reprocess(
+        &self,
+        user: &UserId,
+        id: &ConversationId,
+        job_id: JobId,
+        now: UnixMicros,
+    ) -> Result<(JobId, Revision)> {
+        let (user, id, attempts_max) = (user.clone(), id.clone(), self.options.job_attempts_max);
+        self.writer.write(move |db| ending::reprocess(db, &user, &id, &job_id, attempts_max, now)).await
+    }
+
+    async fn set_geolocation(&self, user: &UserId, id: &ConversationId, place: &Geolocation) -> Result<()> {
+        let (user, id, place) = (user.clone(), id.clone(), place.clone());
+        self.writer.write(move |db| reading::set_geolocation(db, &user, &id, &place)).await
+    }
+
+    async fn claim_job(
+        &self,
+        process: &ProcessId,
+        now: UnixMicros,
+        lease: Duration,
+    ) -> Result<Option<ClaimedJob>> {
+        let process = process.clone();
+        self.writer.write(move |db| jobs::claim(db, &process, now, lease)).await
+    }
+
+    async fn renew_job(&self, lease: &JobLease, until: UnixMicros) -> Result<()> {
+        let lease = lease.clone();
+        self.writer.write(move |db| jobs::renew(db, &lease, until)).await
+    }
+
+    async fn record_step(&self, lease: &JobLease, step: &str, result: &str, now: UnixMicros) -> Result<()> {
+        let (lease, step, result) = (lease.clone(), step.to_owned(), result.to_owned());
+        self.writer.write(move |db| jobs::record_step(db, &lease, &step, &result, now)).await
+    }
+
+    async fn steps(&self, conversation: &ConversationId, revision: Revision) -> Result<Vec<StepRecord>> {
+        let conversation = conversation.clone();
+        self.readers.read(move |db| jobs::steps(db, &conversation, revision)).await
+    }
+
+    async fn complete_job(&self, completion: Completion) -> Result<()> {
+        self.writer.write(move |db| jobs::complete(db, &completion)).await
+    }
+
+    async fn end_attempt(&self, lease: &JobLease, outcome: AttemptOutcome, now: UnixMicros) -> Result<()> {
+        let lease = lease.clone();
+        self.writer.write(move |db| jobs::end_attempt(db, &lease, &outcome, now)).await
+    }
+
+    async fn jobs(&self, user: Option<&UserId>, state: Option<JobState>, limit: usize) -> Result<Vec<Job>> {
+        let user = user.cloned();
+        self.readers.read(move |db| jobs::list(db, user.as_ref(), state, limit)).await
+    }
+
+    async fn job(&self, user: Option<&UserId>, id: &JobId) -> Result<Option<Job>> {
+        let (user, id) = (user.cloned(), id.clone());
+        self.readers.read(move |db| jobs::find(db, user.as_ref(), &id)).await
+    }
+
+    async fn retry_job(&self, user: Option<&UserId>, id: &JobId, now: UnixMicros) -> Result<()> {
+        let (user, id) = (user.cloned(), id.clone());
+        self.writer.write(move |db| jobs::retry(db, user.as_ref(), &id, now)).await
+    }
+
+    async fn job_counts(&self, now: UnixMicros) -> Result<JobCounts> {
+        self.readers.read(move |db| jobs::counts(db, now)).await
+    }
+
+    async fn claim_effects(
+        &self,
+        process: &ProcessId,
+        now: UnixMicros,
+        lease: Duration,
+        limit: usize,
+    ) -> Result<Vec<Effect>> {
+        let (process, attempts_max) = (process.clone(), self.options.effect_attempts_max);
+        self.writer.write(move |db| effects::claim(db, &process, now, lease, limit, attempts_max)).await
+    }
+
+    async fn end_effect(
+        &self,
+        id: &EffectId,
+        epoch: Epoch,
+        outcome: EffectOutcome,
+        _now: UnixMicros,
+    ) -> Result<()> {
+        let id = id.clone();
+        self.writer.write(move |db| effects::end(db, &id, epoch, &outcome)).await
+    }
+
+    async fn effects(&self, conversation: &ConversationId) -> Result<Vec<Effect>> {
+        let conversation = conversation.clone();
+        self.readers.read(move |db| effects::list(db, &conversation)).await
+    }
+
+    async fn ensure_user(&self, user: &UserId, now: UnixMicros) -> Result<bool> {
+        let user = user.clone();
+        self.writer.write(move |db| Ok(accounts::ensure(db, &user, now)?.1)).await
+    }
+
+    async fn time_zone(&self, user: &UserId) -> Result<Option<String>> {
+        let user = user.clone();
+        self.readers.read(move |db| accounts::time_zone(db, &user)).await
+    }
+
+    async fn set_time_zone(&self, user: &UserId, zone: &str) -> Result<()> {
+        let (user, zone) = (user.clone(), zone.to_owned());
+        self.writer.write(move |db| accounts::set_time_zone(db, &user, &zone)).await
+    }
+
+    async fn add_api_key(
+        &self,
+        user: &UserId,
+        key_sha256: [u8; 32],
+        label: &str,
+        now: UnixMicros,
+    ) -> Result<()> {
+        let (user, label) = (user.clone(), label.to_owned());
+        self.writer.write(move |db| accounts::add_key(db, &user, key_sha256, &label, now)).await
+    }
+
+    async fn api_key_user(&self, key_sha256: [u8; 32]) -> Result<Option<UserId>> {
+        self.readers.read(move |db| accounts::key_user(db, key_sha256)).await
+    }
+
+    async fn remove_api_key(&self, user: &UserId, label: &str) -> Result<usize> {
+        let (user, label) = (user.clone(), label.to_owned());
+        self.writer.write(move |db| accounts::remove_key(db, &user, &label)).await
+    }
+
+    async fn api_keys(&self, user: &UserId) -> Result<Vec<(String, UnixMicros)>> {
+        let user = user.clone();
+        self.readers.read(move |db| accounts::keys(db, &user)).await
+    }
+
+    fn health(&self) -> StoreHealth {
+        self.writer.health()
+    }
+
+    async fn close(&self) {
+        self.readers.close();
+        self.writer.close().await;
+    }
+}

@@ -1,0 +1,120 @@
+//! Effects: recorded with a job's completion, delivered from here at least once, each by one deliverer at a time.
+
+use std::time::Duration;
+
+use auricle_core::{
+    ConversationId, EffectId, EffectKey, EffectState, Epoch, ProcessId, Revision, UnixMicros,
+};
+use rusqlite::{Connection, OptionalExtension, Row, params};
+
+use super::rows;
+use crate::store::{Effect, EffectOutcome, NewEffect, Result, StoreError};
+
+const EFFECT: &str = "e.id, c.id, e.revision, e.name, u.id, e.payload, e.state, e.attempts, e.run_at, e.last_error, e.epoch \
+     FROM effects e JOIN conversations c ON c.rid = e.conversation JOIN users u ON u.rid = e.user";
+
+fn effect(row: &Row<'_>) -> Result<Effect> {
+    Ok(Effect {
+        id: row.get::<_, String>(0)?.into(),
+        key: EffectKey {
+            conversation: row.get::<_, String>(1)?.into(),
+            revision: Revision(row.get(2)?),
+            name: row.get(3)?,
+        },
+        user: row.get::<_, String>(4)?.into(),
+        payload: row.get(5)?,
+        state: rows::known(EffectState::parse, &row.get::<_, String>(6)?, "effect state")?,
+        attempts: row.get(7)?,
+        run_at: UnixMicros(row.get(8)?),
+        last_error: row.get(9)?,
+        epoch: Epoch(rows::count(row.get(10)?)),
+    })
+}
+
+/// Records a completion's effects. A key that is there already stays as it is.
+pub(super) fn record(
+    db: &Connection,
+    conversation: i64,
+    revision: u32,
+    new: &[NewEffect],
+    now: UnixMicros,
+) -> Result<()> {
+    let mut insert = db.prepare_cached(
+        "INSERT INTO effects (id, conversation, user, revision, name, payload, state, run_at, due_at) \
+         SELECT ?1, rid, user, ?3, ?4, ?5, 'pending', ?6, ?6 FROM conversations WHERE rid = ?2 \
+         ON CONFLICT (conversation, revision, name) DO NOTHING",
+    )?;
+    for each in new {
+        insert.execute(params![each.id.as_str(), conversation, revision, each.name, each.payload, now.0])?;
+    }
+    Ok(())
+}
+
+pub(super) fn claim(
+    db: &Connection,
+    process: &ProcessId,
+    now: UnixMicros,
+    lease: Duration,
+    limit: usize,
+    attempts_max: u32,
+) -> Result<Vec<Effect>> {
+    // Deliverers that died with it, again and again: it must end some time too.
+    db.prepare_cached(
+        "UPDATE effects SET state = 'failed', leased_by = NULL, \
+         last_error = coalesce(last_error, 'its deliverer ended without a word') \
+         WHERE state IN ('pending', 'leased') AND due_at <= ?1 AND attempts >= ?2",
+    )?
+    .execute(params![now.0, attempts_max])?;
+    let mut due = db.prepare_cached(
+        "SELECT rid FROM effects WHERE state IN ('pending', 'leased') AND due_at <= ?1 ORDER BY due_at, rid LIMIT ?2",
+    )?;
+    let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+    let rids = rows::collect(due.query(params![now.0, limit])?, |row| Ok(row.get::<_, i64>(0)?))?;
+    let mut take = db.prepare_cached(
+        "UPDATE effects SET state = 'leased', epoch = epoch + 1, attempts = attempts + 1, leased_by = ?2, due_at = ?3 \
+         WHERE rid = ?1",
+    )?;
+    let mut claimed = Vec::with_capacity(rids.len());
+    let mut read = db.prepare_cached(&format!("SELECT {EFFECT} WHERE e.rid = ?1"))?;
+    for rid in rids {
+        take.execute(params![rid, process.as_str(), (now + lease).0])?;
+        let mut found = read.query([rid])?;
+        if let Some(row) = found.next()? {
+            claimed.push(effect(row)?);
+        }
+    }
+    Ok(claimed)
+}
+
+pub(super) fn end(db: &Connection, id: &EffectId, epoch: Epoch, outcome: &EffectOutcome) -> Result<()> {
+    let (state, at, error) = match outcome {
+        EffectOutcome::Delivered => (EffectState::Delivered, None, None),
+        EffectOutcome::Skipped => (EffectState::Skipped, None, None),
+        EffectOutcome::Retry { at, error } => (EffectState::Pending, Some(at.0), Some(error)),
+        EffectOutcome::Failed { error } => (EffectState::Failed, None, Some(error)),
+    };
+    let found: Option<(String, i64)> = db
+        .prepare_cached("SELECT state, epoch FROM effects WHERE id = ?1")?
+        .query_row([id.as_str()], |row| Ok((row.get(0)?, row.get(1)?)))
+        .optional()?;
+    let (stored, stored_epoch) = found.ok_or_else(|| StoreError::NotFound(format!("effect {id}")))?;
+    if rows::count(stored_epoch) == epoch.0 && stored == state.as_str() {
+        return Ok(());
+    }
+    if rows::count(stored_epoch) != epoch.0 || stored != EffectState::Leased.as_str() {
+        return Err(StoreError::Fenced(format!(
+            "effect {id} is {stored} at epoch {stored_epoch}, yours {epoch}"
+        )));
+    }
+    db.prepare_cached(
+        "UPDATE effects SET state = ?2, run_at = coalesce(?3, run_at), due_at = coalesce(?3, due_at), \
+         last_error = coalesce(?4, last_error), leased_by = NULL WHERE id = ?1",
+    )?
+    .execute(params![id.as_str(), state.as_str(), at, error])?;
+    Ok(())
+}
+
+pub(super) fn list(db: &Connection, conversation: &ConversationId) -> Result<Vec<Effect>> {
+    let mut query = db.prepare_cached(&format!("SELECT {EFFECT} WHERE c.id = ?1 ORDER BY e.rid"))?;
+    rows::collect(query.query([conversation.as_str()])?, effect)
+}

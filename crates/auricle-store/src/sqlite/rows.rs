@@ -1,0 +1,311 @@
+//! Rows to values and back. The JSON columns have types of their own here, since core's types are not a format.
+//!
+//! Invariant: what cannot be read is `Damaged`, never empty: an unreadable transcript must not look like silence.
+
+use auricle_core::{
+    ActionItem, CalendarEvent, Category, Conversation, ConversationStatus, DiscardReason, FinaliseReason,
+    Geolocation, Photo, Provenance, Revision, Segment, Source, Speaker, Structured, Translation, UnixMicros,
+    UserId,
+};
+use rusqlite::{Connection, OptionalExtension, Row};
+use serde::{Deserialize, Serialize};
+
+use crate::store::{Result, StoreError};
+
+impl From<rusqlite::Error> for StoreError {
+    fn from(error: rusqlite::Error) -> Self {
+        use rusqlite::ErrorCode as Code;
+        /// `SQLITE_IOERR_READ`, `_SHORT_READ`, `_CORRUPTFS`, `_DATA`.
+        const READS: [i32; 4] = [266, 522, 8458, 8202];
+        let text = error.to_string();
+        match error.sqlite_error() {
+            Some(cause) => match cause.code {
+                Code::DiskFull => Self::Full(text),
+                Code::SystemIoFailure if READS.contains(&cause.extended_code) => Self::Damaged(text),
+                Code::SystemIoFailure => Self::Full(text),
+                Code::DatabaseBusy | Code::DatabaseLocked => {
+                    Self::Busy(format!("another process holds the database: {text}"))
+                }
+                Code::DatabaseCorrupt | Code::NotADatabase => Self::Damaged(text),
+                _ => Self::Other(text),
+            },
+            None => match error {
+                rusqlite::Error::FromSqlConversionFailure(..)
+                | rusqlite::Error::InvalidColumnType(..)
+                | rusqlite::Error::IntegralValueOutOfRange(..)
+                | rusqlite::Error::Utf8Error(..) => Self::Damaged(text),
+                _ => Self::Other(text),
+            },
+        }
+    }
+}
+
+/// Parses a stable text form; what is none of ours is damage.
+pub(super) fn known<T>(parse: impl Fn(&str) -> Option<T>, text: &str, what: &str) -> Result<T> {
+    parse(text).ok_or_else(|| StoreError::Damaged(format!("unknown {what} in a row")))
+}
+
+pub(super) fn to_json<T: Serialize>(value: &T) -> Result<String> {
+    serde_json::to_string(value)
+        .map_err(|error| StoreError::Other(format!("not expressible as JSON: {error}")))
+}
+
+fn from_json<T: for<'a> Deserialize<'a>>(text: Option<String>, what: &str) -> Result<Option<T>> {
+    // serde's own message could quote the text.
+    text.map(|text| {
+        serde_json::from_str(&text).map_err(|_| StoreError::Damaged(format!("unreadable {what} in a row")))
+    })
+    .transpose()
+}
+
+pub(super) fn count(number: i64) -> u64 {
+    number.unsigned_abs()
+}
+
+/// Durations as the tables hold them.
+pub(super) fn micros(duration: std::time::Duration) -> i64 {
+    i64::try_from(duration.as_micros()).unwrap_or(i64::MAX)
+}
+
+#[derive(Serialize, Deserialize)]
+struct StructuredJson {
+    title: String,
+    overview: String,
+    emoji: String,
+    category: String,
+    action_items: Vec<ActionItemJson>,
+    events: Vec<EventJson>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct ActionItemJson {
+    description: String,
+    completed: bool,
+    created_at: Option<i64>,
+    updated_at: Option<i64>,
+    due_at: Option<i64>,
+    completed_at: Option<i64>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct EventJson {
+    title: String,
+    description: String,
+    start: i64,
+    duration_minutes: u32,
+    created: bool,
+}
+
+#[derive(Serialize, Deserialize)]
+struct GeolocationJson {
+    google_place_id: Option<String>,
+    latitude: f64,
+    longitude: f64,
+    address: Option<String>,
+    location_type: Option<String>,
+}
+
+pub(super) fn structured_json(structured: &Structured) -> Result<String> {
+    let at = |time: Option<UnixMicros>| time.map(|time| time.0);
+    to_json(&StructuredJson {
+        title: structured.title.clone(),
+        overview: structured.overview.clone(),
+        emoji: structured.emoji.clone(),
+        category: structured.category.as_str().to_owned(),
+        action_items: structured
+            .action_items
+            .iter()
+            .map(|item| ActionItemJson {
+                description: item.description.clone(),
+                completed: item.completed,
+                created_at: at(item.created_at),
+                updated_at: at(item.updated_at),
+                due_at: at(item.due_at),
+                completed_at: at(item.completed_at),
+            })
+            .collect(),
+        events: structured
+            .events
+            .iter()
+            .map(|event| EventJson {
+                title: event.title.clone(),
+                description: event.description.clone(),
+                start: event.start.0,
+                duration_minutes: event.duration_minutes,
+                created: event.created,
+            })
+            .collect(),
+    })
+}
+
+pub(super) fn structured_value(text: Option<String>) -> Result<Structured> {
+    let Some(json) = from_json::<StructuredJson>(text, "structured record")? else {
+        return Ok(Structured::default());
+    };
+    let at = |time: Option<i64>| time.map(UnixMicros);
+    Ok(Structured {
+        title: json.title,
+        overview: json.overview,
+        emoji: json.emoji,
+        category: known(Category::parse, &json.category, "category")?,
+        action_items: json
+            .action_items
+            .into_iter()
+            .map(|item| ActionItem {
+                description: item.description,
+                completed: item.completed,
+                created_at: at(item.created_at),
+                updated_at: at(item.updated_at),
+                due_at: at(item.due_at),
+                completed_at: at(item.completed_at),
+            })
+            .collect(),
+        events: json
+            .events
+            .into_iter()
+            .map(|event| CalendarEvent {
+                title: event.title,
+                description: event.description,
+                start: UnixMicros(event.start),
+                duration_minutes: event.duration_minutes,
+                created: event.created,
+            })
+            .collect(),
+    })
+}
+
+pub(super) fn geolocation_json(place: &Geolocation) -> Result<String> {
+    to_json(&GeolocationJson {
+        google_place_id: place.google_place_id.clone(),
+        latitude: place.latitude,
+        longitude: place.longitude,
+        address: place.address.clone(),
+        location_type: place.location_type.clone(),
+    })
+}
+
+pub(super) fn gaps_value(text: Option<String>) -> Result<Vec<(f64, f64)>> {
+    Ok(from_json(text, "gaps")?.unwrap_or_default())
+}
+
+pub(super) fn translations_json(translations: &[Translation]) -> Result<Option<String>> {
+    if translations.is_empty() {
+        return Ok(None);
+    }
+    let pairs: Vec<(&str, &str)> =
+        translations.iter().map(|each| (each.lang.as_str(), each.text.as_str())).collect();
+    to_json(&pairs).map(Some)
+}
+
+/// Columns of [`conversation`], for a table named `c` joined with its `users u`.
+pub(super) const CONVERSATION: &str = "c.rid, c.id, u.id, c.created_at, c.started_at, c.finished_at, c.source, c.language, c.status, \
+     c.revision, c.structured, c.provider, c.provider_version, c.discarded, c.finalise_reason, c.failure, c.user_title, \
+     c.client_id, c.call_id, c.geolocation, c.starred, c.gaps";
+
+/// A conversation without segments and photos, with its `rid`.
+pub(super) fn conversation(row: &Row<'_>) -> Result<(i64, Conversation)> {
+    let text = |at: usize| row.get::<_, Option<String>>(at);
+    let provenance = match (text(11)?, text(12)?) {
+        (Some(provider), Some(version)) => Some(Provenance { provider, version }),
+        _ => None,
+    };
+    let geolocation = from_json::<GeolocationJson>(text(19)?, "geolocation")?.map(|place| Geolocation {
+        google_place_id: place.google_place_id,
+        latitude: place.latitude,
+        longitude: place.longitude,
+        address: place.address,
+        location_type: place.location_type,
+    });
+    let found = Conversation {
+        id: row.get::<_, String>(1)?.into(),
+        user: row.get::<_, String>(2)?.into(),
+        created_at: UnixMicros(row.get(3)?),
+        started_at: UnixMicros(row.get(4)?),
+        finished_at: UnixMicros(row.get(5)?),
+        source: known(Source::parse, &row.get::<_, String>(6)?, "source")?,
+        language: text(7)?,
+        status: known(ConversationStatus::parse, &row.get::<_, String>(8)?, "status")?,
+        revision: Revision(row.get(9)?),
+        structured: structured_value(text(10)?)?,
+        provenance,
+        discarded: text(13)?.map(|text| known(DiscardReason::parse, &text, "discard reason")).transpose()?,
+        finalise_reason: text(14)?.map(|text| known(FinaliseReason::parse, &text, "reason")).transpose()?,
+        failure: text(15)?,
+        user_title: text(16)?,
+        client_conversation_id: text(17)?,
+        call_id: text(18)?,
+        geolocation,
+        starred: row.get(20)?,
+        segments: Vec::new(),
+        photos: Vec::new(),
+        gaps: gaps_value(text(21)?)?,
+    };
+    Ok((row.get(0)?, found))
+}
+
+/// Columns of [`segment`].
+pub(super) const SEGMENT: &str =
+    "id, text, speaker, is_user, person, start, \"end\", translations, profiled, provider";
+
+pub(super) fn segment(row: &Row<'_>) -> Result<Segment> {
+    let translations: Option<Vec<(String, String)>> = from_json(row.get(7)?, "translations")?;
+    Ok(Segment {
+        id: row.get::<_, String>(0)?.into(),
+        text: row.get(1)?,
+        speaker: row.get::<_, Option<String>>(2)?.map(Speaker::new),
+        is_user: row.get(3)?,
+        person_id: row.get::<_, Option<String>>(4)?.map(Into::into),
+        start: row.get(5)?,
+        end: row.get(6)?,
+        translations: translations
+            .unwrap_or_default()
+            .into_iter()
+            .map(|(lang, text)| Translation { lang, text })
+            .collect(),
+        speech_profile_processed: row.get(8)?,
+        stt_provider: row.get(9)?,
+    })
+}
+
+/// All segments of a conversation, in order of `start`.
+pub(super) fn segments(db: &Connection, rid: i64) -> Result<Vec<Segment>> {
+    let mut query = db.prepare_cached(&format!(
+        "SELECT {SEGMENT} FROM segments WHERE conversation = ?1 ORDER BY start, rid"
+    ))?;
+    collect(query.query([rid])?, segment)
+}
+
+/// All photos of a conversation, in order of arrival.
+pub(super) fn photos(db: &Connection, rid: i64) -> Result<Vec<Photo>> {
+    let mut query = db.prepare_cached(
+        "SELECT id, base64, description, created_at, discarded FROM photos WHERE conversation = ?1 ORDER BY rid",
+    )?;
+    collect(query.query([rid])?, |row| {
+        Ok(Photo {
+            id: row.get::<_, String>(0)?.into(),
+            base64: row.get(1)?,
+            description: row.get(2)?,
+            created_at: UnixMicros(row.get(3)?),
+            discarded: row.get(4)?,
+        })
+    })
+}
+
+pub(super) fn collect<T>(
+    mut rows: rusqlite::Rows<'_>,
+    each: impl Fn(&Row<'_>) -> Result<T>,
+) -> Result<Vec<T>> {
+    let mut found = Vec::new();
+    while let Some(row) = rows.next()? {
+        found.push(each(row)?);
+    }
+    Ok(found)
+}
+
+/// The user's own key; `None` if unknown.
+pub(super) fn user_rid(db: &Connection, user: &UserId) -> Result<Option<i64>> {
+    Ok(db
+        .prepare_cached("SELECT rid FROM users WHERE id = ?1")?
+        .query_row([user.as_str()], |row| row.get(0))
+        .optional()?)
+}

@@ -1,0 +1,230 @@
+//! Full-text search: keeps the index in step with each write, and turns any text into a safe query.
+//!
+//! A query's words are and-ed over the whole conversation: one may stand in the title and another in the last segment.
+//! The last word matches as a prefix while it is being typed. Quotes make phrases. Everything else is quoted before it
+//! reaches the database's query language, so no text is a syntax error and none can widen the search to another user.
+
+use auricle_core::{Conversation, SegmentId, UserId};
+use rusqlite::{Connection, OptionalExtension, params, params_from_iter, types::Value};
+
+use super::rows;
+use crate::store::{Result, SearchHit, Snippet};
+
+/// Words and phrases of one query; more are ignored.
+const TERMS_MAX: usize = 16;
+/// Snippets of one hit.
+const SNIPPETS_MAX: i64 = 3;
+/// Words of one snippet.
+const SNIPPET_WORDS: i64 = 24;
+
+fn segment_row(rid: i64) -> i64 {
+    rid * 2
+}
+
+fn title_row(rid: i64) -> i64 {
+    rid * 2 + 1
+}
+
+pub(super) fn add_segment(
+    db: &Connection,
+    segment: i64,
+    conversation: i64,
+    user: i64,
+    text: &str,
+) -> Result<()> {
+    insert(db, segment_row(segment), conversation, user, text)
+}
+
+fn insert(db: &Connection, row: i64, conversation: i64, user: i64, text: &str) -> Result<()> {
+    db.prepare_cached(
+        "INSERT INTO search (rowid, scope, body, conversation) VALUES (?1, 'u' || ?2, ?3, ?4)",
+    )?
+    .execute(params![row, user, text, conversation])?;
+    Ok(())
+}
+
+pub(super) fn change_segment(db: &Connection, segment: i64, text: &str) -> Result<()> {
+    db.prepare_cached("UPDATE search SET body = ?2 WHERE rowid = ?1")?
+        .execute(params![segment_row(segment), text])?;
+    Ok(())
+}
+
+pub(super) fn remove_segment(db: &Connection, segment: i64) -> Result<()> {
+    db.prepare_cached("DELETE FROM search WHERE rowid = ?1")?.execute([segment_row(segment)])?;
+    Ok(())
+}
+
+pub(super) fn remove_conversation(db: &Connection, rid: i64) -> Result<()> {
+    db.prepare_cached(
+        "DELETE FROM search WHERE rowid IN (SELECT rid * 2 FROM segments WHERE conversation = ?1)",
+    )?
+    .execute([rid])?;
+    db.prepare_cached("DELETE FROM search WHERE rowid = ?1")?.execute([title_row(rid)])?;
+    Ok(())
+}
+
+/// Indexes the shown title and the overview as they now are.
+pub(super) fn index_title(db: &Connection, rid: i64) -> Result<()> {
+    let (user, structured, user_title): (i64, Option<String>, Option<String>) = db
+        .prepare_cached("SELECT user, structured, user_title FROM conversations WHERE rid = ?1")?
+        .query_row([rid], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
+    let structured = rows::structured_value(structured)?;
+    let title = user_title.as_deref().unwrap_or(&structured.title);
+    db.prepare_cached("DELETE FROM search WHERE rowid = ?1")?.execute([title_row(rid)])?;
+    if title.is_empty() && structured.overview.is_empty() {
+        return Ok(());
+    }
+    insert(db, title_row(rid), rid, user, &format!("{title}\n{}", structured.overview))
+}
+
+/// The query's words and phrases, each as an expression of the database's query language.
+fn terms(query: &str) -> Vec<String> {
+    let mut terms = Vec::new();
+    let mut parts = query.split('"').enumerate().peekable();
+    while let Some((number, part)) = parts.next() {
+        // The last word counts as unfinished while nothing follows it.
+        let typing = parts.peek().is_none() && !part.ends_with(char::is_whitespace);
+        if number % 2 == 1 {
+            terms.extend(term(part, typing));
+            continue;
+        }
+        let mut words = part.split_whitespace().peekable();
+        while let Some(word) = words.next() {
+            terms.extend(term(word, typing && words.peek().is_none()));
+        }
+    }
+    terms.truncate(TERMS_MAX);
+    terms
+}
+
+/// `None` if there is no letter or digit in it: it would match nothing and hide everything.
+fn term(text: &str, prefix: bool) -> Option<String> {
+    text.chars().any(char::is_alphanumeric).then(|| {
+        let clean: String = text.chars().filter(|each| *each != '"' && *each != '\0').collect();
+        format!("\"{clean}\"{}", if prefix { " *" } else { "" })
+    })
+}
+
+pub(super) fn search(
+    db: &Connection,
+    user: &UserId,
+    query: &str,
+    limit: usize,
+    offset: usize,
+) -> Result<Vec<SearchHit>> {
+    let terms = terms(query);
+    let Some(user) = rows::user_rid(db, user)? else { return Ok(Vec::new()) };
+    if terms.is_empty() {
+        return Ok(Vec::new());
+    }
+    let any = scoped(user, &terms.join(" OR "));
+    let ranked = rank(db, user, &terms, &any, limit, offset)?;
+    ranked
+        .into_iter()
+        .map(|(rid, score)| {
+            Ok(SearchHit { conversation: listed(db, rid)?, snippets: snippets(db, rid, &any)?, score })
+        })
+        .collect()
+}
+
+fn scoped(user: i64, expression: &str) -> String {
+    format!("scope : \"u{user}\" AND body : ({expression})")
+}
+
+/// Conversations that hold every term, best first. A match in title or overview counts double.
+fn rank(
+    db: &Connection,
+    user: i64,
+    terms: &[String],
+    any: &str,
+    limit: usize,
+    offset: usize,
+) -> Result<Vec<(i64, f64)>> {
+    let mut values = vec![
+        Value::from(any.to_owned()),
+        Value::from(i64::try_from(limit).unwrap_or(i64::MAX)),
+        Value::from(i64::try_from(offset).unwrap_or(i64::MAX)),
+    ];
+    let mut every = String::from("1");
+    if terms.len() > 1 {
+        for term in terms {
+            values.push(scoped(user, term).into());
+            every += &format!(
+                " AND conversation IN (SELECT conversation FROM search WHERE search MATCH ?{})",
+                values.len()
+            );
+        }
+    }
+    let sql = format!(
+        "WITH hits AS MATERIALIZED (SELECT rowid AS doc, conversation, bm25(search, 0.0, 1.0) AS cost FROM search \
+         WHERE search MATCH ?1) \
+         SELECT conversation, sum(-cost * (1 + (doc & 1))) AS score FROM hits WHERE {every} \
+         GROUP BY conversation ORDER BY score DESC, conversation DESC LIMIT ?2 OFFSET ?3"
+    );
+    let mut ranked = db.prepare_cached(&sql)?;
+    rows::collect(ranked.query(params_from_iter(values))?, |row| Ok((row.get(0)?, row.get(1)?)))
+}
+
+fn listed(db: &Connection, rid: i64) -> Result<Conversation> {
+    let sql = format!(
+        "SELECT {} FROM conversations c JOIN users u ON u.rid = c.user WHERE c.rid = ?1",
+        rows::CONVERSATION
+    );
+    let mut query = db.prepare_cached(&sql)?;
+    let mut found = query.query([rid])?;
+    let row = found.next()?.ok_or_else(|| {
+        crate::store::StoreError::Damaged("the search index names a conversation that is not there".into())
+    })?;
+    Ok(rows::conversation(row)?.1)
+}
+
+fn snippets(db: &Connection, rid: i64, any: &str) -> Result<Vec<Snippet>> {
+    // The conversation's own rows, each looked up by key, rather than all matches of the user.
+    let mut query = db.prepare_cached(
+        "SELECT s.rowid, snippet(search, 1, char(2), char(3), '…', ?3) FROM search s \
+         WHERE search MATCH ?2 AND s.rowid IN (SELECT rid * 2 FROM segments WHERE conversation = ?1 UNION ALL SELECT ?1 * 2 + 1) \
+         ORDER BY bm25(search, 0.0, 1.0), s.rowid LIMIT ?4",
+    )?;
+    let found = rows::collect(query.query(params![rid, any, SNIPPET_WORDS, SNIPPETS_MAX])?, |row| {
+        Ok((row.get::<_, i64>(0)?, row.get::<_, String>(1)?))
+    })?;
+    found
+        .into_iter()
+        .map(|(doc, text)| {
+            let place = if doc % 2 == 0 { place_of(db, doc / 2)? } else { None };
+            let (segment, start) = place.map_or((None, None), |(id, start)| (Some(id), Some(start)));
+            Ok(Snippet { text, segment, start })
+        })
+        .collect()
+}
+
+fn place_of(db: &Connection, segment: i64) -> Result<Option<(SegmentId, f64)>> {
+    Ok(db
+        .prepare_cached("SELECT id, start FROM segments WHERE rid = ?1")?
+        .query_row([segment], |row| Ok((row.get::<_, String>(0)?.into(), row.get(1)?)))
+        .optional()?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::terms;
+
+    #[test]
+    fn any_text_becomes_quoted_terms() {
+        for (query, expected) in [
+            ("", vec![]),
+            ("  ?! -- ", vec![]),
+            ("tea", vec!["\"tea\" *"]),
+            ("tea ", vec!["\"tea\""]),
+            ("green tea", vec!["\"green\"", "\"tea\" *"]),
+            ("\"green tea\" hot", vec!["\"green tea\"", "\"hot\" *"]),
+            ("\"green tea\"", vec!["\"green tea\""]),
+            ("\"never closed", vec!["\"never closed\" *"]),
+            ("a AND b*", vec!["\"a\"", "\"AND\"", "\"b*\" *"]),
+            ("scope:u1", vec!["\"scope:u1\" *"]),
+            ("x\" OR scope:\"u1", vec!["\"x\"", "\" OR scope:\"", "\"u1\" *"]),
+        ] {
+            assert_eq!(terms(query), expected, "{query:?}");
+        }
+    }
+}
