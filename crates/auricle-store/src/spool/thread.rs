@@ -1,0 +1,226 @@
+//! The one thread that owns the spool's files.
+//!
+//! Invariants: a file holds whole records, except for a tail that a crash tore; a write that fails is cut off again, so
+//! what follows it stays readable; the newest covered mark stands in the newest chunk.
+
+use std::collections::{HashMap, VecDeque};
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
+use std::path::PathBuf;
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender};
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use super::run::{ABANDONED, FINISHED, LIVE, Run};
+use super::{Shared, dropped, lock, record};
+use crate::clock;
+
+/// How often each run is looked at even without a message: hints may be lost when the queue is full.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+pub(super) enum Message {
+    /// Records of the samples `from..until`.
+    Data {
+        run: Arc<Run>,
+        buffer: Vec<u8>,
+        from: u64,
+        until: u64,
+    },
+    /// Its coverage or its state changed.
+    Look(Arc<Run>),
+    Settle(SyncSender<()>),
+}
+
+struct Chunk {
+    number: u32,
+    bytes: u64,
+    /// Sample position after its last frame.
+    until: u64,
+}
+
+/// A run's files.
+struct Files {
+    run: Arc<Run>,
+    folder: PathBuf,
+    chunks: VecDeque<Chunk>,
+    /// The newest chunk, open for appending.
+    file: Option<File>,
+    next_number: u32,
+    /// The coverage that is on disk.
+    marked: u64,
+}
+
+pub(super) struct Thread {
+    messages: Receiver<Message>,
+    shared: Weak<Shared>,
+    runs: HashMap<String, Files>,
+}
+
+impl Thread {
+    pub(super) fn new(messages: Receiver<Message>, shared: Weak<Shared>) -> Self {
+        Self { messages, shared, runs: HashMap::new() }
+    }
+
+    pub(super) fn run(mut self) {
+        let mut looked = clock::monotonic();
+        loop {
+            let message = self.messages.recv_timeout(LOOK_EVERY);
+            // Without holders there is nobody whose runs could go on.
+            let Some(shared) = self.shared.upgrade() else { return };
+            match message {
+                Ok(Message::Data { run, buffer, from, until }) => {
+                    shared.queued_bytes.fetch_sub(buffer.len(), Ordering::Relaxed);
+                    self.write(&shared, &run, &buffer, from, until);
+                    shared.give_back(buffer);
+                }
+                Ok(Message::Look(run)) => self.look(&shared, &run.name),
+                Ok(Message::Settle(done)) => {
+                    self.look_at_all(&shared);
+                    let _ = done.send(());
+                }
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => return,
+            }
+            if looked.elapsed() >= LOOK_EVERY {
+                looked = clock::monotonic();
+                self.look_at_all(&shared);
+            }
+        }
+    }
+
+    fn look_at_all(&mut self, shared: &Shared) {
+        let names: Vec<String> = self.runs.keys().cloned().collect();
+        for name in names {
+            self.look(shared, &name);
+        }
+    }
+
+    fn write(&mut self, shared: &Shared, run: &Arc<Run>, buffer: &[u8], from: u64, until: u64) {
+        let needed =
+            run.ended.load(Ordering::Acquire) != FINISHED && run.covered.load(Ordering::Relaxed) < until;
+        let files = self.runs.entry(run.name.clone()).or_insert_with(|| Files {
+            run: Arc::clone(run),
+            folder: shared.folder.join(&run.name),
+            chunks: VecDeque::new(),
+            file: None,
+            next_number: 1,
+            marked: 0,
+        });
+        if needed && let Err((reason, error)) = files.append(shared, buffer, until) {
+            dropped(reason, buffer.len());
+            run.lost.fetch_add(until - from, Ordering::Relaxed);
+            if let Some(error) = error {
+                tracing::warn!(%error, "audio could not be spooled");
+            }
+        }
+        let name = run.name.clone();
+        self.look(shared, &name);
+    }
+
+    /// Frees what is covered, and closes a run that has ended.
+    fn look(&mut self, shared: &Shared, name: &str) {
+        let Some(files) = self.runs.get_mut(name) else { return };
+        let ended = files.run.ended.load(Ordering::Acquire);
+        let covered = files.run.covered.load(Ordering::Relaxed);
+        let nothing_left = files.chunks.back().is_none_or(|last| last.until <= covered);
+        if ended == FINISHED || (ended == ABANDONED && nothing_left) {
+            files.remove(shared);
+        } else if let Err(error) = files.free(shared, covered) {
+            tracing::debug!(%error, "covered audio could not be freed yet");
+        }
+        if ended != LIVE {
+            self.runs.remove(name);
+            lock(&shared.live).remove(name);
+        }
+    }
+}
+
+type Refused = (&'static str, Option<io::Error>);
+
+impl Files {
+    fn append(&mut self, shared: &Shared, buffer: &[u8], until: u64) -> Result<(), Refused> {
+        let bytes = buffer.len() as u64;
+        if self.chunks.iter().map(|chunk| chunk.bytes).sum::<u64>() + bytes > shared.options.run_bytes_max {
+            return Err(("run_full", None));
+        }
+        if shared.disk_bytes.load(Ordering::Relaxed) + bytes > shared.options.total_bytes_max {
+            return Err(("total_full", None));
+        }
+        let full = self.chunks.back().is_some_and(|chunk| chunk.bytes + bytes > shared.options.chunk_bytes);
+        let begun = clock::monotonic();
+        let done = if self.file.is_none() || full { self.rotate(shared) } else { Ok(()) }
+            .and_then(|()| self.put(shared, buffer, Some(until)));
+        metrics::histogram!("auricle_spool_write_seconds").record(begun.elapsed().as_secs_f64());
+        done.map_err(|error| ("disk", Some(error)))
+    }
+
+    /// Begins the next chunk; the first one makes folder and header.
+    fn rotate(&mut self, shared: &Shared) -> io::Result<()> {
+        if self.next_number == 1 {
+            fs::create_dir_all(&self.folder)?;
+            fs::write(self.folder.join("header"), record::header_bytes(&self.run.header))?;
+        }
+        let number = self.next_number;
+        let path = self.folder.join(format!("{number:08}.chunk"));
+        self.file = Some(OpenOptions::new().create(true).append(true).open(path)?);
+        self.next_number += 1;
+        self.chunks.push_back(Chunk { number, bytes: 0, until: 0 });
+        if self.marked > 0 {
+            let mut mark = Vec::new();
+            record::put_covered(&mut mark, self.marked);
+            self.put(shared, &mark, None)?;
+        }
+        Ok(())
+    }
+
+    /// One write; what of it fails is cut off.
+    fn put(&mut self, shared: &Shared, bytes: &[u8], until: Option<u64>) -> io::Result<()> {
+        let (Some(file), Some(chunk)) = (&mut self.file, self.chunks.back_mut()) else { return Ok(()) };
+        if let Err(error) = file.write_all(bytes) {
+            file.set_len(chunk.bytes)?;
+            return Err(error);
+        }
+        chunk.bytes += bytes.len() as u64;
+        if let Some(until) = until {
+            chunk.until = chunk.until.max(until);
+        }
+        shared.grew(bytes.len() as u64);
+        metrics::counter!("auricle_spool_written_bytes_total").increment(bytes.len() as u64);
+        Ok(())
+    }
+
+    fn free(&mut self, shared: &Shared, covered: u64) -> io::Result<()> {
+        if covered <= self.marked {
+            return Ok(());
+        }
+        while self.chunks.len() > 1 && self.chunks.front().is_some_and(|chunk| chunk.until <= covered) {
+            if let Some(chunk) = self.chunks.pop_front() {
+                fs::remove_file(self.folder.join(format!("{:08}.chunk", chunk.number)))?;
+                shared.shrank(chunk.bytes);
+            }
+        }
+        if let (Some(file), Some(chunk)) = (&self.file, self.chunks.back_mut())
+            && chunk.until <= covered
+        {
+            file.set_len(0)?;
+            shared.shrank(std::mem::take(&mut chunk.bytes));
+        }
+        let mut mark = Vec::new();
+        record::put_covered(&mut mark, covered);
+        self.put(shared, &mark, None)?;
+        self.marked = covered;
+        Ok(())
+    }
+
+    fn remove(&mut self, shared: &Shared) {
+        self.file = None;
+        let bytes = self.chunks.drain(..).map(|chunk| chunk.bytes).sum();
+        shared.shrank(bytes);
+        if let Err(error) = fs::remove_dir_all(&self.folder)
+            && error.kind() != io::ErrorKind::NotFound
+        {
+            tracing::warn!(%error, "a covered run of the spool could not be removed");
+        }
+    }
+}

@@ -1,0 +1,275 @@
+//! The audio spool: what comes back after an end, a crash, damage, and at its bounds.
+
+use std::io::Write;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use auricle_core::{Source, UnixMicros};
+use auricle_store::spool::{RunHeader, RunWriter, Spool, SpoolOptions, SpooledFrame};
+
+const FRAME_SAMPLES: u32 = 320;
+
+fn options() -> SpoolOptions {
+    SpoolOptions {
+        flush_bytes: 1_000,
+        chunk_bytes: 4_000,
+        ..SpoolOptions::from(&auricle_core::Limits::default())
+    }
+}
+
+fn header(run: &str) -> RunHeader {
+    RunHeader {
+        run: run.into(),
+        user: "ann".into(),
+        conversation: "c1".into(),
+        process: "p1".into(),
+        codec: "opus_fs320".into(),
+        sample_rate_hz: 16_000,
+        channels: 1,
+        language: Some("en".into()),
+        source: Source::Omi,
+        role: None,
+        first_audio_at: UnixMicros(1_700_000_000_000_000),
+    }
+}
+
+fn frame(number: u64) -> Vec<u8> {
+    (0..80).map(|byte| (number as u8).wrapping_mul(31).wrapping_add(byte)).collect()
+}
+
+fn feed(run: &mut RunWriter, numbers: std::ops::Range<u64>) {
+    for number in numbers {
+        run.append(&frame(number), FRAME_SAMPLES);
+    }
+}
+
+fn sample(frame: u64) -> u64 {
+    frame * u64::from(FRAME_SAMPLES)
+}
+
+/// All frames left of the one run, after a start of a new process on the folder.
+fn left(folder: &Path) -> Vec<SpooledFrame> {
+    let spool = Spool::open(folder, options()).unwrap();
+    let mut found = spool.leftovers().unwrap();
+    assert!(found.len() <= 1);
+    found.pop().map_or(Vec::new(), |leftover| leftover.frames().collect())
+}
+
+fn numbers(frames: &[SpooledFrame]) -> Vec<u64> {
+    for each in frames {
+        assert_eq!(each.bytes, frame(each.position / u64::from(FRAME_SAMPLES)));
+        assert_eq!(each.samples, FRAME_SAMPLES);
+    }
+    frames.iter().map(|each| each.position / u64::from(FRAME_SAMPLES)).collect()
+}
+
+#[test]
+fn an_abandoned_run_comes_back_as_received() {
+    let folder = tempfile::tempdir().unwrap();
+    let spool = Spool::open(folder.path(), options()).unwrap();
+    let mut run = spool.begin(header("r1"));
+    feed(&mut run, 0..100);
+    spool.settle();
+    assert!(spool.leftovers().unwrap().is_empty(), "a live run is nobody's to repair");
+    run.abandon();
+    spool.settle();
+    let found = spool.leftovers().unwrap();
+    assert_eq!((found.len(), found[0].header()), (1, &header("r1")));
+    assert_eq!(numbers(&found[0].frames().collect::<Vec<_>>()), (0..100).collect::<Vec<_>>());
+    assert_eq!(found[0].attempts(), 0);
+    assert_eq!((found[0].record_attempt().unwrap(), found[0].record_attempt().unwrap()), (1, 2));
+    assert_eq!(spool.leftovers().unwrap()[0].attempts(), 2);
+    for leftover in found {
+        leftover.remove().unwrap();
+    }
+    assert_eq!((spool.disk_bytes(), spool.leftovers().unwrap().len()), (0, 0));
+}
+
+#[test]
+fn what_is_covered_is_freed_and_only_the_rest_is_repaired() {
+    let folder = tempfile::tempdir().unwrap();
+    let spool = Spool::open(folder.path(), options()).unwrap();
+    let mut run = spool.begin(header("r1"));
+    feed(&mut run, 0..200);
+    run.poll_flush(Instant::now());
+    spool.settle();
+    let full = spool.disk_bytes();
+    run.covered(sample(150));
+    spool.settle();
+    assert!(spool.disk_bytes() < full / 2, "{} of {full}", spool.disk_bytes());
+    feed(&mut run, 200..210);
+    run.abandon();
+    spool.settle();
+    assert_eq!(numbers(&left(folder.path())), (150..210).collect::<Vec<_>>());
+}
+
+#[test]
+fn a_wholly_covered_run_leaves_nothing() {
+    for ended_by_finish in [true, false] {
+        let folder = tempfile::tempdir().unwrap();
+        let spool = Spool::open(folder.path(), options()).unwrap();
+        let mut run = spool.begin(header("r1"));
+        feed(&mut run, 0..200);
+        if ended_by_finish {
+            run.finish();
+        } else {
+            run.covered(sample(200));
+            run.abandon();
+        }
+        spool.settle();
+        assert_eq!(spool.disk_bytes(), 0);
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+    }
+}
+
+#[test]
+fn coverage_survives_a_live_run_that_was_killed() {
+    let folder = tempfile::tempdir().unwrap();
+    let spool = Spool::open(folder.path(), options()).unwrap();
+    let mut run = spool.begin(header("r1"));
+    feed(&mut run, 0..24);
+    run.covered(sample(10));
+    feed(&mut run, 24..60);
+    run.poll_flush(Instant::now());
+    spool.settle();
+    // As a new process finds it: the first one never ended its run.
+    assert_eq!(numbers(&left(folder.path())), (10..60).collect::<Vec<_>>());
+    run.covered(sample(60));
+    spool.settle();
+    assert!(left(folder.path()).is_empty());
+}
+
+#[test]
+fn a_repair_that_stops_half_way_goes_on_from_there() {
+    let folder = tempfile::tempdir().unwrap();
+    let spool = Spool::open(folder.path(), options()).unwrap();
+    let mut run = spool.begin(header("r1"));
+    feed(&mut run, 0..100);
+    drop(run);
+    spool.settle();
+    spool.leftovers().unwrap()[0].cover(sample(70)).unwrap();
+    assert_eq!(numbers(&left(folder.path())), (70..100).collect::<Vec<_>>());
+}
+
+fn newest_chunk(folder: &Path) -> std::path::PathBuf {
+    let mut chunks: Vec<_> =
+        std::fs::read_dir(folder.join("run-r1")).unwrap().map(|entry| entry.unwrap().path()).collect();
+    chunks.retain(|path| path.extension().is_some_and(|extension| extension == "chunk"));
+    chunks.sort();
+    chunks.pop().unwrap()
+}
+
+#[test]
+fn a_torn_tail_costs_only_itself() {
+    let folder = tempfile::tempdir().unwrap();
+    let spool = Spool::open(folder.path(), options()).unwrap();
+    let mut run = spool.begin(header("r1"));
+    feed(&mut run, 0..100);
+    run.abandon();
+    spool.settle();
+    let path = newest_chunk(folder.path());
+    let file = std::fs::OpenOptions::new().write(true).open(&path).unwrap();
+    file.set_len(file.metadata().unwrap().len() - 7).unwrap();
+    assert_eq!(numbers(&left(folder.path())), (0..99).collect::<Vec<_>>());
+    let mut leftover = spool.leftovers().unwrap().pop().unwrap();
+    leftover.cover(sample(40)).unwrap();
+    assert_eq!(numbers(&left(folder.path())), (40..99).collect::<Vec<_>>());
+}
+
+#[test]
+fn a_flipped_bit_is_never_played_as_audio() {
+    let folder = tempfile::tempdir().unwrap();
+    let spool = Spool::open(folder.path(), options()).unwrap();
+    let mut run = spool.begin(header("r1"));
+    feed(&mut run, 0..9);
+    run.abandon();
+    spool.settle();
+    let path = newest_chunk(folder.path());
+    let mut bytes = std::fs::read(&path).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    std::fs::write(&path, bytes).unwrap();
+    let found = numbers(&left(folder.path()));
+    assert!(found.len() < 9 && found == (0..found.len() as u64).collect::<Vec<_>>());
+}
+
+#[test]
+fn a_corrupt_header_is_moved_aside_not_deleted() {
+    let folder = tempfile::tempdir().unwrap();
+    let spool = Spool::open(folder.path(), options()).unwrap();
+    let mut run = spool.begin(header("r1"));
+    feed(&mut run, 0..100);
+    run.abandon();
+    spool.settle();
+    let path = folder.path().join("run-r1/header");
+    std::fs::OpenOptions::new().append(true).open(&path).unwrap().write_all(b"x").unwrap();
+    assert!(spool.leftovers().unwrap().is_empty());
+    assert!(folder.path().join("quarantine/run-r1/00000001.chunk").exists());
+    assert_eq!(spool.disk_bytes(), 0);
+}
+
+#[test]
+fn bounds_lose_the_newest_and_say_so() {
+    for (limited, run_bytes_max, total_bytes_max) in [("run", 5_000, u64::MAX), ("total", u64::MAX, 5_000)] {
+        let folder = tempfile::tempdir().unwrap();
+        let bounded = SpoolOptions { run_bytes_max, total_bytes_max, ..options() };
+        let spool = Spool::open(folder.path(), bounded).unwrap();
+        let mut run = spool.begin(header("r1"));
+        feed(&mut run, 0..200);
+        run.poll_flush(Instant::now());
+        spool.settle();
+        assert!(spool.disk_bytes() <= 5_000, "{limited}");
+        let lost = run.lost_samples();
+        assert!(lost > 0, "{limited}");
+        run.covered(sample(200));
+        spool.settle();
+        feed(&mut run, 200..220);
+        run.abandon();
+        spool.settle();
+        assert_eq!(numbers(&left(folder.path())), (200..220).collect::<Vec<_>>(), "{limited}");
+    }
+}
+
+#[test]
+fn a_full_queue_is_counted_and_leaves_a_hole() {
+    let folder = tempfile::tempdir().unwrap();
+    let spool = Spool::open(folder.path(), SpoolOptions { queue_bytes_max: 0, ..options() }).unwrap();
+    let mut run = spool.begin(header("r1"));
+    feed(&mut run, 0..50);
+    run.poll_flush(Instant::now());
+    assert_eq!((run.lost_samples(), run.position()), (sample(50), sample(50)));
+    run.abandon();
+    spool.settle();
+    assert!(spool.leftovers().unwrap().is_empty());
+}
+
+#[test]
+fn buffers_are_handed_over_on_time() {
+    let folder = tempfile::tempdir().unwrap();
+    let spool = Spool::open(folder.path(), options()).unwrap();
+    let mut run = spool.begin(header("r1"));
+    let now = Instant::now();
+    assert_eq!(run.poll_flush(now), None);
+    feed(&mut run, 0..1);
+    assert_eq!(run.poll_flush(now), None, "the first one goes at once");
+    feed(&mut run, 1..2);
+    let due = now + options().flush_every;
+    assert_eq!(run.poll_flush(now + Duration::from_millis(1)), Some(due));
+    assert_eq!(run.poll_flush(due), None);
+    spool.settle();
+    assert_eq!(numbers(&left(folder.path())), [0, 1]);
+}
+
+#[test]
+fn no_run_id_escapes_the_folder() {
+    let folder = tempfile::tempdir().unwrap();
+    let inner = folder.path().join("spool");
+    let spool = Spool::open(&inner, options()).unwrap();
+    for id in ["../evil", "", "a/b", ".."] {
+        let mut run = spool.begin(header(id));
+        feed(&mut run, 0..2);
+    }
+    spool.settle();
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
+    assert_eq!(spool.leftovers().unwrap().len(), 4);
+}
