@@ -1,1 +1,14 @@
-//! auricle-wire
+//! Omi's bytes and JSON, both directions.
+//!
+//! Owns: listen parameters, client messages, server events, segments, conversations, REST bodies, pusher frames, channel
+//! framing. Leaves to others: every rule, every socket. Depends on none of our crates: the server converts.
+//! Source: Omi's listen protocol and pusher protocol as described in the project's protocol references.
+
+pub mod client;
+pub mod conversation;
+pub mod event;
+pub mod multichannel;
+pub mod params;
+pub mod pusher;
+pub mod rest;
+pub mod time;

@@ -1,0 +1,138 @@
+//! Bodies of the REST interface; Omi's shapes where Omi has them.
+
+use serde::{Deserialize, Serialize};
+
+use crate::conversation::Conversation;
+use crate::time::WireTime;
+
+/// Every answer that is not a success.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Problem {
+    /// What went wrong and what to do.
+    pub detail: String,
+}
+
+/// The answer to "finalise now".
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct FinaliseResponse {
+    /// The record; its `status` is `processing` if it is not ready yet.
+    pub memory: Conversation,
+    /// Chat messages about it.
+    #[cfg_attr(feature = "openapi", schema(value_type = Vec<Object>))]
+    pub messages: Vec<serde_json::Value>,
+}
+
+/// A new title.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct RenameRequest {
+    /// 1 to 200 characters.
+    pub title: String,
+}
+
+/// `{"status":"Ok"}`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Status {
+    pub status: String,
+}
+
+/// A search, in Omi's form. `page` counts from 1.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct SearchRequest {
+    pub query: String,
+    #[serde(default = "one")]
+    pub page: usize,
+    #[serde(default = "ten")]
+    pub per_page: usize,
+}
+
+fn one() -> usize {
+    1
+}
+
+fn ten() -> usize {
+    10
+}
+
+/// Omi's answer to a search.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct SearchPage {
+    pub items: Vec<Conversation>,
+    pub current_page: usize,
+    /// At least this many.
+    pub total_pages: usize,
+    pub per_page: usize,
+}
+
+/// Our answer to a search.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct SearchResponse {
+    pub query: String,
+    pub results: Vec<SearchResult>,
+}
+
+/// One conversation that matched; without its transcript.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct SearchResult {
+    pub conversation: Conversation,
+    pub snippets: Vec<Snippet>,
+    /// Greater is better.
+    pub score: f64,
+}
+
+/// A piece of text that matched.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Snippet {
+    pub text: String,
+    /// `[from, to)` in characters of `text`.
+    pub highlights: Vec<(usize, usize)>,
+    /// The segment it stands in; null for title or overview.
+    pub segment_id: Option<String>,
+    /// That segment's start in seconds.
+    pub start: Option<f64>,
+}
+
+/// A job.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Job {
+    pub id: String,
+    pub conversation_id: String,
+    pub revision: u32,
+    pub reason: String,
+    /// `queued`, `leased`, `completed` or `failed`.
+    pub state: String,
+    pub attempts: u32,
+    pub attempts_max: u32,
+    pub run_at: WireTime,
+    pub created_at: WireTime,
+    pub updated_at: WireTime,
+    pub last_error: Option<String>,
+    pub leased_by: Option<String>,
+    pub lease_expires_at: Option<WireTime>,
+}
+
+/// The user who asks.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct User {
+    pub uid: String,
+    /// IANA name; null means the server's.
+    pub time_zone: Option<String>,
+}
+
+/// A new time zone.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct TimeZoneRequest {
+    /// IANA name, e.g. `Europe/Madrid`.
+    pub time_zone: String,
+}
