@@ -1,5 +1,7 @@
 //! `kill -9` and a full disk, in child processes: this test binary runs itself again with a role in its environment.
 
+#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "tests, and the child processes they start")]
+
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};

@@ -1,5 +1,7 @@
 //! What the SQLite store refuses to open, and that it leaves it as it was.
 
+#![allow(clippy::unwrap_used, reason = "tests, and the child processes they start")]
+
 use std::path::Path;
 
 use auricle_store::{SqliteOptions, SqliteStore, Store, StoreError};

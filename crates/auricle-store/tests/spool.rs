@@ -1,5 +1,11 @@
 //! The audio spool: what comes back after an end, a crash, damage, and at its bounds.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::disallowed_methods,
+    reason = "tests, and the child processes they start"
+)]
+
 use std::io::Write;
 use std::path::Path;
 use std::time::{Duration, Instant};
