@@ -5,6 +5,8 @@
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
+use crate::conversation::Translation;
+
 /// A client's text message, read.
 #[derive(Clone, Debug, PartialEq)]
 pub enum ClientMessage {
@@ -90,6 +92,13 @@ pub struct SuggestedSegment {
     pub start: f64,
     /// Seconds.
     pub end: f64,
+    /// In other languages.
+    #[serde(default, deserialize_with = "none_if_null")]
+    pub translations: Vec<Translation>,
+}
+
+fn none_if_null<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Vec<Translation>, D::Error> {
+    Ok(Option::<Vec<Translation>>::deserialize(deserializer)?.unwrap_or_default())
 }
 
 fn default_speaker() -> Option<String> {
@@ -187,12 +196,18 @@ fn suggested(text: &str, segments_max: usize) -> Result<ClientMessage, Malformed
 /// Why the first message of `/v4/web/listen` does not authenticate. Closes with 1008 and [`WebAuthFailure::reason`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum WebAuthFailure {
+    /// Nothing came in time.
+    Timeout,
+    /// A binary message.
+    NotText,
     /// Not JSON.
     InvalidJson,
     /// Another `type`.
     NotAuth,
     /// `token` is empty or missing.
     MissingToken,
+    /// A token that nobody accepts; also one that is no text.
+    InvalidToken,
     /// Anything else.
     Other,
 }
@@ -201,16 +216,19 @@ impl WebAuthFailure {
     /// The close frame's reason. Source: listen-protocol 1.5.
     pub fn reason(self) -> &'static str {
         match self {
+            Self::Timeout => "Auth timeout",
+            Self::NotText => "Expected JSON auth message",
             Self::InvalidJson => "Invalid JSON",
             Self::NotAuth => "First message must be auth",
             Self::MissingToken => "Missing token",
+            Self::InvalidToken => "Invalid token",
             Self::Other => "Auth error",
         }
     }
 
     /// Whether an `auth_response` is sent before the close.
     pub fn answers(self) -> bool {
-        self == Self::Other
+        matches!(self, Self::InvalidToken | Self::Other)
     }
 }
 
@@ -221,9 +239,12 @@ pub fn web_auth_token(text: &str) -> Result<String, WebAuthFailure> {
     if object.get("type").and_then(|kind| kind.as_str()) != Some("auth") {
         return Err(WebAuthFailure::NotAuth);
     }
-    match object.get("token").and_then(|token| token.as_str()) {
-        Some(token) if !token.is_empty() => Ok(token.to_owned()),
-        _ => Err(WebAuthFailure::MissingToken),
+    match object.get("token") {
+        Some(serde_json::Value::String(token)) if !token.is_empty() => Ok(token.clone()),
+        None | Some(serde_json::Value::Null | serde_json::Value::String(_)) => {
+            Err(WebAuthFailure::MissingToken)
+        }
+        Some(_) => Err(WebAuthFailure::InvalidToken),
     }
 }
 
@@ -243,6 +264,7 @@ mod tests {
         assert_eq!(transcript.stt_provider.as_deref(), Some("deepgramLive"));
         assert_eq!(transcript.segments[0].start, 0.0);
         assert_eq!(transcript.segments[0].id, "");
+        assert_eq!(transcript.segments[0].translations[0].lang, "es");
         assert_eq!(transcript.segments[1].speaker, None);
         assert_eq!(parse(text, 1), Err(Malformed::WrongFields));
     }
@@ -312,6 +334,8 @@ mod tests {
         assert_eq!(web_auth_token(r#"{"type":"auth","token":""}"#), Err(WebAuthFailure::MissingToken));
         assert_eq!(web_auth_token(r#"{"type":"auth"}"#), Err(WebAuthFailure::MissingToken));
         assert_eq!(web_auth_token("[]"), Err(WebAuthFailure::Other));
+        assert_eq!(web_auth_token(r#"{"type":"auth","token":7}"#), Err(WebAuthFailure::InvalidToken));
+        assert_eq!(web_auth_token(&"[".repeat(100_000)), Err(WebAuthFailure::InvalidJson));
     }
 
     proptest! {

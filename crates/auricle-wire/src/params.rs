@@ -126,7 +126,7 @@ impl ListenParams {
     fn set(&mut self, name: &str, value: String, endpoint: Endpoint) -> Result<(), ParamError> {
         let v4 = endpoint == Endpoint::V4;
         match name {
-            "language" => self.language = if value == "auto" { "multi".into() } else { value },
+            "language" => self.language = language(value),
             "sample_rate" => self.sample_rate = int("sample_rate", &value, 1, 192_000)?,
             "codec" => self.codec = Codec::from_name(&value),
             "channels" => self.channels = int("channels", &value, 0, 255)?,
@@ -164,6 +164,15 @@ impl ListenParams {
     }
 }
 
+/// No text is no language, so the default stands.
+fn language(value: String) -> String {
+    match value.as_str() {
+        "" => ListenParams::default().language,
+        "auto" => "multi".into(),
+        _ => value,
+    }
+}
+
 fn some(value: String) -> Option<String> {
     (!value.is_empty()).then_some(value)
 }
@@ -193,7 +202,9 @@ fn boolean(name: &'static str, value: &str) -> Result<bool, ParamError> {
 }
 
 fn error(name: &'static str, value: &str, expected: &'static str) -> ParamError {
-    ParamError { name, value: value.chars().take(40).collect(), expected }
+    // It goes into a close frame and perhaps a log: short, and on one line.
+    let value = value.chars().take(40).map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect();
+    ParamError { name, value, expected }
 }
 
 #[cfg(test)]
@@ -221,6 +232,32 @@ mod tests {
         assert_eq!((params.sample_rate, params.codec), (16_000, Codec::OpusFs320));
         assert_eq!(params.conversation_timeout, Some(-1));
         assert!(params.custom_stt && params.speaker_auto_assign && params.include_speech_profile);
+    }
+
+    #[test]
+    fn of_a_repeated_parameter_the_last_counts_and_escapes_are_undone() {
+        let params = v4("codec=aac&codec=opus&stt_service=a%2Bb%26c+d&call_id=%ff&source=%zz&language=");
+        assert_eq!(params.codec, Codec::Opus);
+        assert_eq!(params.stt_service.as_deref(), Some("a+b&c d"));
+        assert_eq!(params.call_id.as_deref(), Some("\u{fffd}"));
+        assert_eq!(params.source.as_deref(), Some("%zz"));
+        assert_eq!(params.language, "en");
+    }
+
+    #[test]
+    fn an_error_repeats_little_of_the_value_and_on_one_line() {
+        let query = format!("sample_rate=1%0a2{}", "9".repeat(500));
+        let error = ListenParams::parse(&query, Endpoint::V4).unwrap_err();
+        assert_eq!(error.value.chars().count(), 40);
+        assert!(error.value.starts_with("1\u{fffd}2"));
+    }
+
+    #[test]
+    fn the_sample_rate_is_bounded() {
+        for (rate, fits) in [("0", false), ("1", true), ("192000", true), ("192001", false), ("", false)] {
+            let read = ListenParams::parse(&format!("sample_rate={rate}"), Endpoint::V4);
+            assert_eq!(read.is_ok(), fits, "{rate}");
+        }
     }
 
     #[test]

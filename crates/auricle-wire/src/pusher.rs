@@ -9,8 +9,13 @@ use serde::{Deserialize, Serialize};
 pub enum Frame<'a> {
     /// 100: empty.
     Heartbeat,
-    /// 101: seconds since 1970 of the first sample, then PCM16 little-endian, mono.
-    Audio { first_sample_at: f64, pcm: &'a [u8] },
+    /// 101. A device may split its audio within a sample, so `pcm` may have an odd length: join before counting samples.
+    Audio {
+        /// Seconds since 1970; finite.
+        first_sample_at: f64,
+        /// PCM16 little-endian, mono, at the connection's sample rate.
+        pcm: &'a [u8],
+    },
     /// 102: JSON.
     Transcript(Transcript),
     /// 103: the id as it is.
@@ -27,22 +32,30 @@ pub enum Frame<'a> {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Transcript {
     /// Dumps of segments; kept as they are, since revisions add keys.
+    #[serde(default)]
     pub segments: Vec<serde_json::Value>,
+    /// The conversation they are of.
     pub memory_id: Option<String>,
 }
 
 /// Body of 104. `byok_keys` are secrets: never log or store them.
 #[derive(Clone, PartialEq, Serialize, Deserialize)]
 pub struct ProcessRequest {
+    /// Which conversation has ended. Empty: ignore the frame.
     pub conversation_id: String,
+    /// The session's.
     #[serde(default = "english")]
     pub language: String,
+    /// The user's own keys by provider (late R2 and on).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub byok_keys: Option<serde_json::Map<String, serde_json::Value>>,
+    /// The job's row (R3 and on).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub finalization_job_id: Option<String>,
+    /// Must equal the job's; 1 or more (R3 and on).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dispatch_generation: Option<u64>,
+    /// `2`: the sender understands stale answers that name their generation (R4).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub finalization_result_protocol: Option<u32>,
 }
@@ -63,43 +76,70 @@ fn english() -> String {
     "en".into()
 }
 
-/// Body of 105.
+/// Body of 105. Ignored unless all three have content.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct SpeakerSample {
+    /// Whose voice.
     pub person_id: String,
+    /// Where it was heard.
     pub conversation_id: String,
+    /// In which segments.
     pub segment_ids: Vec<String>,
 }
 
-/// Body of 201.
+/// Body of 201. What each answer asks of the listening side: pusher-and-processing 1.3.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct ProcessResult {
+    /// Of which request.
     pub conversation_id: String,
+    /// The record is ready to be read.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub success: Option<bool>,
+    /// E.g. `conversation_not_found`, `processing_failed`, `job_leased`; R2 sends an exception's text.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
+    /// Another owner has the conversation (R3 and on).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fenced: Option<bool>,
+    /// Never ask again (R3 and on).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub terminal: Option<bool>,
+    /// The job's current generation, with `job_stale_generation` (R4).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dispatch_generation: Option<u64>,
 }
 
 /// A frame that cannot be read. Skip it and keep the link.
-#[derive(Debug, thiserror::Error)]
+///
+/// Generation R2 of Omi's pusher ends the session at most of these and ignores [`FrameError::Code`]; R4 refuses them all.
+/// Source: pusher-and-processing 1.4.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
 pub enum FrameError {
+    /// Without a whole type.
     #[error("frame of {0} bytes; it takes at least 4 for its type")]
     Short(usize),
+    /// Without a whole time.
     #[error("audio frame of {0} bytes; it takes at least 12 for type and time")]
     ShortAudio(usize),
+    /// Perhaps of a newer revision.
     #[error("frame type {0} is unknown")]
     Code(u32),
-    #[error("frame type {code} is not the JSON it should be: {source}")]
-    Json { code: u32, source: serde_json::Error },
+    /// A time that is not finite.
+    #[error("audio frame whose time is {0}; it takes seconds since 1970")]
+    Time(f64),
+    /// The parser's own words are left out: they quote the body, which may hold a transcript or keys.
+    #[error("frame type {code} is not the JSON it should be: {problem} in column {column} of its body")]
+    Json {
+        /// The frame's type.
+        code: u32,
+        /// `syntax`, `wrong field` or `cut short`.
+        problem: &'static str,
+        /// Counted from 1.
+        column: usize,
+    },
+    /// The body of 103 is not text.
     #[error("conversation id is not UTF-8")]
-    Utf8(#[from] std::str::Utf8Error),
+    Utf8,
 }
 
 /// Reads one binary message.
@@ -110,10 +150,14 @@ pub fn decode(message: &[u8]) -> Result<Frame<'_>, FrameError> {
         100 => Ok(Frame::Heartbeat),
         101 => {
             let (at, pcm) = payload.split_first_chunk::<8>().ok_or(FrameError::ShortAudio(message.len()))?;
-            Ok(Frame::Audio { first_sample_at: f64::from_le_bytes(*at), pcm })
+            let first_sample_at = f64::from_le_bytes(*at);
+            if !first_sample_at.is_finite() {
+                return Err(FrameError::Time(first_sample_at));
+            }
+            Ok(Frame::Audio { first_sample_at, pcm })
         }
         102 => json(code, payload).map(Frame::Transcript),
-        103 => Ok(Frame::ConversationId(std::str::from_utf8(payload)?)),
+        103 => std::str::from_utf8(payload).map(Frame::ConversationId).map_err(|_| FrameError::Utf8),
         104 => json(code, payload).map(Frame::ProcessRequest),
         105 => json(code, payload).map(Frame::SpeakerSample),
         201 => json(code, payload).map(Frame::ProcessResult),
@@ -122,7 +166,15 @@ pub fn decode(message: &[u8]) -> Result<Frame<'_>, FrameError> {
 }
 
 fn json<'a, T: Deserialize<'a>>(code: u32, payload: &'a [u8]) -> Result<T, FrameError> {
-    serde_json::from_slice(payload).map_err(|source| FrameError::Json { code, source })
+    use serde_json::error::Category;
+    serde_json::from_slice(payload).map_err(|error| {
+        let problem = match error.classify() {
+            Category::Data => "wrong field",
+            Category::Eof => "cut short",
+            Category::Syntax | Category::Io => "syntax",
+        };
+        FrameError::Json { code, problem, column: error.column() }
+    })
 }
 
 impl Frame<'_> {
@@ -157,36 +209,6 @@ mod tests {
 
     use super::*;
 
-    fn bytes(hex: &str) -> Vec<u8> {
-        let digits: Vec<u8> = hex.bytes().filter(u8::is_ascii_hexdigit).collect();
-        digits
-            .chunks(2)
-            .map(|pair| u8::from_str_radix(std::str::from_utf8(pair).unwrap(), 16).unwrap())
-            .collect()
-    }
-
-    #[test]
-    fn the_golden_frames_of_section_1_2_are_read() {
-        assert_eq!(decode(&bytes("64 00 00 00")).unwrap(), Frame::Heartbeat);
-        let audio = bytes("65 00 00 00 00 00 10 28 2e 71 da 41 00 00 01 00 ff ff 00 01");
-        assert_eq!(
-            decode(&audio).unwrap(),
-            Frame::Audio { first_sample_at: 1_774_500_000.25, pcm: &[0, 0, 1, 0, 255, 255, 0, 1] }
-        );
-        let transcript = bytes(
-            "66 00 00 00 7b 22 73 65 67 6d 65 6e 74 73 22 3a 20 5b 5d 2c 20 22 6d 65 6d 6f 72 79 5f 69 64 22 3a 20 22 63 31 22 7d",
-        );
-        let expected = Transcript { segments: Vec::new(), memory_id: Some("c1".into()) };
-        assert_eq!(decode(&transcript).unwrap(), Frame::Transcript(expected));
-        assert_eq!(decode(&bytes("67 00 00 00 63 31")).unwrap(), Frame::ConversationId("c1"));
-        let result = bytes(
-            "c9 00 00 00 7b 22 63 6f 6e 76 65 72 73 61 74 69 6f 6e 5f 69 64 22 3a 20 22 63 31 22 2c 20 22 73 75 63 63 65 73 73 22 3a 20 74 72 75 65 7d",
-        );
-        let expected =
-            ProcessResult { conversation_id: "c1".into(), success: Some(true), ..ProcessResult::default() };
-        assert_eq!(decode(&result).unwrap(), Frame::ProcessResult(expected));
-    }
-
     #[test]
     fn a_process_request_takes_its_fields_of_every_revision_and_hides_its_keys() {
         let mut message = 104_u32.to_le_bytes().to_vec();
@@ -202,7 +224,19 @@ mod tests {
         assert!(matches!(decode(&[101, 0, 0, 0, 1]), Err(FrameError::ShortAudio(5))));
         assert!(matches!(decode(&[9, 0, 0, 0]), Err(FrameError::Code(9))));
         assert!(matches!(decode(&[104, 0, 0, 0, b'{']), Err(FrameError::Json { code: 104, .. })));
-        assert!(matches!(decode(&[103, 0, 0, 0, 0xff]), Err(FrameError::Utf8(_))));
+        assert_eq!(decode(&[103, 0, 0, 0, 0xff]), Err(FrameError::Utf8));
+        let mut timeless = vec![101, 0, 0, 0];
+        timeless.extend(f64::NAN.to_le_bytes());
+        assert!(matches!(decode(&timeless), Err(FrameError::Time(at)) if at.is_nan()));
+    }
+
+    #[test]
+    fn an_error_does_not_quote_the_body() {
+        let mut message = 104_u32.to_le_bytes().to_vec();
+        message.extend(br#"{"conversation_id": "c1", "byok_keys": "sk-secret"}"#);
+        let error = decode(&message).unwrap_err();
+        assert!(matches!(error, FrameError::Json { problem: "wrong field", .. }));
+        assert!(!format!("{error} {error:?}").contains("sk-secret"));
     }
 
     proptest! {
