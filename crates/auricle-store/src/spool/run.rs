@@ -19,6 +19,8 @@ pub(super) struct Run {
     /// Everything before this sample is not needed.
     pub(super) covered: AtomicU64,
     pub(super) ended: AtomicU8,
+    /// Buffers on their way to the thread. A run that has ended is closed only once they have arrived.
+    pub(super) queued: AtomicU64,
     /// Samples that were not spooled.
     pub(super) lost: AtomicU64,
 }
@@ -54,6 +56,7 @@ impl RunWriter {
             name,
             covered: AtomicU64::new(0),
             ended: AtomicU8::new(LIVE),
+            queued: AtomicU64::new(0),
             lost: AtomicU64::new(0),
         };
         Self {
@@ -159,6 +162,7 @@ impl RunWriter {
         let bytes = buffer.len();
         let queued = self.shared.queued_bytes.fetch_add(bytes, Ordering::Relaxed);
         let (from, until) = (self.buffer_from, self.position);
+        self.run.queued.fetch_add(1, Ordering::AcqRel);
         let message = Message::Data { run: Arc::clone(&self.run), buffer, from, until };
         let refused = if queued + bytes > self.shared.options.queue_bytes_max {
             Some(message)
@@ -171,6 +175,7 @@ impl RunWriter {
         match refused {
             None => self.handed_over = true,
             Some(message) => {
+                self.run.queued.fetch_sub(1, Ordering::AcqRel);
                 self.shared.queued_bytes.fetch_sub(bytes, Ordering::Relaxed);
                 dropped("queue_full", bytes);
                 self.run.lost.fetch_add(until - from, Ordering::Relaxed);

@@ -114,14 +114,18 @@ impl Thread {
                 tracing::warn!(%error, "audio could not be spooled");
             }
         }
-        let name = run.name.clone();
-        self.look(shared, &name);
+        run.queued.fetch_sub(1, Ordering::AcqRel);
+        self.look(shared, &run.name);
     }
 
     /// Frees what is covered, and closes a run that has ended.
     fn look(&mut self, shared: &Shared, name: &str) {
         let Some(files) = self.runs.get_mut(name) else { return };
+        // The state before the count: nothing is handed over after the end.
         let ended = files.run.ended.load(Ordering::Acquire);
+        if ended != LIVE && files.run.queued.load(Ordering::Acquire) > 0 {
+            return;
+        }
         let covered = files.run.covered.load(Ordering::Relaxed);
         let nothing_left = files.chunks.back().is_none_or(|last| last.until <= covered);
         if ended == FINISHED || (ended == ABANDONED && nothing_left) {
