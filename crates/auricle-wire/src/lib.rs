@@ -1,10 +1,11 @@
 //! Omi's bytes and JSON, both directions.
 //!
 //! Owns: listen parameters, client messages, server events, segments, conversations, REST bodies, pusher frames, channel
-//! framing. Leaves to others: every rule, every socket. Depends on none of our crates: the server converts.
+//! framing, close codes. Leaves to others: every rule, every socket. Depends on none of our crates: the server converts.
 //! Source: Omi's listen protocol and pusher protocol as described in the project's protocol references.
 
 pub mod client;
+pub mod close;
 pub mod conversation;
 pub mod event;
 pub mod multichannel;
