@@ -45,6 +45,12 @@ pub enum DecodeError {
     /// Longer than any device sends.
     #[error("audio message of {0} bytes exceeds 1 MiB")]
     TooLong(usize),
+    /// More than any device sends in one message; the first `max` of them were decoded.
+    #[error("audio message of more than {max} frames; send one or a few in a message")]
+    TooManyFrames {
+        /// How many it may hold.
+        max: usize,
+    },
 }
 
 enum Inner {

@@ -19,6 +19,9 @@ pub enum FileError {
     /// A damaged Ogg file.
     #[error("read the Ogg file: {0}")]
     Ogg(String),
+    /// A rate that no microphone has: the file is damaged, or no recording.
+    #[error("the WAV file claims {0} Hz; use 1000 to 384000")]
+    Rate(u32),
     /// Longer than a day.
     #[error("the recording is longer than 24 hours")]
     TooLong,
@@ -46,6 +49,10 @@ fn wav<R: Read>(reader: R) -> Result<(Vec<i16>, u32), FileError> {
     let mut wav = hound::WavReader::new(reader)?;
     let spec = wav.spec();
     let channels = usize::from(spec.channels.max(1));
+    // A filter between absurd rates would be as large as they are.
+    if !(1_000..=384_000).contains(&spec.sample_rate) {
+        return Err(FileError::Rate(spec.sample_rate));
+    }
     if wav.len() as usize / channels > SAMPLES_MAX {
         return Err(FileError::TooLong);
     }
@@ -121,6 +128,18 @@ mod tests {
         bytes.set_position(0);
         let pcm = read(bytes, 8_000).unwrap();
         assert_eq!((pcm.len(), pcm[100]), (8_000, 2_000));
+    }
+
+    #[test]
+    fn a_wav_of_an_absurd_rate_is_refused() {
+        for rate_hz in [0, 1, 2_000_000_000] {
+            let mut bytes = b"RIFF\x26\0\0\0WAVEfmt \x10\0\0\0\x01\0\x01\0".to_vec();
+            bytes.extend(u32::to_le_bytes(rate_hz));
+            bytes.extend(u32::to_le_bytes(rate_hz.wrapping_mul(2)));
+            bytes.extend(b"\x02\0\x10\0data\x02\0\0\0\x01\0");
+            let refused = read(Cursor::new(bytes), 16_000).unwrap_err();
+            assert!(matches!(refused, FileError::Rate(found) if found == rate_hz), "{refused}");
+        }
     }
 
     #[test]

@@ -85,6 +85,40 @@ fn a_damaged_frame_is_one_error_and_the_next_decodes() {
     }
 }
 
+/// A fifth of a second of a 300 Hz tone: `ffmpeg -f lavfi -i sine=300:r=16000:d=0.2 -c:a aac -b:a 16k tone.aac`.
+const TONE_AAC: &[u8] = include_bytes!("../../tests/data/tone.aac");
+
+/// A mono frame with `payload`, 16 kHz, no checksum.
+fn adts_frame(payload: &[u8]) -> Vec<u8> {
+    let length = payload.len() + 7;
+    let mut frame = vec![0xFF, 0xF1, 0x60, 0x40, (length >> 3) as u8, (length << 5) as u8 | 0x1F, 0xFC];
+    frame.extend(payload);
+    frame
+}
+
+#[test]
+fn an_aac_frame_of_other_elements_does_not_silence_the_frames_after_it() {
+    // A channel pair where mono was announced: the library refuses it, and would refuse each later single channel.
+    let pair = adts_frame(&[0x20, 0, 0, 0, 0, 0]);
+    let mut decoder = Decoder::new(Codec::Aac, 16_000, 1).unwrap();
+    let mut out = Vec::new();
+    assert!(decoder.decode(&pair, &mut out).is_err());
+    for frame in crate::adts::frames(TONE_AAC) {
+        decoder.decode(frame.whole, &mut out).unwrap();
+    }
+    assert!(energy(&out[1_024..3_072]) > 1_000.0);
+}
+
+#[test]
+fn a_message_of_very_many_tiny_aac_frames_is_cut_off() {
+    // The end marker alone: 8 bytes that become 1,024 samples.
+    let bomb = adts_frame(&[0xE0]).repeat(10_000);
+    let mut decoder = Decoder::new(Codec::Aac, 16_000, 1).unwrap();
+    let mut out = Vec::new();
+    assert_eq!(decoder.decode(&bomb, &mut out), Err(DecodeError::TooManyFrames { max: 64 }));
+    assert_eq!(out.len(), 64 * 1_024);
+}
+
 proptest! {
     #[test]
     fn no_bytes_panic(messages in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..120), 1..6)) {
