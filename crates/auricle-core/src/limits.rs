@@ -5,6 +5,31 @@ use std::time::Duration;
 const KIB: usize = 1024;
 const MIB: usize = 1024 * KIB;
 
+/// Where one bound is kept.
+#[derive(Debug)]
+pub enum Bound<'a> {
+    /// A number of things, or of bytes if the name says so.
+    Usize(&'a mut usize),
+    /// A number of things.
+    U32(&'a mut u32),
+    /// A number of bytes.
+    U64(&'a mut u64),
+    /// A stretch of time.
+    Duration(&'a mut Duration),
+}
+
+macro_rules! bound_from {
+    ($($variant:ident($kind:ty)),+) => {
+        $(impl<'a> From<&'a mut $kind> for Bound<'a> {
+            fn from(kept: &'a mut $kind) -> Self {
+                Self::$variant(kept)
+            }
+        })+
+    };
+}
+
+bound_from!(Usize(usize), U32(u32), U64(u64), Duration(Duration));
+
 macro_rules! limits {
     ($($(#[doc = $doc:literal])+ $name:ident: $kind:ty = $default:expr;)+) => {
         /// Every bound of the server.
@@ -18,6 +43,14 @@ macro_rules! limits {
                 Self { $($name: $default,)+ }
             }
         }
+
+        impl Limits {
+            /// Every bound in order: its name, its documentation and where it is kept, for what reads and shows
+            /// configuration.
+            pub fn bounds(&mut self) -> Vec<(&'static str, &'static str, Bound<'_>)> {
+                vec![$((stringify!($name), concat!($($doc, "\n"),+), Bound::from(&mut self.$name)),)+]
+            }
+        }
     };
 }
 
@@ -26,6 +59,15 @@ limits! {
     sessions_max: usize = 2_000;
     /// Live sessions of one user. Full: 503 at the upgrade. Wide enough for every device of a person.
     sessions_per_user_max: usize = 20;
+    /// Open connections of the public port, sessions included. Full: the connection is dropped. Room for refusals beside a
+    /// full house of sessions.
+    connections_max: usize = 4_000;
+    /// Open connections of the probe port. Full: the connection is dropped.
+    probe_connections_max: usize = 256;
+    /// REST requests at once. Full: 503 with `Retry-After`.
+    requests_running_max: usize = 64;
+    /// Deadline of one REST request. Full: 504.
+    request_max: Duration = Duration::from_secs(60);
     /// Bytes of one client message. Full: close 1009. Omi's largest is a 10 MiB pusher backlog; clients send KiB.
     client_message_bytes_max: usize = MIB;
     /// Bytes waiting to be written to one client. Full: the socket is closed with 1013; its conversation is safe.
@@ -71,6 +113,8 @@ limits! {
     image_uploads_bytes_max: usize = 16 * MIB;
     /// How long an unfinished image is kept. Source: listen-protocol 3.1.
     image_upload_age_max: Duration = Duration::from_secs(60);
+    /// Times a photo is tried again while the store is full or busy. Full: the photo is lost and counted.
+    photo_attempts_max: u32 = 60;
     /// Decoded audio that waits for an engine, in seconds, for one session. Full: oldest is dropped from memory, stays in the
     /// spool, and is transcribed by the repair loop.
     engine_backlog_secs_max: u32 = 60;
@@ -124,6 +168,21 @@ limits! {
     refused_tokens_max: usize = 10_000;
     /// How long a refused token is refused again without looking.
     refused_token_age_max: Duration = Duration::from_secs(30);
+    /// API keys whose owner is remembered. Full: the oldest are forgotten and looked up again.
+    api_keys_known_max: usize = 10_000;
+    /// How long an API key is taken without looking; a removed key is refused after at most this.
+    api_key_age_max: Duration = Duration::from_secs(10);
+    /// Longest wait for an issuer's signing keys. Full: tokens are refused for now (4001), and asked about again.
+    signing_keys_wait: Duration = Duration::from_secs(5);
+    /// Bytes of an issuer's key set; published ones are some KiB. Full: the set is not taken.
+    signing_keys_bytes_max: usize = 256 * KIB;
+    /// Signing keys are not fetched sooner than this after the last time, whatever keys tokens name.
+    signing_keys_refetch_min: Duration = Duration::from_secs(15);
+    /// Signing keys are used for this long while the issuer cannot be reached; issuers keep a key for days.
+    signing_keys_age_max: Duration = Duration::from_secs(86_400);
+    /// How long `POST /v1/conversations` waits for the record. Full: it answers with `processing`. With a session's ending
+    /// it stays under `request_max`.
+    record_wait: Duration = Duration::from_secs(30);
     /// Bytes of a REST request's body. Full: 413.
     request_body_bytes_max: usize = MIB;
     /// Conversations in one page of a listing. More are refused with 422.

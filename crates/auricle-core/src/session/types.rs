@@ -442,6 +442,20 @@ pub enum Close {
     Undecodable,
 }
 
+impl Close {
+    /// The metric's label.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Inactive => "inactive",
+            Self::InvalidImage => "invalid_image",
+            Self::TooLarge => "too_large",
+            Self::Restarting => "restarting",
+            Self::TooSlow => "too_slow",
+            Self::Undecodable => "undecodable",
+        }
+    }
+}
+
 /// Why a timer is due.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum TimerReason {

@@ -1,0 +1,517 @@
+//! Where all parts meet: [`build`] puts the server together, [`App::run`] runs it to its end.
+
+use std::net::{SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use auricle_core::{Limits, ProcessId};
+use auricle_process::{Outbox, Worker};
+use auricle_speech::Engine;
+use auricle_store::spool::{Spool, SpoolOptions};
+use auricle_store::{SqliteOptions, SqliteStore, Store};
+use axum::Router;
+use axum::routing::get;
+use tokio::runtime::Runtime;
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+
+use crate::clock::{SystemClock, monotonic};
+use crate::config::Config;
+use crate::hub::Hub;
+use crate::listen::Listen;
+use crate::runtimes::SessionWorker;
+use crate::vitals::Vitals;
+use crate::{accept, auth, listen, loops, notify, probe, repair, rest, runtimes, serve, sweeper};
+
+/// Why the server could not be built. Each names what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum BuildError {
+    /// The data folder cannot be made or written.
+    #[error("cannot use the data folder {}: {source}; choose another with --data-dir", path.display())]
+    DataDir {
+        /// The folder.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// Another server uses it.
+    #[error("another auricle uses the data folder {}; stop it, or choose another folder with --data-dir", path.display())]
+    Locked {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// The store cannot be opened.
+    #[error("cannot open the store: {0}")]
+    Store(#[from] auricle_store::StoreError),
+    /// The spool cannot be opened.
+    #[error("cannot open the audio spool: {0}")]
+    Spool(std::io::Error),
+    /// The speech engine's configuration is wrong.
+    #[error("cannot set up speech recognition: {0}")]
+    Speech(#[from] auricle_speech::EngineError),
+    /// Authentication's configuration is wrong.
+    #[error("cannot set up authentication: {0}")]
+    Auth(String),
+    /// An address is taken or not ours.
+    #[error("cannot listen on {address}: {source}; choose another address with {flag}")]
+    Bind {
+        /// The address asked for.
+        address: SocketAddr,
+        /// The option that sets it.
+        flag: &'static str,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The system refuses threads.
+    #[error("cannot start a thread: {0}")]
+    Thread(std::io::Error),
+}
+
+/// Where the server can be reached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Addresses {
+    /// Sockets and REST.
+    pub public: SocketAddr,
+    /// Probes and metrics.
+    pub probe: SocketAddr,
+}
+
+/// A built server: its ports are bound, nothing is served yet.
+pub struct App {
+    config: Config,
+    addresses: Addresses,
+    listener: TcpListener,
+    probe_listener: TcpListener,
+    parts: Parts,
+    // Dropped last: the lock on the data folder.
+    _lock: std::fs::File,
+}
+
+/// What the runtimes share.
+#[derive(Clone)]
+struct Parts {
+    limits: Arc<Limits>,
+    store: Arc<SqliteStore>,
+    spool: Spool,
+    engine: Arc<dyn Engine>,
+    auth: Arc<auth::Authenticator>,
+    hub: Arc<Hub>,
+    vitals: Vitals,
+    clock: SystemClock,
+    process: ProcessId,
+    repair: Arc<Notify>,
+}
+
+/// A running server.
+pub struct Running {
+    parts: Parts,
+    addresses: Addresses,
+    workers: Arc<[SessionWorker]>,
+    stop_accepting: CancellationToken,
+    stop_work: CancellationToken,
+    stop_loops: CancellationToken,
+    stop_probe: CancellationToken,
+    worker_done: tokio::sync::watch::Receiver<bool>,
+    background: Runtime,
+    processing: Runtime,
+    addresses_file: PathBuf,
+    _lock: std::fs::File,
+}
+
+/// Puts the server together: opens the store and the spool, sets up engine and authentication, binds both ports.
+pub fn build(config: Config) -> Result<App, BuildError> {
+    let data_dir = config.data_dir.clone();
+    let unusable = |source| BuildError::DataDir { path: data_dir.clone(), source };
+    std::fs::create_dir_all(&data_dir).map_err(unusable)?;
+    let lock = lock(&data_dir)?;
+    let limits = Arc::new(config.limits.clone());
+    let clock = SystemClock;
+    let store = SqliteStore::open(data_dir.join("auricle.db"), SqliteOptions::from(&*limits))?;
+    let spool = Spool::open(data_dir.join("spool"), SpoolOptions::from(&*limits)).map_err(BuildError::Spool)?;
+    let engine = auricle_speech::build(&speech(&config))?;
+    let auth = auth::Authenticator::new(&config, Arc::clone(&store) as Arc<dyn Store>)
+        .map_err(|error| BuildError::Auth(error.to_string()))?;
+    let listener = bind(config.bind, "--bind")?;
+    let probe_listener = bind(config.probe_bind, "--probe-bind")?;
+    let address = |listener: &TcpListener, asked| listener.local_addr().unwrap_or(asked);
+    let addresses =
+        Addresses { public: address(&listener, config.bind), probe: address(&probe_listener, config.probe_bind) };
+    let parts = Parts {
+        hub: Hub::new(limits.sessions_max, limits.sessions_per_user_max),
+        limits,
+        store,
+        spool,
+        engine,
+        auth: Arc::new(auth),
+        vitals: Vitals::new(monotonic()),
+        clock,
+        process: ProcessId::random(&mut rand::rng()),
+        repair: Arc::new(Notify::new()),
+    };
+    Ok(App { config, addresses, listener, probe_listener, parts, _lock: lock })
+}
+
+/// The engine's own settings from ours.
+pub fn speech(config: &Config) -> auricle_speech::SpeechConfig {
+    let ours = &config.speech;
+    auricle_speech::SpeechConfig {
+        engine: ours.engine.as_str().to_owned(),
+        pocketsphinx: auricle_speech::PocketSphinxConfig {
+            decoders: std::num::NonZeroUsize::new(ours.decoders),
+            library: ours.pocketsphinx_library.clone(),
+            model_dir: ours.pocketsphinx_model.clone(),
+            backlog_secs_max: config.limits.engine_backlog_secs_max,
+            ..Default::default()
+        },
+        scripted: auricle_speech::ScriptedConfig { script: ours.script.clone(), ..Default::default() },
+    }
+}
+
+fn lock(data_dir: &Path) -> Result<std::fs::File, BuildError> {
+    let path = data_dir.join("lock");
+    let unusable = |source| BuildError::DataDir { path: data_dir.to_owned(), source };
+    let file = std::fs::File::options().create(true).truncate(false).write(true).open(path).map_err(unusable)?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(std::fs::TryLockError::WouldBlock) => Err(BuildError::Locked { path: data_dir.to_owned() }),
+        Err(std::fs::TryLockError::Error(source)) => Err(unusable(source)),
+    }
+}
+
+fn bind(address: SocketAddr, flag: &'static str) -> Result<TcpListener, BuildError> {
+    let listen = || {
+        let socket = socket2::Socket::new(
+            socket2::Domain::for_address(address),
+            socket2::Type::STREAM,
+            Some(socket2::Protocol::TCP),
+        )?;
+        socket.set_reuse_address(true)?;
+        socket.bind(&address.into())?;
+        // As many as may arrive in the second after a restart.
+        socket.listen(4_096)?;
+        Ok(socket.into())
+    };
+    listen().map_err(|source| BuildError::Bind { address, flag, source })
+}
+
+impl App {
+    /// Where it will be reached; a port asked for as 0 is the one the system chose.
+    pub fn addresses(&self) -> Addresses {
+        self.addresses
+    }
+
+    /// Starts every thread and serves. Returns at once.
+    pub fn start(self) -> Result<Running, BuildError> {
+        let Self { config, addresses, listener, probe_listener, parts, _lock } = self;
+        let thread = BuildError::Thread;
+        let background = runtimes::background().map_err(thread)?;
+        let processing = runtimes::processing(config.processing_threads()).map_err(thread)?;
+        let (stop_accepting, stop_work) = (CancellationToken::new(), CancellationToken::new());
+        let (stop_loops, stop_probe) = (CancellationToken::new(), CancellationToken::new());
+        let metrics = crate::metrics::recorder(&config);
+        let engine_name = parts.engine.name();
+        let probe_state = probe::ProbeState {
+            vitals: parts.vitals.clone(),
+            store: Arc::clone(&parts.store) as Arc<dyn Store>,
+            hub: Arc::clone(&parts.hub),
+            limits: Arc::clone(&parts.limits),
+            metrics,
+            dependencies: Arc::new(move || serde_json::json!({ "speech": engine_name })),
+        };
+        probe::start(probe_listener, probe_state, stop_probe.clone()).map_err(thread)?;
+        // Announced before the first session: what a process owns counts only while it is announced.
+        let until = parts.clock.wall() + parts.limits.lease;
+        background.block_on(parts.store.process_alive(&parts.process, until))?;
+        let (worker, outbox) = processors(&config, &parts, &processing);
+        let wake: Arc<dyn Fn() + Send + Sync> = {
+            let wake = worker.waker();
+            Arc::new(move || wake.notify_one())
+        };
+        let worker_done = run_loops(&parts, worker, outbox, &wake, &background, &processing, &stop_work, &stop_loops);
+        let rest = rest::router(rest::RestState {
+            store: Arc::clone(&parts.store) as Arc<dyn Store>,
+            auth: Arc::clone(&parts.auth),
+            live: Arc::new(crate::live::Live { hub: Arc::clone(&parts.hub) }),
+            wake_jobs: Arc::clone(&wake),
+            limits: Arc::clone(&parts.limits),
+            clock: parts.clock,
+        });
+        let offload = serve::Offload::new(
+            rest,
+            background.handle().clone(),
+            parts.limits.requests_running_max,
+            parts.limits.request_max,
+        );
+        let listen = Arc::new(Listen {
+            store: Arc::clone(&parts.store) as Arc<dyn Store>,
+            spool: parts.spool.clone(),
+            engine: Arc::clone(&parts.engine),
+            hub: Arc::clone(&parts.hub),
+            auth: Arc::clone(&parts.auth),
+            limits: Arc::clone(&parts.limits),
+            clock: parts.clock,
+            process: parts.process.clone(),
+            repair: Arc::clone(&parts.repair),
+            jobs: wake,
+        });
+        let router = listen::router(listen)
+            .route("/health", get(healthy))
+            .route("/v1/health", get(healthy))
+            .fallback(move |request| offload.clone().call(request));
+        let workers = session_workers(&config, &parts, router, &stop_loops).map_err(thread)?;
+        accept::start(listener, Arc::clone(&workers), parts.limits.connections_max, stop_accepting.clone())
+            .map_err(thread)?;
+        let addresses_file = config.data_dir.join("addresses.json");
+        write_addresses(&addresses_file, addresses);
+        Ok(Running {
+            parts,
+            addresses,
+            workers,
+            stop_accepting,
+            stop_work,
+            stop_loops,
+            stop_probe,
+            worker_done,
+            background,
+            processing,
+            addresses_file,
+            _lock,
+        })
+    }
+
+    /// Starts, serves until SIGTERM or SIGINT, drains, and returns. A second signal returns at once.
+    pub fn run(self) -> Result<(), BuildError> {
+        let running = self.start()?;
+        let handle = running.background.handle().clone();
+        handle.block_on(first_signal());
+        tracing::info!("draining; a second signal exits at once");
+        let again = handle.spawn(first_signal());
+        let drained = std::thread::scope(|scope| {
+            let (done, finished) = std::sync::mpsc::sync_channel(1);
+            scope.spawn(move || {
+                running.drain();
+                let _ = done.send(());
+            });
+            while !again.is_finished() {
+                if finished.recv_timeout(Duration::from_millis(50)).is_ok() {
+                    return true;
+                }
+            }
+            // The scope would wait for the drain: the second signal asked not to.
+            tracing::warn!("exit without draining");
+            std::process::exit(130);
+        });
+        tracing::info!(drained, "stopped");
+        Ok(())
+    }
+}
+
+async fn healthy() -> axum::Json<serde_json::Value> {
+    axum::Json(serde_json::json!({ "status": "ok" }))
+}
+
+fn session_workers(
+    config: &Config,
+    parts: &Parts,
+    router: Router,
+    stop: &CancellationToken,
+) -> std::io::Result<Arc<[SessionWorker]>> {
+    let http = serve::HttpServe::new(router, parts.limits.request_head_wait);
+    (0..config.session_workers())
+        .map(|index| Ok(SessionWorker::start(index, http.clone(), &parts.vitals, stop.clone())?.0))
+        .collect()
+}
+
+fn processors(config: &Config, parts: &Parts, _processing: &Runtime) -> (Arc<Worker>, Arc<Outbox>) {
+    let store = Arc::clone(&parts.store) as Arc<dyn Store>;
+    let clock: Arc<dyn auricle_process::Clock> = Arc::new(parts.clock);
+    let outbox = Arc::new(Outbox::new(
+        Arc::clone(&store),
+        vec![Arc::new(notify::NotifyClient { store: Arc::clone(&store), hub: Arc::clone(&parts.hub) })],
+        Arc::clone(&parts.limits),
+        parts.process.clone(),
+        Arc::clone(&clock),
+    ));
+    let worker = Arc::new(Worker::new(
+        store,
+        Arc::new(auricle_process::Local::default()),
+        Arc::clone(&parts.limits),
+        parts.process.clone(),
+        clock,
+        config.time_zone(),
+        outbox.waker(),
+    ));
+    (worker, outbox)
+}
+
+/// Starts every background loop under its watchdog.
+#[expect(clippy::too_many_arguments, reason = "one call, in the function where all parts meet")]
+fn run_loops(
+    parts: &Parts,
+    worker: Arc<Worker>,
+    outbox: Arc<Outbox>,
+    wake: &Arc<dyn Fn() + Send + Sync>,
+    background: &Runtime,
+    processing: &Runtime,
+    stop_work: &CancellationToken,
+    stop_loops: &CancellationToken,
+) -> tokio::sync::watch::Receiver<bool> {
+    let held = Arc::new(repair::Held::default());
+    let sweeper = Arc::new(sweeper::Sweeper {
+        store: Arc::clone(&parts.store) as Arc<dyn Store>,
+        held: Arc::clone(&held),
+        process: parts.process.clone(),
+        limits: Arc::clone(&parts.limits),
+        clock: parts.clock,
+        wake_jobs: Arc::clone(wake),
+        repair: Arc::clone(&parts.repair),
+    });
+    let repairer = Arc::new(repair::Repair {
+        store: Arc::clone(&parts.store) as Arc<dyn Store>,
+        spool: parts.spool.clone(),
+        held,
+        engine: Arc::clone(&parts.engine),
+        limits: Arc::clone(&parts.limits),
+        wake: Arc::clone(&parts.repair),
+    });
+    let watch = background.handle();
+    let start = |name, runtime: &Runtime, make: loops::MakeLoop| {
+        let stall_max = parts.limits.loop_stall_max;
+        loops::supervise(name, runtime.handle(), watch, &parts.vitals, stall_max, stop_loops.clone(), make);
+    };
+    let announcer = Arc::clone(&sweeper);
+    start("announcer", background, Box::new(move |pulse| Box::pin(Arc::clone(&announcer).announce(pulse))));
+    start("sweeper", background, Box::new(move |pulse| Box::pin(Arc::clone(&sweeper).sweep(pulse))));
+    start("repair", background, Box::new(move |pulse| Box::pin(Arc::clone(&repairer).run(pulse))));
+    start("outbox", background, {
+        let stop = stop_loops.clone();
+        Box::new(move |pulse| {
+            let (outbox, stop) = (Arc::clone(&outbox), stop.clone());
+            Box::pin(async move { outbox.run(stop, beat(pulse)).await })
+        })
+    });
+    let (done, worker_done) = tokio::sync::watch::channel(false);
+    let stop = stop_work.clone();
+    start(
+        "worker",
+        processing,
+        Box::new(move |pulse| {
+            let (worker, stop, done) = (Arc::clone(&worker), stop.clone(), done.clone());
+            Box::pin(async move {
+                worker.run(stop.clone(), beat(pulse)).await;
+                if stop.is_cancelled() {
+                    let _ = done.send(true);
+                    // Stay until the loops are stopped: an ended loop would be started again.
+                    std::future::pending::<()>().await;
+                }
+            })
+        }),
+    );
+    worker_done
+}
+
+fn beat(pulse: Arc<crate::vitals::Pulse>) -> Arc<dyn Fn() + Send + Sync> {
+    Arc::new(move || pulse.beat(monotonic()))
+}
+
+/// Scripts find the server by this file. Written whole, then moved into place.
+fn write_addresses(path: &Path, addresses: Addresses) {
+    let text = serde_json::json!({
+        "public": addresses.public.to_string(),
+        "probe": addresses.probe.to_string(),
+        "pid": std::process::id(),
+    });
+    let draft = path.with_extension("json.new");
+    let written = std::fs::write(&draft, format!("{text}\n")).and_then(|()| std::fs::rename(&draft, path));
+    if let Err(error) = written {
+        tracing::warn!(%error, path = %path.display(), "write where the server listens");
+    }
+}
+
+async fn first_signal() {
+    use tokio::signal::unix::{SignalKind, signal};
+    let (Ok(mut terminate), Ok(mut interrupt)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
+    else {
+        tracing::error!("cannot wait for signals; stop this process with SIGKILL, nothing that was stored is lost");
+        return std::future::pending().await;
+    };
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+}
+
+impl Running {
+    /// Where it can be reached.
+    pub fn addresses(&self) -> Addresses {
+        self.addresses
+    }
+
+    /// The session workers, for tests that wedge one.
+    pub fn workers(&self) -> &[SessionWorker] {
+        &self.workers
+    }
+
+    /// The runtime of job attempts, for tests that saturate it.
+    pub fn processing(&self) -> &tokio::runtime::Handle {
+        self.processing.handle()
+    }
+
+    /// The store, for tests that look behind the REST interface.
+    pub fn store(&self) -> &Arc<SqliteStore> {
+        &self.parts.store
+    }
+
+    /// Stops without losing anything: no new sessions, live ones closed over a window, words stored, leases given back.
+    /// Blocks for `limits.drain_max` at most, and a little for the store.
+    pub fn drain(self) {
+        let deadline = monotonic() + self.parts.limits.drain_max;
+        self.parts.hub.begin_drain();
+        self.stop_work.cancel();
+        self.close_sessions(deadline);
+        let background = self.background.handle().clone();
+        let mut worker_done = self.worker_done.clone();
+        background.block_on(async {
+            let _ = tokio::time::timeout_at(deadline.into(), worker_done.wait_for(|done| *done)).await;
+        });
+        self.stop_accepting.cancel();
+        self.stop_loops.cancel();
+        background.block_on(async {
+            if let Err(error) = self.parts.store.process_gone(&self.parts.process, self.parts.clock.wall()).await {
+                tracing::warn!(%error, "give back what this process owns");
+            }
+            self.parts.store.close().await;
+        });
+        self.parts.spool.settle();
+        self.stop_probe.cancel();
+        let _ = std::fs::remove_file(&self.addresses_file);
+        self.processing.shutdown_timeout(Duration::from_secs(1));
+        self.background.shutdown_timeout(Duration::from_secs(1));
+    }
+
+    /// Closes every session, spread over a third of the window so that their clients do not return all at once.
+    fn close_sessions(&self, deadline: Instant) {
+        let members = self.parts.hub.everyone();
+        let window = deadline.saturating_duration_since(monotonic()) / 3;
+        let each = window.div_f64(members.len().max(1) as f64).min(Duration::from_millis(20));
+        let handle = self.background.handle().clone();
+        handle.block_on(async {
+            for member in members {
+                member.drain();
+                tokio::time::sleep(each.mul_f64(rand::RngExt::random_range(&mut rand::rng(), 0.5..1.5))).await;
+            }
+            while self.parts.hub.load().0 > 0 && monotonic() < deadline {
+                // A session that had no room for the first message gets it now.
+                for member in self.parts.hub.everyone() {
+                    member.drain();
+                }
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        });
+        let (left, _) = self.parts.hub.load();
+        if left > 0 {
+            tracing::warn!(left, "sessions did not end in time; their audio is kept for the next start");
+        }
+    }
+}

@@ -1,0 +1,317 @@
+//! The server's configuration: one typed [`Config`], read once, before any port is bound.
+//!
+//! Layers, later ones winning: defaults, the file (`auricle.toml`), the environment (`AURICLE_…`), flags.
+//! Owns: the table of keys ([`keys`]), from which reading, `docs/config.md`, `config show` and the command line's flags
+//! are all derived. Leaves to others: reading the file from disk and parsing the command line (the CLI).
+//! Invariants: a key that nothing honours does not exist; an unknown key is a mistake; all mistakes are reported
+//! together; no secret is ever printed.
+
+mod check;
+mod docs;
+mod keys;
+mod layers;
+mod value;
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+
+use auricle_core::Limits;
+use jiff::tz::TimeZone;
+use sha2::{Digest, Sha256};
+
+pub use self::docs::markdown;
+pub use self::keys::{Key, keys};
+pub use self::layers::{Env, FileSource, ProcessEnv, Sources};
+pub use self::value::{Secret, Zone};
+
+/// All that can be configured. Made by [`Config::load`]; `Default` is what an empty machine runs with.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Folder of the database, the audio spool and `addresses.json`.
+    pub data_dir: PathBuf,
+    /// Public address: sockets and REST.
+    pub bind: SocketAddr,
+    /// Address of `/livez`, `/readyz` and `/metrics`.
+    pub probe_bind: SocketAddr,
+    /// Who may come in.
+    pub auth: AuthConfig,
+    /// What turns speech into words.
+    pub speech: SpeechConfig,
+    /// Threads for job attempts; 0 means as many as run at once.
+    pub processing_threads: usize,
+    /// Threads for live sessions; 0 means one a core.
+    pub sessions_workers: usize,
+    /// The time zone of users who have set none.
+    pub user_time_zone: Zone,
+    /// What is logged and how.
+    pub log: LogConfig,
+    /// Every bound.
+    pub limits: Limits,
+    /// Which layer each key came from, in the table's order; empty for defaults.
+    origins: Vec<Option<String>>,
+}
+
+/// Who may come in. Without any credential only the local user may, and only over loopback.
+#[derive(Clone, Debug)]
+pub struct AuthConfig {
+    /// A bearer token that begins with this names the user that follows.
+    pub admin_key: Option<Secret>,
+    /// The user that a request without credentials belongs to, on a loopback address.
+    pub local_user: String,
+    /// Whether API keys (`auk_…`) are accepted.
+    pub api_keys: bool,
+    /// `iss` of accepted ID tokens.
+    pub oidc_issuer: Option<String>,
+    /// `aud` of accepted ID tokens.
+    pub oidc_audience: Option<String>,
+    /// Where the issuer publishes its signing keys.
+    pub oidc_jwks_url: Option<String>,
+    /// The claim that holds the user id.
+    pub oidc_user_claim: String,
+}
+
+/// The speech engines this program has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SpeechEngine {
+    /// The system's PocketSphinx library.
+    PocketSphinx,
+    /// Words from a script, by position in the audio: for demonstrations and tests.
+    Scripted,
+    /// No recognition: only clients that bring transcripts are served words.
+    None,
+}
+
+/// What turns speech into words.
+#[derive(Clone, Debug)]
+pub struct SpeechConfig {
+    /// Which engine.
+    pub engine: SpeechEngine,
+    /// Recognisers at once; 0 means one a core.
+    pub decoders: usize,
+    /// The PocketSphinx library's file; `None` means where the system keeps it.
+    pub pocketsphinx_library: Option<PathBuf>,
+    /// The folder of its models; `None` means where the system keeps it.
+    pub pocketsphinx_model: Option<PathBuf>,
+    /// The scripted engine's script; `None` means its built-in exchange.
+    pub script: Option<PathBuf>,
+}
+
+/// How log lines look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// For machines, one object a line.
+    Json,
+}
+
+/// From which severity on events are logged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs, reason = "the usual five levels")]
+pub enum LogLevel {
+    Error,
+    Warn,
+    Info,
+    Debug,
+    Trace,
+}
+
+/// What is logged and how.
+#[derive(Clone, Debug)]
+pub struct LogConfig {
+    /// Form of a line.
+    pub format: LogFormat,
+    /// Least severe events that are logged.
+    pub level: LogLevel,
+}
+
+value::words!(SpeechEngine { PocketSphinx = "pocketsphinx", Scripted = "scripted", None = "none" });
+value::words!(LogFormat { Text = "text", Json = "json" });
+value::words!(LogLevel {
+    Error = "error",
+    Warn = "warn",
+    Info = "info",
+    Debug = "debug",
+    Trace = "trace"
+});
+
+impl Default for Config {
+    fn default() -> Self {
+        Self { origins: vec![None; keys().len()], ..Self::untouched() }
+    }
+}
+
+impl Config {
+    /// The defaults without origins, from which the table of keys is made.
+    fn untouched() -> Self {
+        let loopback = IpAddr::V4(Ipv4Addr::LOCALHOST);
+        Self {
+            data_dir: PathBuf::from("auricle-data"),
+            bind: SocketAddr::new(loopback, 8080),
+            probe_bind: SocketAddr::new(loopback, 8081),
+            auth: AuthConfig {
+                admin_key: None,
+                local_user: "local".to_owned(),
+                api_keys: false,
+                oidc_issuer: None,
+                oidc_audience: None,
+                oidc_jwks_url: None,
+                oidc_user_claim: "sub".to_owned(),
+            },
+            speech: SpeechConfig {
+                engine: SpeechEngine::PocketSphinx,
+                decoders: 0,
+                pocketsphinx_library: None,
+                pocketsphinx_model: None,
+                script: None,
+            },
+            processing_threads: 0,
+            sessions_workers: 0,
+            user_time_zone: Zone::System,
+            log: LogConfig { format: LogFormat::Text, level: LogLevel::Info },
+            limits: Limits::default(),
+            origins: Vec::new(),
+        }
+    }
+}
+
+/// One thing that is wrong with the configuration.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mistake {
+    /// As it was written: `bind`, `AURICLE_BIND`, `--bind`.
+    pub key: String,
+    /// What was given; stars for a secret; `None` if the key itself is the mistake.
+    pub value: Option<String>,
+    /// What would be right.
+    pub expected: String,
+    /// Where it stands, e.g. `auricle.toml line 3`.
+    pub origin: String,
+}
+
+impl std::fmt::Display for Mistake {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { key, value, expected, origin } = self;
+        match value {
+            Some(value) => write!(f, "{key} = {value:?} ({origin}): expected {expected}"),
+            None => write!(f, "{key} ({origin}): {expected}"),
+        }
+    }
+}
+
+/// Everything that is wrong with the configuration.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConfigError {
+    /// In the order in which the layers were read. Never empty.
+    pub mistakes: Vec<Mistake>,
+}
+
+impl std::fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let count = self.mistakes.len();
+        write!(f, "the configuration has {count} mistake{}", if count == 1 { "" } else { "s" })?;
+        self.mistakes.iter().try_for_each(|mistake| write!(f, "\n  {mistake}"))
+    }
+}
+
+impl std::error::Error for ConfigError {}
+
+/// One line of `config show`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Row {
+    /// The key.
+    pub key: &'static str,
+    /// Its value in the form in which it can be given; stars for a secret, empty for none.
+    pub value: String,
+    /// Where it came from: `default`, `auricle.toml line 3`, `AURICLE_BIND`, `--bind`.
+    pub origin: String,
+}
+
+impl Config {
+    /// Reads all layers. An error holds every mistake of every layer.
+    pub fn load(sources: Sources<'_>) -> Result<Self, ConfigError> {
+        let (mut config, mut mistakes) = (Self::default(), Vec::new());
+        let env = sources.env.vars();
+        config.data_dir = layers::data_dir(&env);
+        for setting in layers::settings(&sources, &env, &mut mistakes) {
+            config.apply(setting, &mut mistakes);
+        }
+        check::rules(&config, &mut mistakes);
+        if mistakes.is_empty() { Ok(config) } else { Err(ConfigError { mistakes }) }
+    }
+
+    fn apply(&mut self, setting: layers::Setting, mistakes: &mut Vec<Mistake>) {
+        let layers::Setting { index, spelling, text, origin } = setting;
+        let key = &keys()[index];
+        match key.set(self, &text) {
+            Ok(()) => self.origins[index] = Some(origin),
+            Err(expected) => mistakes.push(Mistake {
+                key: spelling,
+                value: Some(if key.secret { Secret::HIDDEN.to_owned() } else { text }),
+                expected,
+                origin,
+            }),
+        }
+    }
+
+    /// Every key with its value and origin, in the table's order.
+    pub fn show(&self) -> Vec<Row> {
+        let row = |(key, origin): (&'static Key, &Option<String>)| Row {
+            key: &key.name,
+            value: key.show(self),
+            origin: origin.clone().unwrap_or_else(|| "default".to_owned()),
+        };
+        keys().iter().zip(&self.origins).map(row).collect()
+    }
+
+    /// Twelve hexadecimal digits that change when an effective, non-secret value does.
+    pub fn hash(&self) -> String {
+        let mut hash = Sha256::new();
+        for key in keys().iter().filter(|key| !key.secret) {
+            hash.update(format!("{}={}\n", key.name, key.show(self)));
+        }
+        hash.finalize().iter().take(6).map(|byte| format!("{byte:02x}")).collect()
+    }
+
+    /// Where `key` came from, for messages about it.
+    fn origin(&self, name: &str) -> String {
+        let index = keys().iter().position(|key| key.name == name);
+        index.and_then(|index| self.origins[index].clone()).unwrap_or_else(|| "default".to_owned())
+    }
+
+    /// Threads for live sessions, at least 1.
+    pub fn session_workers(&self) -> usize {
+        or_cores(self.sessions_workers)
+    }
+
+    /// Threads for job attempts, at least 1.
+    pub fn processing_threads(&self) -> usize {
+        match self.processing_threads {
+            0 => self.limits.jobs_running_max.clamp(1, or_cores(0)),
+            threads => threads,
+        }
+    }
+
+    /// The time zone of users who have set none.
+    pub fn time_zone(&self) -> TimeZone {
+        self.user_time_zone.get()
+    }
+
+    /// Whether only programs of this machine can reach the public port.
+    pub fn is_loopback_only(&self) -> bool {
+        self.bind.ip().to_canonical().is_loopback()
+    }
+}
+
+impl AuthConfig {
+    /// Whether anything but the local user can be told apart.
+    pub fn has_credential(&self) -> bool {
+        self.admin_key.is_some() || self.api_keys || self.oidc_issuer.is_some()
+    }
+}
+
+fn or_cores(asked: usize) -> usize {
+    match asked {
+        0 => std::thread::available_parallelism().map_or(1, usize::from),
+        asked => asked,
+    }
+}

@@ -1,0 +1,74 @@
+//! Rules between keys.
+
+use super::value::show_duration;
+use super::{Config, Mistake};
+use crate::auth::is_user_id;
+
+/// Least length of an admin key that strangers may try.
+const PUBLIC_ADMIN_KEY_BYTES: usize = 16;
+
+/// Adds a mistake for every rule that is broken.
+pub(super) fn rules(config: &Config, mistakes: &mut Vec<Mistake>) {
+    let mut broken = |key: &str, value: String, expected: &str| {
+        mistakes.push(Mistake {
+            key: key.to_owned(),
+            value: Some(value),
+            expected: expected.to_owned(),
+            origin: config.origin(key),
+        });
+    };
+    reach(config, &mut broken);
+    oidc(config, &mut broken);
+    if !is_user_id(&config.auth.local_user) {
+        broken("auth.local_user", config.auth.local_user.clone(), "a user id: 1 to 128 letters, digits or any of -_.:@|+=");
+    }
+    let limits = &config.limits;
+    if limits.lease_renew_every > limits.lease / 2 {
+        let expected = format!("at most half of limits.lease, which is {}", show_duration(limits.lease));
+        broken("limits.lease_renew_every", show_duration(limits.lease_renew_every), &expected);
+    }
+}
+
+fn reach(config: &Config, broken: &mut impl FnMut(&str, String, &str)) {
+    if config.is_loopback_only() {
+        return;
+    }
+    if !config.auth.has_credential() {
+        let expected = "a loopback address such as 127.0.0.1:8080, since no credential is configured: anybody who \
+                        reaches the port would be the local user. Set auth.admin_key (AURICLE_ADMIN_KEY), \
+                        auth.api_keys = true, or auth.oidc_issuer";
+        broken("bind", config.bind.to_string(), expected);
+    }
+    if let Some(key) = config.auth.admin_key.as_ref().filter(|k| k.expose().len() < PUBLIC_ADMIN_KEY_BYTES) {
+        broken("auth.admin_key", key.to_string(), "16 characters at least, since bind is beyond loopback");
+    }
+}
+
+fn oidc(config: &Config, broken: &mut impl FnMut(&str, String, &str)) {
+    let auth = &config.auth;
+    let keys = [
+        ("auth.oidc_issuer", &auth.oidc_issuer),
+        ("auth.oidc_audience", &auth.oidc_audience),
+        ("auth.oidc_jwks_url", &auth.oidc_jwks_url),
+    ];
+    if keys.iter().any(|(_, value)| value.is_some()) {
+        for (key, _) in keys.iter().filter(|(_, value)| value.is_none()) {
+            broken(key, String::new(), "a value: issuer, audience and JWKS URL of auth.oidc_… belong together");
+        }
+    }
+    if let Some(url) = &auth.oidc_jwks_url
+        && !is_trustworthy(url)
+    {
+        broken("auth.oidc_jwks_url", url.clone(), "an https:// URL (http:// only on this machine)");
+    }
+}
+
+/// Keys fetched in the clear could be anybody's.
+fn is_trustworthy(url: &str) -> bool {
+    let Ok(url) = reqwest::Url::parse(url) else { return false };
+    match url.scheme() {
+        "https" => url.has_host(),
+        "http" => url.host_str().is_some_and(crate::auth::is_loopback_host),
+        _ => false,
+    }
+}

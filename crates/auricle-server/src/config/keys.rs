@@ -1,0 +1,235 @@
+//! The table of keys: every option's name, form, default, documentation and places, once.
+
+use std::sync::LazyLock;
+use std::time::Duration;
+
+use auricle_core::limits::{Bound, Limits};
+
+use super::value::{Value, parse_bytes, parse_duration, show_bytes, show_duration, whole};
+use super::Config;
+
+/// One option.
+#[derive(Debug)]
+pub struct Key {
+    /// `section.name` as in the file.
+    pub name: String,
+    /// Its environment variables; the first is the systematic one.
+    pub envs: Vec<String>,
+    /// Its flags with `--`; the first is the systematic one. None for a secret: other users of a machine can read
+    /// command lines.
+    pub flags: Vec<String>,
+    /// Other names in the file.
+    pub aliases: Vec<String>,
+    /// What it does.
+    pub doc: String,
+    /// What a value must look like.
+    pub form: String,
+    /// The default in the form in which it can be given; empty for none.
+    pub default: String,
+    /// Whether its value is never shown.
+    pub secret: bool,
+    slot: Slot,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Slot {
+    Own(fn(&mut Config) -> &mut dyn Value),
+    Limit(&'static str),
+}
+
+struct Own {
+    name: &'static str,
+    doc: &'static str,
+    slot: fn(&mut Config) -> &mut dyn Value,
+}
+
+macro_rules! own {
+    ($($(#[doc = $doc:literal])+ $name:literal = $($field:ident).+;)+) => {
+        const OWN: &[Own] = &[$(Own { name: $name, doc: concat!($($doc),+), slot: |config| &mut config.$($field).+ }),+];
+    };
+}
+
+own! {
+    /// Folder of the database, the audio spool and `addresses.json`.
+    "data_dir" = data_dir;
+    /// Public address: sockets and REST. Beyond loopback only with a credential (`auth.admin_key`, `auth.api_keys` or
+    /// `auth.oidc_issuer`).
+    "bind" = bind;
+    /// Address of `/livez`, `/readyz` and `/metrics`. They tell nothing about users; keep them inside all the same.
+    "probe_bind" = probe_bind;
+    /// A bearer token that begins with this names the user that follows, as in Omi: it may act for everybody.
+    "auth.admin_key" = auth.admin_key;
+    /// The user that a request without credentials belongs to while the public address is loopback.
+    "auth.local_user" = auth.local_user;
+    /// Accept API keys (`auk_…`).
+    "auth.api_keys" = auth.api_keys;
+    /// Accept ID tokens of this issuer (`iss`). Firebase: `https://securetoken.google.com/PROJECT`. Needs
+    /// `auth.oidc_audience` and `auth.oidc_jwks_url`.
+    "auth.oidc_issuer" = auth.oidc_issuer;
+    /// The audience (`aud`) that ID tokens must be made for. Firebase: the project's id.
+    "auth.oidc_audience" = auth.oidc_audience;
+    /// Where the issuer publishes its signing keys. Firebase:
+    /// `https://www.googleapis.com/service_accounts/v1/jwk/securetoken@system.gserviceaccount.com`.
+    "auth.oidc_jwks_url" = auth.oidc_jwks_url;
+    /// The claim of an ID token that holds the user id.
+    "auth.oidc_user_claim" = auth.oidc_user_claim;
+    /// What turns speech into words. `none` serves only clients that bring their own transcripts.
+    "speech.engine" = speech.engine;
+    /// Recognisers that run at once; 0 means one a core.
+    "speech.decoders" = speech.decoders;
+    /// The PocketSphinx library's file. Not set: where the system keeps it.
+    "speech.pocketsphinx_library" = speech.pocketsphinx_library;
+    /// The folder of PocketSphinx's models. Not set: where the system keeps it.
+    "speech.pocketsphinx_model" = speech.pocketsphinx_model;
+    /// What the `scripted` engine hears, as a JSON file. Not set: a built-in exchange that repeats.
+    "speech.script" = speech.script;
+    /// Threads for processing ended conversations; 0 means as many as attempts run at once, one a core at most.
+    "processing.threads" = processing_threads;
+    /// Threads for live sessions; 0 means one a core.
+    "sessions.workers" = sessions_workers;
+    /// The time zone of users who have set none, in which "tomorrow at five" is understood.
+    "user.time_zone" = user_time_zone;
+    /// How log lines look.
+    "log.format" = log.format;
+    /// Least severe events that are logged.
+    "log.level" = log.level;
+}
+
+/// Other names: canonical key, alias in the file (its environment variable and flag follow from it).
+const ALIASES: [(&str, &str); 1] = [("limits.jobs_running_max", "processing.max_concurrent")];
+/// Short flags and variables beside the systematic ones. Source: design section 7.
+const SHORT_FLAGS: [(&str, &str); 1] = [("speech.engine", "--speech")];
+const SHORT_ENVS: [(&str, &str); 2] = [("speech.engine", "AURICLE_SPEECH"), ("auth.admin_key", "AURICLE_ADMIN_KEY")];
+/// Keys whose default depends on the machine.
+const DEFAULTS: [(&str, &str); 1] = [("data_dir", "$XDG_DATA_HOME/auricle or ~/.local/share/auricle")];
+
+static KEYS: LazyLock<Vec<Key>> = LazyLock::new(|| {
+    // Not `Config::default()`: that needs this table.
+    let own = OWN.iter().map(|own| Key::new(own.name, own.doc, Slot::Own(own.slot)));
+    let mut limits = Limits::default();
+    let bounds = limits.bounds().into_iter();
+    let limits = bounds.map(|(name, doc, _)| Key::new(&format!("limits.{name}"), doc, Slot::Limit(name)));
+    own.chain(limits.collect::<Vec<_>>()).collect()
+});
+
+/// Every key, in the order of the documentation.
+pub fn keys() -> &'static [Key] {
+    &KEYS
+}
+
+fn env_of(name: &str) -> String {
+    format!("AURICLE_{}", name.replace('.', "_").to_uppercase())
+}
+
+fn flag_of(name: &str) -> String {
+    format!("--{}", name.replace(['.', '_'], "-"))
+}
+
+fn of<'a>(table: &'a [(&str, &str)], name: &'a str) -> impl Iterator<Item = String> + 'a {
+    table.iter().filter(move |(key, _)| *key == name).map(|(_, other)| (*other).to_owned())
+}
+
+impl Key {
+    fn new(name: &str, doc: &str, slot: Slot) -> Self {
+        let aliases: Vec<_> = of(&ALIASES, name).collect();
+        let names = || std::iter::once(name).chain(aliases.iter().map(String::as_str));
+        let secret = name == "auth.admin_key";
+        let flags = if secret { Vec::new() } else { names().map(flag_of).chain(of(&SHORT_FLAGS, name)).collect() };
+        let mut key = Self {
+            name: name.to_owned(),
+            envs: names().map(env_of).chain(of(&SHORT_ENVS, name)).collect(),
+            flags,
+            doc: doc.split_whitespace().collect::<Vec<_>>().join(" "),
+            form: String::new(),
+            default: String::new(),
+            secret,
+            aliases,
+            slot,
+        };
+        let mut blank = Config::untouched();
+        key.form = key.form_in(&mut blank);
+        key.default = of(&DEFAULTS, name).next().unwrap_or_else(|| key.show_in(&mut blank));
+        key
+    }
+
+    /// Takes a value's text; otherwise says what was expected.
+    pub(super) fn set(&self, config: &mut Config, text: &str) -> Result<(), String> {
+        let taken = match self.slot {
+            Slot::Own(slot) => slot(config).take(text),
+            Slot::Limit(name) => {
+                with_bound(&mut config.limits, name, |bound| parse_bound(bound, is_bytes(name), text))
+            }
+        };
+        taken.ok_or_else(|| self.form.clone())
+    }
+
+    /// The value in the form in which it can be given; stars for a secret; empty for none.
+    pub fn show(&self, config: &Config) -> String {
+        self.show_in(&mut config.clone())
+    }
+
+    fn show_in(&self, config: &mut Config) -> String {
+        match self.slot {
+            Slot::Own(slot) => slot(config).show(),
+            Slot::Limit(name) => with_bound(&mut config.limits, name, |bound| show_bound(&bound, is_bytes(name))),
+        }
+    }
+
+    fn form_in(&self, config: &mut Config) -> String {
+        match self.slot {
+            Slot::Own(slot) => slot(config).form(),
+            Slot::Limit(name) => with_bound(&mut config.limits, name, |bound| match bound {
+                Bound::Duration(_) => "a time above 0 and up to 30d, e.g. 250ms, 5s, 2m or 4h".to_owned(),
+                _ if is_bytes(name) => "a size above 0 and up to 1024GiB, e.g. 512KiB, 64MiB or 2GiB".to_owned(),
+                _ => "a whole number from 1 to 1000000".to_owned(),
+            }),
+        }
+    }
+
+    /// Whether its value is on or off, so that a flag may stand alone.
+    pub fn is_switch(&self) -> bool {
+        self.form == "true or false"
+    }
+}
+
+/// A bound counts bytes exactly if its name says so.
+fn is_bytes(name: &str) -> bool {
+    name.contains("_bytes_")
+}
+
+fn with_bound<T>(limits: &mut Limits, name: &str, act: impl FnOnce(Bound<'_>) -> T) -> T {
+    let (_, _, bound) =
+        limits.bounds().into_iter().find(|(bound, _, _)| *bound == name).expect("the table is made from the bounds");
+    act(bound)
+}
+
+const COUNT_MAX: u64 = 1_000_000;
+const BYTES_MAX: u64 = 1 << 40;
+const DURATION_MAX: Duration = Duration::from_secs(30 * 86_400);
+
+/// No bound may be 0: a queue without room or a wait without time is a stopped server.
+fn parse_bound(bound: Bound<'_>, bytes: bool, text: &str) -> Option<()> {
+    let number = || match bytes {
+        true => parse_bytes(text).filter(|n| (1..=BYTES_MAX).contains(n)),
+        false => whole(text).filter(|n| (1..=COUNT_MAX).contains(n)),
+    };
+    match bound {
+        Bound::Duration(kept) => {
+            *kept = parse_duration(text).filter(|d| !d.is_zero() && *d <= DURATION_MAX)?;
+        }
+        Bound::Usize(kept) => *kept = usize::try_from(number()?).ok()?,
+        Bound::U32(kept) => *kept = u32::try_from(number()?).ok()?,
+        Bound::U64(kept) => *kept = number()?,
+    }
+    Some(())
+}
+
+fn show_bound(bound: &Bound<'_>, bytes: bool) -> String {
+    let number = match bound {
+        Bound::Duration(kept) => return show_duration(**kept),
+        Bound::Usize(kept) => **kept as u64,
+        Bound::U32(kept) => u64::from(**kept),
+        Bound::U64(kept) => **kept,
+    };
+    if bytes { show_bytes(number) } else { number.to_string() }
+}

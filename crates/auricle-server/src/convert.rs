@@ -1,0 +1,205 @@
+//! Our types as Omi's: the only place where a record takes its wire form.
+//!
+//! Leaves to others: field names and order (`auricle-wire`), what the fields mean (`auricle-core`).
+
+use auricle_core as core;
+use auricle_store as store;
+use auricle_wire::conversation as wire;
+use auricle_wire::rest;
+use auricle_wire::time::WireTime;
+
+/// A moment.
+pub fn time(at: core::UnixMicros) -> WireTime {
+    WireTime(at.0)
+}
+
+/// One segment.
+pub fn segment(segment: &core::Segment) -> wire::Segment {
+    wire::Segment {
+        id: segment.id.to_string(),
+        text: segment.text.clone(),
+        speaker: segment.speaker.as_ref().map(|speaker| speaker.label().to_owned()),
+        speaker_id: segment.speaker_number(),
+        is_user: segment.is_user,
+        person_id: segment.person_id.as_ref().map(ToString::to_string),
+        start: segment.start,
+        end: segment.end,
+        translations: segment
+            .translations
+            .iter()
+            .map(|t| wire::Translation { lang: t.lang.clone(), text: t.text.clone() })
+            .collect(),
+        speech_profile_processed: segment.speech_profile_processed,
+        stt_provider: segment.stt_provider.clone(),
+    }
+}
+
+/// One photo, with its image.
+pub fn photo(photo: &core::Photo) -> wire::Photo {
+    wire::Photo {
+        id: Some(photo.id.to_string()),
+        base64: photo.base64.clone(),
+        description: photo.description.clone(),
+        created_at: time(photo.created_at),
+        discarded: photo.discarded,
+        data_protection_level: None,
+    }
+}
+
+/// What understanding made of a conversation, under the title that people see.
+fn structured(conversation: &core::Conversation) -> wire::Structured {
+    let made = &conversation.structured;
+    let item = |item: &core::ActionItem| wire::ActionItem {
+        description: item.description.clone(),
+        completed: item.completed,
+        created_at: item.created_at.map(time),
+        updated_at: item.updated_at.map(time),
+        due_at: item.due_at.map(time),
+        completed_at: item.completed_at.map(time),
+        conversation_id: Some(conversation.id.to_string()),
+    };
+    let event = |event: &core::CalendarEvent| wire::Event {
+        title: event.title.clone(),
+        description: event.description.clone(),
+        start: time(event.start),
+        duration: event.duration_minutes,
+        created: event.created,
+    };
+    wire::Structured {
+        title: conversation.title().to_owned(),
+        overview: made.overview.clone(),
+        emoji: if made.emoji.is_empty() { "🧠".to_owned() } else { made.emoji.clone() },
+        category: made.category.as_str().to_owned(),
+        action_items: made.action_items.iter().map(item).collect(),
+        events: made.events.iter().map(event).collect(),
+    }
+}
+
+fn geolocation(place: &core::Geolocation) -> wire::Geolocation {
+    wire::Geolocation {
+        google_place_id: place.google_place_id.clone(),
+        latitude: place.latitude,
+        longitude: place.longitude,
+        address: place.address.clone(),
+        location_type: place.location_type.clone(),
+    }
+}
+
+/// A conversation, with whatever segments and photos it carries. Source: listen-protocol 7.1.
+pub fn conversation(conversation: &core::Conversation) -> wire::Conversation {
+    wire::Conversation {
+        id: conversation.id.to_string(),
+        created_at: time(conversation.created_at),
+        started_at: Some(time(conversation.started_at)),
+        finished_at: Some(time(conversation.finished_at)),
+        source: Some(conversation.source.as_str().to_owned()),
+        language: conversation.language.clone(),
+        structured: structured(conversation),
+        transcript_segments: conversation.segments.iter().map(segment).collect(),
+        transcript_segments_compressed: Some(false),
+        geolocation: conversation.geolocation.as_ref().map(geolocation),
+        photos: conversation.photos.iter().map(photo).collect(),
+        audio_files: Vec::new(),
+        private_cloud_sync_enabled: false,
+        apps_results: Vec::new(),
+        suggested_summarization_apps: Vec::new(),
+        plugins_results: Vec::new(),
+        external_data: None,
+        app_id: None,
+        discarded: conversation.discarded.is_some(),
+        visibility: "private".to_owned(),
+        starred: conversation.starred,
+        processing_memory_id: None,
+        processing_conversation_id: None,
+        status: Some(conversation.status.as_str().to_owned()),
+        is_locked: false,
+        data_protection_level: None,
+        folder_id: None,
+        call_id: conversation.call_id.clone(),
+        provenance: conversation
+            .provenance
+            .as_ref()
+            .map(|by| wire::Provenance { provider: by.provider.clone(), version: by.version.clone() }),
+        failure: conversation.failure.clone(),
+        discard_reason: conversation.discarded.map(|reason| reason.as_str().to_owned()),
+        finalization_reason: conversation.finalise_reason.map(|reason| reason.as_str().to_owned()),
+        revision: conversation.revision.0,
+        gaps: conversation.gaps.iter().map(|&(start, end)| wire::Gap { start, end }).collect(),
+    }
+}
+
+/// A job. Whose it is stays here: people see only their own.
+pub fn job(job: &store::Job) -> rest::Job {
+    rest::Job {
+        id: job.id.to_string(),
+        conversation_id: job.conversation.to_string(),
+        revision: job.revision.0,
+        reason: job.reason.as_str().to_owned(),
+        state: job.state.as_str().to_owned(),
+        attempts: job.attempts,
+        attempts_max: job.attempts_max,
+        run_at: time(job.run_at),
+        created_at: time(job.created_at),
+        updated_at: time(job.updated_at),
+        last_error: job.last_error.clone(),
+        leased_by: job.leased_by.as_ref().map(ToString::to_string),
+        lease_expires_at: job.lease_expires_at.map(time),
+    }
+}
+
+/// One search hit; the store's marks become ranges.
+pub fn search_hit(hit: &store::SearchHit) -> rest::SearchResult {
+    rest::SearchResult {
+        conversation: conversation(&hit.conversation),
+        snippets: hit.snippets.iter().map(snippet).collect(),
+        score: hit.score,
+    }
+}
+
+fn snippet(snippet: &store::Snippet) -> rest::Snippet {
+    let (text, highlights) = highlights(&snippet.text);
+    rest::Snippet {
+        text,
+        highlights,
+        segment_id: snippet.segment.as_ref().map(ToString::to_string),
+        start: snippet.start,
+    }
+}
+
+/// Takes the marks U+0002 and U+0003 out of `marked` and says what stood between them, in characters of what is left.
+fn highlights(marked: &str) -> (String, Vec<(usize, usize)>) {
+    let (mut text, mut ranges) = (String::with_capacity(marked.len()), Vec::new());
+    let (mut length, mut from) = (0, None);
+    for c in marked.chars() {
+        match c {
+            '\u{2}' => from = from.or(Some(length)),
+            '\u{3}' => ranges.extend(from.take().filter(|from| *from < length).map(|from| (from, length))),
+            c => {
+                text.push(c);
+                length += 1;
+            }
+        }
+    }
+    ranges.extend(from.filter(|from| *from < length).map(|from| (from, length)));
+    (text, ranges)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn marks_become_ranges_of_characters() {
+        assert_eq!(
+            highlights("le \u{2}café\u{3} est \u{2}froid\u{3}"),
+            ("le café est froid".into(), vec![(3, 7), (12, 17)])
+        );
+        assert_eq!(highlights("none"), ("none".into(), vec![]));
+    }
+
+    #[test]
+    fn broken_marks_lose_no_text() {
+        assert_eq!(highlights("a\u{3}b\u{2}\u{2}c"), ("abc".into(), vec![(2, 3)]));
+        assert_eq!(highlights("\u{2}\u{3}"), (String::new(), vec![]));
+    }
+}

@@ -1,0 +1,634 @@
+//! Drives one session: turns each output of the machine into a call, and each answer into an input.
+//!
+//! Owns the socket, the ears and the outbox. Decides nothing. It never waits on a peer or on the store: calls are futures
+//! polled beside the socket, and their answers come back as inputs.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Instant;
+
+use auricle_core::session::{
+    Batch, Close, CommitFailure, EarState, Ended, Input, OpenChoice, OpenedConversation, Output, Session, SpeakerAssignment,
+};
+use auricle_core::{ConversationId, FinaliseReason, JobId, Photo, PhotoId, Segment, UnixMicros};
+use auricle_store::{
+    AppendSegments, Choice, Finalise, Finalised, InsertRecovered, OpenConversation, Opened, Ownership, StoreError,
+};
+use axum::extract::ws::{Message, WebSocket};
+use futures_util::future::BoxFuture;
+use futures_util::stream::{FuturesUnordered, Stream as _};
+use rand::{SeedableRng, rngs::StdRng};
+use tokio::sync::{mpsc, oneshot};
+
+use super::ear::{Ear, Heard, RunOwner};
+use super::events;
+use super::outbox::Outbox;
+use super::{Listen, SessionSpec};
+use crate::hub::{Command, Membership};
+
+/// How long a closed socket is read on.
+const LINGER: std::time::Duration = std::time::Duration::from_secs(1);
+
+/// What a call to the store came back with.
+enum Done {
+    Input(Input),
+    Opened(Opened),
+    /// A record to send, then whatever waited behind it.
+    Text(Option<String>),
+    Nothing,
+}
+
+/// What woke the driver.
+enum Woken {
+    Timer,
+    Done(Done),
+    Command(Command),
+    Heard(usize, Heard),
+    Frame(Message),
+    /// A message over the limit: nothing after it can be read.
+    TooLarge,
+    /// The client's connection is gone, with its close code if it sent one.
+    Gone(Option<u16>),
+}
+
+/// One session's driver.
+pub(super) struct Driver {
+    listen: Arc<Listen>,
+    spec: SessionSpec,
+    session: Session,
+    socket: Option<WebSocket>,
+    /// Nothing is read any more; what waits is still written.
+    deaf: bool,
+    ears: Vec<Ear>,
+    run_owner: RunOwner,
+    member: Membership,
+    commands: mpsc::Receiver<Command>,
+    outbox: Outbox,
+    calls: FuturesUnordered<BoxFuture<'static, Done>>,
+    ownership: Option<Ownership>,
+    /// The conversation that a `Release`, `Finalise` or words of a superseded session still refer to.
+    last_ownership: Option<Ownership>,
+    /// Records being read for `memory_processing_started`; deliveries wait behind them, so that order is kept.
+    records_loading: usize,
+    finalise_answers: Vec<oneshot::Sender<Ended>>,
+    photos_waiting: Vec<(PhotoId, String)>,
+    entropy: StdRng,
+    timer: Pin<Box<tokio::time::Sleep>>,
+    timer_at: Option<Instant>,
+    spool_flush_at: Option<Instant>,
+    pcm: Vec<i16>,
+    scratch: Vec<i16>,
+}
+
+impl Driver {
+    pub(super) fn new(
+        listen: Arc<Listen>,
+        spec: SessionSpec,
+        socket: WebSocket,
+        ears: Vec<Ear>,
+        run_owner: RunOwner,
+        member: Membership,
+        commands: mpsc::Receiver<Command>,
+    ) -> Self {
+        let mut entropy = StdRng::from_rng(&mut rand::rng());
+        let mut seed = [0; 32];
+        rand::Rng::fill_bytes(&mut entropy, &mut seed);
+        let session = Session::new(spec.session.clone(), Arc::clone(&listen.limits), seed, listen.clock.now());
+        Self {
+            outbox: Outbox::new(listen.limits.client_outbox_bytes_max),
+            timer: Box::pin(tokio::time::sleep_until(tokio::time::Instant::now())),
+            listen,
+            spec,
+            session,
+            socket: Some(socket),
+            deaf: false,
+            ears,
+            run_owner,
+            member,
+            commands,
+            calls: FuturesUnordered::new(),
+            ownership: None,
+            last_ownership: None,
+            records_loading: 0,
+            finalise_answers: Vec::new(),
+            photos_waiting: Vec::new(),
+            entropy,
+            timer_at: None,
+            spool_flush_at: None,
+            pcm: Vec::new(),
+            scratch: Vec::new(),
+        }
+    }
+
+    /// Runs the session to its end.
+    pub(super) async fn run(mut self) {
+        loop {
+            while let Some(output) = self.session.poll_output() {
+                self.perform(output);
+            }
+            if self.session.is_over() && self.calls.is_empty() && (self.outbox.is_empty() || self.socket.is_none()) {
+                break;
+            }
+            self.set_timer();
+            let woken = std::future::poll_fn(|cx| self.poll_woken(cx)).await;
+            self.on_woken(woken);
+        }
+        if let Some(socket) = self.socket.take().filter(|_| !self.deaf) {
+            linger(socket).await;
+        }
+        // Whoever still asks is answered: there is nothing here any more.
+        for answer in self.finalise_answers.drain(..) {
+            let _ = answer.send(Ended::Already);
+        }
+    }
+
+    fn on_woken(&mut self, woken: Woken) {
+        let input = match woken {
+            Woken::Timer => {
+                let now = self.listen.clock.mono();
+                if self.spool_flush_at.is_some_and(|at| at <= now) {
+                    self.spool_flush_at = self.ears.iter_mut().filter_map(|ear| ear.flush_run(now)).min();
+                }
+                Input::Tick
+            }
+            Woken::Done(done) => match self.on_done(done) {
+                Some(input) => input,
+                None => return,
+            },
+            Woken::Command(command) => match self.on_command(command) {
+                Some(input) => input,
+                None => return,
+            },
+            Woken::Heard(channel, heard) => self.on_heard(channel, heard),
+            Woken::Frame(Message::Binary(frame)) => return self.on_binary(&frame),
+            Woken::Frame(Message::Text(text)) => self.on_text(text.as_str()),
+            Woken::Frame(_) => Input::Keepalive,
+            Woken::TooLarge => Input::Refused(Close::TooLarge),
+            Woken::Gone(code) => {
+                self.socket = None;
+                self.member.leaves();
+                Input::ClientClosed { code }
+            }
+        };
+        self.session.handle(self.listen.clock.now(), input);
+    }
+
+    fn on_text(&mut self, text: &str) -> Input {
+        use events::Read;
+        match events::read(text, &self.listen.limits) {
+            Read::Text(text) => Input::Text(text),
+            Read::Nothing => Input::Keepalive,
+            Read::InvalidImage => Input::Refused(Close::InvalidImage),
+        }
+    }
+
+    fn on_binary(&mut self, frame: &[u8]) {
+        let now = self.listen.clock.now();
+        // Source: listen-protocol 2.2 rule 1; a multi-channel frame has a channel byte before that.
+        if frame.len() <= 2 {
+            return self.session.handle(now, Input::Keepalive);
+        }
+        let (channel, payload) = match &self.spec.channels {
+            None => (0, frame),
+            Some(channels) => match channels.split(frame) {
+                Some(split) => split,
+                None => {
+                    metrics::counter!("auricle_frames_dropped_total", "reason" => "unknown_channel").increment(1);
+                    return self.session.handle(now, Input::Keepalive);
+                }
+            },
+        };
+        let mut pcm = std::mem::take(&mut self.pcm);
+        let samples = self.ears[channel].decode(payload, &mut pcm);
+        self.session.handle(now, Input::Audio { channel, samples });
+        if samples > 0 && self.spec.session.engine {
+            self.begin_run(channel);
+            self.ears[channel].hear(payload, &pcm, &mut self.scratch);
+            self.spool_flush_at.get_or_insert(now.mono + self.listen.limits.spool_flush_every);
+        }
+        // Kept between frames only while small: a session at rest holds no buffer.
+        if pcm.capacity() <= 2_048 {
+            self.pcm = pcm;
+        }
+    }
+
+    /// Begins spooling for the conversation, once there are both audio and a conversation.
+    fn begin_run(&mut self, channel: usize) {
+        let (Some(ownership), Some(zero_at)) = (&self.ownership, self.session.zero_at()) else { return };
+        let ear = &mut self.ears[channel];
+        if ear.has_run() {
+            return;
+        }
+        let mut owner = self.run_owner.clone();
+        owner.header.run = format!("{}-{channel}", owner.header.run);
+        if let Some(channels) = &self.spec.channels {
+            owner.header.role = Some(channels.roles()[channel].name.to_owned());
+        }
+        ear.begin_run(&self.listen.spool, &owner, &ownership.conversation, zero_at);
+    }
+
+    fn on_heard(&mut self, channel: usize, heard: Heard) -> Input {
+        match heard {
+            Heard::Words(words) => Input::Words { channel, words },
+            Heard::Covered(until_sample) => Input::Covered { channel, until_sample },
+            Heard::Skipped { .. } => {
+                // What the engine could not take is left to repair, and a fresh run begins with the next frame.
+                self.end_run(channel);
+                Input::Tick
+            }
+            Heard::State(state) => Input::Ear { channel, state },
+        }
+    }
+
+    fn end_run(&mut self, channel: usize) {
+        if self.ears[channel].end_run() {
+            self.listen.repair.notify_one();
+        }
+    }
+
+    fn on_command(&mut self, command: Command) -> Option<Input> {
+        match command {
+            Command::Finalise { reason, answer } => {
+                self.finalise_answers.push(answer);
+                Some(Input::FinaliseNow(reason))
+            }
+            Command::Superseded { conversation } => {
+                let owned = self.ownership.as_ref().is_some_and(|own| own.conversation == conversation);
+                owned.then_some(Input::Superseded)
+            }
+            Command::Drain => Some(Input::Drain),
+            Command::Deliver { text, taken } => {
+                if self.socket.is_none() {
+                    return None;
+                }
+                if !self.outbox.text(text) {
+                    return Some(Input::Overflowed);
+                }
+                let _ = taken.send(());
+                None
+            }
+        }
+    }
+
+    fn on_done(&mut self, done: Done) -> Option<Input> {
+        match done {
+            Done::Input(input) => Some(input),
+            Done::Opened(opened) => {
+                if opened.taken_over {
+                    self.listen.hub.supersede(&self.member, &opened.ownership.conversation);
+                }
+                self.member.owns(Some(opened.ownership.conversation.clone()));
+                self.ownership = Some(opened.ownership.clone());
+                self.last_ownership = None;
+                for (id, base64) in std::mem::take(&mut self.photos_waiting) {
+                    self.append_photo(id, base64);
+                }
+                let has_content = opened.segment_count > 0 || opened.photo_count > 0;
+                let opened = OpenedConversation {
+                    conversation: opened.ownership.conversation,
+                    resumed: opened.resumed,
+                    started_at: opened.started_at,
+                    finished_at: opened.finished_at,
+                    tail: opened.tail,
+                    has_content,
+                    last_completed: opened.last_completed,
+                };
+                Some(Input::Opened(opened))
+            }
+            Done::Text(text) => {
+                self.records_loading -= 1;
+                let fits = text.is_none_or(|text| self.outbox.text(text));
+                (!fits).then_some(Input::Overflowed)
+            }
+            Done::Nothing => None,
+        }
+    }
+
+    fn perform(&mut self, output: Output) {
+        match output {
+            Output::Open(choice) => self.open(choice),
+            Output::Append(batch) => self.append(batch),
+            Output::AppendElsewhere { zero_at, segments } => self.append_elsewhere(zero_at, segments),
+            Output::AppendPhoto { id, base64 } => self.append_photo(id, base64),
+            Output::Assign(assignment) => self.assign(assignment),
+            Output::NoteReason(reason) => self.note_reason(reason),
+            Output::Finalise(reason) => self.finalise(reason),
+            Output::FinaliseAnswer(ended) => {
+                for answer in self.finalise_answers.drain(..) {
+                    let _ = answer.send(ended.clone());
+                }
+            }
+            Output::Release => self.release(),
+            Output::OpenEngine { channel } => self.open_engine(channel),
+            Output::FlushEngine => self.ears.iter_mut().for_each(Ear::flush),
+            Output::FinishEngine => {
+                for channel in 0..self.ears.len() {
+                    if !self.ears[channel].finish() {
+                        let state = Input::Ear { channel, state: EarState::Finished };
+                        self.calls.push(Box::pin(std::future::ready(Done::Input(state))));
+                    }
+                }
+            }
+            Output::NewRun => {
+                (0..self.ears.len()).for_each(|channel| self.end_run(channel));
+                if let Some(ownership) = self.ownership.take() {
+                    self.last_ownership = Some(ownership);
+                    self.member.owns(None);
+                }
+            }
+            Output::AbandonRun { channel } => self.end_run(channel),
+            Output::Forget { channel, until_sample } => self.ears[channel].forget(until_sample),
+            Output::Emit(event) => self.emit(event),
+            Output::Close(close) => {
+                let (code, reason) = events::close_code(close);
+                metrics::counter!("auricle_sessions_closed_by_server_total", "reason" => close.as_str()).increment(1);
+                self.outbox.close(code, reason);
+                self.member.leaves();
+            }
+        }
+    }
+
+    fn emit(&mut self, event: auricle_core::session::Event) {
+        if let auricle_core::session::Event::ProcessingStarted { conversation } = event {
+            self.member.awaits(conversation.clone());
+            self.listen.wake_jobs();
+            self.records_loading += 1;
+            let (listen, user, recording) =
+                (Arc::clone(&self.listen), self.spec.user.clone(), self.spec.recording_session_id.clone());
+            self.calls.push(Box::pin(async move {
+                match listen.store.conversation(&user, &conversation).await {
+                    Ok(Some(record)) => Done::Text(Some(events::processing_started(&record, recording.as_deref()))),
+                    Ok(None) => Done::Text(None),
+                    Err(error) => {
+                        tracing::warn!(%error, conversation.id = %conversation, "read an ended conversation");
+                        Done::Text(None)
+                    }
+                }
+            }));
+            return;
+        }
+        let text = events::write(&event, &self.spec);
+        if self.socket.is_some() && !self.outbox.text(text) {
+            self.session.handle(self.listen.clock.now(), Input::Overflowed);
+        }
+    }
+
+    fn open_engine(&mut self, channel: usize) {
+        let state = self.ears[channel].listen(&*self.listen.engine, &self.spec.language, &self.run_owner.header.run);
+        if let EarState::Failed(reason) = &state {
+            tracing::warn!(%reason, engine = self.listen.engine.name(), "open a speech stream");
+        }
+        self.session.handle(self.listen.clock.now(), Input::Ear { channel, state });
+    }
+
+    fn open(&mut self, choice: OpenChoice) {
+        let open = OpenConversation {
+            user: self.spec.user.clone(),
+            process: self.listen.process.clone(),
+            source: self.spec.session.source,
+            language: Some(self.spec.language.clone()),
+            timeout: self.spec.session.timeout,
+            choice: match choice {
+                OpenChoice::Resume => Choice::Resume,
+                OpenChoice::Named(id) => Choice::Named(id),
+                OpenChoice::New => Choice::New,
+            },
+            fresh_id: ConversationId::random(&mut self.entropy),
+            call_id: self.spec.call_id.clone(),
+            now: self.listen.clock.wall(),
+        };
+        let listen = Arc::clone(&self.listen);
+        self.calls.push(Box::pin(async move {
+            match listen.store.open_conversation(open).await {
+                Ok(opened) => Done::Opened(opened),
+                Err(error) => {
+                    tracing::warn!(%error, "open a conversation");
+                    Done::Input(Input::OpenFailed)
+                }
+            }
+        }));
+    }
+
+    fn append(&mut self, batch: Batch) {
+        let Some(ownership) = self.ownership.clone() else {
+            return self.answer(Input::CommitFailed(CommitFailure::Ended));
+        };
+        let append = AppendSegments {
+            ownership,
+            upsert: batch.upsert,
+            delete: batch.delete,
+            started_at: batch.started_at,
+            now: self.listen.clock.wall(),
+        };
+        let listen = Arc::clone(&self.listen);
+        self.calls.push(Box::pin(async move {
+            Done::Input(match listen.store.append_segments(append).await {
+                Ok(()) => Input::Committed,
+                Err(error) => Input::CommitFailed(commit_failure(&error)),
+            })
+        }));
+    }
+
+    fn append_elsewhere(&mut self, zero_at: UnixMicros, segments: Vec<Segment>) {
+        let Some(ownership) = self.ownership.clone().or_else(|| self.last_ownership.clone()) else {
+            let words = segments.len() as u64;
+            metrics::counter!("auricle_segments_lost_total", "reason" => "no_conversation").increment(words);
+            return tracing::error!(segments = words, "a session ended before its words had a conversation");
+        };
+        let insert = InsertRecovered {
+            conversation: ownership.conversation,
+            run: format!("session-{}-{}", self.run_owner.header.run, ownership.epoch),
+            until_sample: segments.len() as u64,
+            zero_at,
+            segments,
+            gap: None,
+        };
+        let listen = Arc::clone(&self.listen);
+        self.calls.push(Box::pin(async move {
+            if let Err(error) = listen.store.insert_recovered(insert).await {
+                metrics::counter!("auricle_segments_lost_total", "reason" => "superseded").increment(1);
+                tracing::error!(%error, "store the last words of a superseded session");
+            }
+            Done::Nothing
+        }));
+    }
+
+    fn append_photo(&mut self, id: PhotoId, base64: String) {
+        let Some(ownership) = self.ownership.clone() else {
+            // The conversation is being opened: the photo follows once it is there. Bounded as uploads are.
+            if self.photos_waiting.len() < self.listen.limits.image_uploads_max {
+                return self.photos_waiting.push((id, base64));
+            }
+            metrics::counter!("auricle_photos_lost_total").increment(1);
+            return self.answer(Input::PhotoCommitted { stored: false });
+        };
+        let photo = Photo { id, base64, description: None, created_at: self.listen.clock.wall(), discarded: false };
+        let listen = Arc::clone(&self.listen);
+        self.calls.push(Box::pin(async move {
+            let mut tries = 0;
+            loop {
+                match listen.store.append_photo(&ownership, photo.clone()).await {
+                    Ok(()) => return Done::Input(Input::PhotoCommitted { stored: true }),
+                    Err(error) if error.is_retryable() && tries < listen.limits.photo_attempts_max => {
+                        tries += 1;
+                        tokio::time::sleep(listen.limits.store_retry_every).await;
+                    }
+                    Err(error) => {
+                        metrics::counter!("auricle_photos_lost_total").increment(1);
+                        tracing::warn!(%error, "store a photo");
+                        return Done::Input(Input::PhotoCommitted { stored: false });
+                    }
+                }
+            }
+        }));
+    }
+
+    fn assign(&mut self, assignment: SpeakerAssignment) {
+        let Some(ownership) = self.ownership.clone() else { return };
+        let listen = Arc::clone(&self.listen);
+        self.calls.push(Box::pin(async move {
+            let person = assignment.person.as_ref().map(|person| person.as_str());
+            let is_user = person.is_none();
+            let assigned = listen
+                .store
+                .assign_segments(&ownership.user, &ownership.conversation, &assignment.segments, is_user, person)
+                .await;
+            if let Err(error) = assigned {
+                tracing::warn!(%error, conversation.id = %ownership.conversation, "assign a speaker");
+            }
+            Done::Nothing
+        }));
+    }
+
+    fn note_reason(&mut self, reason: FinaliseReason) {
+        let Some(ownership) = self.ownership.clone() else { return };
+        let listen = Arc::clone(&self.listen);
+        self.calls.push(Box::pin(async move {
+            if let Err(error) = listen.store.note_finalise_reason(&ownership, reason).await {
+                tracing::debug!(%error, "note why a recording ended");
+            }
+            Done::Nothing
+        }));
+    }
+
+    fn finalise(&mut self, reason: FinaliseReason) {
+        let Some(ownership) = self.ownership.clone() else {
+            return self.answer(Input::Finalised(Ended::Already));
+        };
+        let finalise = Finalise {
+            conversation: ownership.conversation.clone(),
+            owner: Some(ownership),
+            reason,
+            job_id: JobId::random(&mut self.entropy),
+            now: self.listen.clock.wall(),
+        };
+        let listen = Arc::clone(&self.listen);
+        self.calls.push(Box::pin(async move {
+            let conversation = finalise.conversation.clone();
+            Done::Input(match listen.store.finalise(finalise).await {
+                Ok(Finalised::Queued { revision, .. }) => {
+                    listen.wake_jobs();
+                    Input::Finalised(Ended::Queued { conversation, revision })
+                }
+                Ok(Finalised::DeletedEmpty) => Input::Finalised(Ended::DeletedEmpty),
+                Ok(Finalised::AlreadyEnded { .. }) => Input::Finalised(Ended::Already),
+                Err(error) if error.is_retryable() => Input::FinaliseFailed,
+                Err(error) => {
+                    tracing::debug!(%error, %conversation, "finalise a conversation");
+                    Input::Finalised(Ended::Already)
+                }
+            })
+        }));
+    }
+
+    fn release(&mut self) {
+        let Some(ownership) = self.ownership.take().or_else(|| self.last_ownership.take()) else { return };
+        let (listen, now) = (Arc::clone(&self.listen), self.listen.clock.wall());
+        self.calls.push(Box::pin(async move {
+            // Refused or lost: the process's lease frees it later.
+            if let Err(error) = listen.store.release(&ownership, now).await {
+                tracing::debug!(%error, conversation.id = %ownership.conversation, "release a conversation");
+            }
+            Done::Nothing
+        }));
+    }
+
+    fn answer(&mut self, input: Input) {
+        self.calls.push(Box::pin(std::future::ready(Done::Input(input))));
+    }
+
+    fn set_timer(&mut self) {
+        let session = self.session.poll_timeout().map(|(at, _)| at);
+        let wanted = match (session, self.spool_flush_at) {
+            (Some(a), Some(b)) => Some(a.min(b)),
+            (a, b) => a.or(b),
+        };
+        if wanted != self.timer_at {
+            self.timer_at = wanted;
+            if let Some(at) = wanted {
+                self.timer.as_mut().reset(at.into());
+            }
+        }
+    }
+
+    /// Timers before frames: a flood of audio must not starve a timeout. Answers before frames: words go out first.
+    fn poll_woken(&mut self, cx: &mut Context<'_>) -> Poll<Woken> {
+        if self.timer_at.is_some() && self.timer.as_mut().poll(cx).is_ready() {
+            self.timer_at = None;
+            return Poll::Ready(Woken::Timer);
+        }
+        if let Poll::Ready(Some(done)) = Pin::new(&mut self.calls).poll_next(cx) {
+            return Poll::Ready(Woken::Done(done));
+        }
+        if self.records_loading == 0
+            && let Poll::Ready(Some(command)) = self.commands.poll_recv(cx)
+        {
+            return Poll::Ready(Woken::Command(command));
+        }
+        if !self.session.is_congested() {
+            for (channel, ear) in self.ears.iter_mut().enumerate() {
+                if let Poll::Ready(heard) = ear.poll_event(cx) {
+                    return Poll::Ready(Woken::Heard(channel, heard));
+                }
+            }
+        }
+        self.poll_socket(cx)
+    }
+
+    fn poll_socket(&mut self, cx: &mut Context<'_>) -> Poll<Woken> {
+        let Some(socket) = &mut self.socket else { return Poll::Pending };
+        if !self.outbox.is_empty()
+            && let Poll::Ready(Err(_)) = self.outbox.poll_write(socket, cx)
+        {
+            return Poll::Ready(Woken::Gone(None));
+        }
+        if self.deaf {
+            return Poll::Pending;
+        }
+        match std::task::ready!(Pin::new(socket).poll_next(cx)) {
+            Some(Ok(Message::Close(frame))) => Poll::Ready(Woken::Gone(frame.map(|frame| frame.code))),
+            Some(Ok(message)) => Poll::Ready(Woken::Frame(message)),
+            Some(Err(error)) if events::is_too_large(&error) => {
+                self.deaf = true;
+                Poll::Ready(Woken::TooLarge)
+            }
+            Some(Err(_)) => Poll::Ready(Woken::Gone(None)),
+            None => Poll::Ready(Woken::Gone(None)),
+        }
+    }
+}
+
+/// Reads on for a moment after our close frame: a connection closed with unread data loses what was sent last.
+async fn linger(mut socket: WebSocket) {
+    let until_closed = async { while let Some(Ok(_)) = socket.recv().await {} };
+    let _ = tokio::time::timeout(LINGER, until_closed).await;
+}
+
+fn commit_failure(error: &StoreError) -> CommitFailure {
+    match error {
+        StoreError::Fenced(_) => CommitFailure::Superseded,
+        StoreError::Conflict(_) | StoreError::NotFound(_) => CommitFailure::Ended,
+        _ => CommitFailure::Retry,
+    }
+}

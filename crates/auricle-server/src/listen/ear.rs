@@ -1,0 +1,232 @@
+//! One audio channel of a session: decoding, the engine's stream, and the spool's run.
+//!
+//! Positions are samples of the connection at the session's rate, from its first audio. A run and a stream may begin later
+//! than the connection; both keep the position at which they began.
+
+use auricle_audio::{Codec, Decoder, DecoderError, resample};
+use auricle_core::session::EarState;
+use auricle_core::{ConversationId, UnixMicros, Word};
+use auricle_speech::{Engine, Event, Stream, StreamSpec};
+use auricle_store::spool::{RunHeader, RunWriter, Spool};
+use std::time::Instant;
+use tokio::sync::mpsc;
+
+/// Engine events of one stream that the session has not taken. Full: the engine waits on its own threads.
+const EVENTS_MAX: usize = 64;
+/// The rate of each channel of a multi-channel session's streams. Source: listen-protocol 2.3.
+const MULTI_RATE_HZ: u32 = 16_000;
+
+/// How this connection's audio is to be read.
+#[derive(Clone, Debug)]
+pub(super) struct AudioFormat {
+    pub(super) codec: Codec,
+    pub(super) sample_rate_hz: u32,
+    pub(super) channels: u8,
+    /// Frames begin with a channel byte; each channel is resampled to 16 kHz for its stream.
+    pub(super) multi: bool,
+}
+
+/// What of a session's identity the spool keeps with the audio.
+#[derive(Clone, Debug)]
+pub(super) struct RunOwner {
+    pub(super) header: RunHeader,
+}
+
+struct Listening {
+    stream: Box<dyn Stream>,
+    events: mpsc::Receiver<Event>,
+    /// Position of the stream's first sample.
+    zero: u64,
+    rate_hz: u32,
+}
+
+struct Run {
+    writer: RunWriter,
+    /// Position of the run's first sample.
+    zero: u64,
+    /// Position up to which it was forgotten.
+    forgotten: u64,
+}
+
+/// One channel. `heard` counts its samples.
+pub(super) struct Ear {
+    decoder: Decoder,
+    format: AudioFormat,
+    listening: Option<Listening>,
+    run: Option<Run>,
+    /// Frames received while no conversation was there to spool them for: (frame, samples).
+    early: Vec<(Box<[u8]>, u32)>,
+    early_bytes: usize,
+    heard: u64,
+}
+
+/// Bytes of frames kept in memory while a conversation is being opened. Full: they are counted as not spooled; the engine
+/// hears them all the same.
+const EARLY_BYTES_MAX: usize = 256 * 1024;
+
+impl Ear {
+    pub(super) fn new(format: AudioFormat) -> Result<Self, DecoderError> {
+        let decoder = Decoder::new(format.codec, format.sample_rate_hz, format.channels)?;
+        Ok(Self { decoder, format, listening: None, run: None, early: Vec::new(), early_bytes: 0, heard: 0 })
+    }
+
+    /// Decodes a frame into `pcm` (cleared first). A frame that cannot be decoded is counted and gives no samples.
+    pub(super) fn decode(&mut self, frame: &[u8], pcm: &mut Vec<i16>) -> u32 {
+        pcm.clear();
+        if self.decoder.decode(frame, pcm).is_err() {
+            pcm.clear();
+            metrics::counter!("auricle_frames_dropped_total", "reason" => "undecodable").increment(1);
+        }
+        u32::try_from(pcm.len()).unwrap_or(u32::MAX)
+    }
+
+    /// Hands a decoded frame to the engine and its bytes to the spool.
+    pub(super) fn hear(&mut self, frame: &[u8], pcm: &[i16], scratch: &mut Vec<i16>) {
+        let samples = u32::try_from(pcm.len()).unwrap_or(u32::MAX);
+        self.heard += u64::from(samples);
+        match &mut self.run {
+            Some(run) => run.writer.append(frame, samples),
+            None if self.early_bytes + frame.len() <= EARLY_BYTES_MAX => {
+                self.early_bytes += frame.len();
+                self.early.push((frame.into(), samples));
+            }
+            None => metrics::counter!("auricle_spool_dropped_bytes_total", "reason" => "no_conversation")
+                .increment(frame.len() as u64),
+        }
+        let Some(listening) = &mut self.listening else { return };
+        if listening.rate_hz == self.format.sample_rate_hz {
+            listening.stream.push(pcm);
+        } else {
+            scratch.clear();
+            resample::repeat_decimate(pcm, self.format.sample_rate_hz, listening.rate_hz, scratch);
+            listening.stream.push(scratch);
+        }
+    }
+
+    /// Opens the engine's stream for what is heard from now on.
+    pub(super) fn listen(&mut self, engine: &dyn Engine, language: &str, label: &str) -> EarState {
+        let rate_hz = if self.format.multi { MULTI_RATE_HZ } else { self.format.sample_rate_hz };
+        let (sender, events) = mpsc::channel(EVENTS_MAX);
+        let spec = StreamSpec { sample_rate_hz: rate_hz, language: language.to_owned(), label: label.to_owned() };
+        match engine.open(spec, sender) {
+            Ok(stream) => {
+                self.listening = Some(Listening { stream, events, zero: self.heard, rate_hz });
+                EarState::Listening
+            }
+            Err(error) => EarState::Failed(error.to_string()),
+        }
+    }
+
+    pub(super) fn flush(&mut self) {
+        if let Some(listening) = &mut self.listening {
+            listening.stream.flush();
+        }
+    }
+
+    /// No more audio. False if there is no stream that would answer with `Finished`.
+    pub(super) fn finish(&mut self) -> bool {
+        match &mut self.listening {
+            Some(listening) => {
+                listening.stream.finish();
+                true
+            }
+            None => false,
+        }
+    }
+
+    /// The next thing the engine says, on the connection's own clock.
+    pub(super) fn poll_event(&mut self, cx: &mut std::task::Context<'_>) -> std::task::Poll<Heard> {
+        let Some(listening) = &mut self.listening else { return std::task::Poll::Pending };
+        let Some(event) = std::task::ready!(listening.events.poll_recv(cx)) else {
+            self.listening = None;
+            return std::task::Poll::Ready(Heard::State(EarState::Failed("the speech engine stopped".into())));
+        };
+        let (zero, from_rate, to_rate) = (listening.zero, listening.rate_hz, self.format.sample_rate_hz);
+        let position = |sample: u64| zero + sample * u64::from(to_rate) / u64::from(from_rate);
+        std::task::Poll::Ready(match event {
+            Event::Words(mut words) => {
+                let zero_secs = zero as f64 / f64::from(to_rate);
+                for word in &mut words {
+                    word.start += zero_secs;
+                    word.end += zero_secs;
+                }
+                Heard::Words(words)
+            }
+            Event::Covered { until_sample } => Heard::Covered(position(until_sample)),
+            Event::Busy { .. } => Heard::State(EarState::Busy),
+            Event::Resumed => Heard::State(EarState::Listening),
+            Event::Skipped { from_sample, samples } => {
+                metrics::counter!("auricle_audio_skipped_samples_total").increment(samples);
+                Heard::Skipped { from: position(from_sample) }
+            }
+            Event::Failed(error) => {
+                self.listening = None;
+                Heard::State(EarState::Failed(error.to_string()))
+            }
+            Event::Finished => {
+                self.listening = None;
+                Heard::State(EarState::Finished)
+            }
+        })
+    }
+
+    /// Begins a run for `conversation` with what was heard since the last run ended.
+    ///
+    /// `zero_at`: wall-clock time of the connection's first sample.
+    pub(super) fn begin_run(&mut self, spool: &Spool, owner: &RunOwner, conversation: &ConversationId, zero_at: UnixMicros) {
+        let early: u64 = self.early.iter().map(|(_, samples)| u64::from(*samples)).sum();
+        let zero = self.heard - early;
+        let rate = f64::from(self.format.sample_rate_hz.max(1));
+        let mut header = owner.header.clone();
+        header.run = format!("{}-{}", header.run, self.heard);
+        header.conversation = conversation.clone();
+        header.first_audio_at = zero_at.plus_secs_f64(zero as f64 / rate);
+        let mut writer = spool.begin(header);
+        for (frame, samples) in self.early.drain(..) {
+            writer.append(&frame, samples);
+        }
+        self.early = Vec::new();
+        self.early_bytes = 0;
+        self.run = Some(Run { writer, zero, forgotten: zero });
+    }
+
+    /// Whether a run was begun after audio had been given a time.
+    pub(super) fn has_run(&self) -> bool {
+        self.run.is_some()
+    }
+
+    /// Audio before `until` is not needed any more.
+    pub(super) fn forget(&mut self, until: u64) {
+        if let Some(run) = &mut self.run
+            && until > run.forgotten
+        {
+            run.forgotten = until;
+            run.writer.covered(until - run.zero);
+        }
+    }
+
+    /// Ends the run: what is not forgotten stays for repair. True if anything stays.
+    pub(super) fn end_run(&mut self) -> bool {
+        let Some(run) = self.run.take() else { return false };
+        if run.forgotten >= self.heard {
+            run.writer.finish();
+            return false;
+        }
+        run.writer.abandon();
+        true
+    }
+
+    /// Writes out what has waited long enough; says when to call again at the latest.
+    pub(super) fn flush_run(&mut self, now: Instant) -> Option<Instant> {
+        self.run.as_mut()?.writer.poll_flush(now)
+    }
+}
+
+/// What an engine says, on the connection's clock.
+pub(super) enum Heard {
+    Words(Vec<Word>),
+    Covered(u64),
+    /// Audio from here on was not heard for a while.
+    Skipped { from: u64 },
+    State(EarState),
+}

@@ -1,0 +1,81 @@
+//! What waits to be written to one client, bounded by bytes.
+
+use std::collections::VecDeque;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use axum::extract::ws::{CloseFrame, Message, Utf8Bytes, WebSocket};
+use futures_util::Sink;
+
+/// Messages on their way to one client. Full: the caller closes the socket, since its client does not read.
+#[derive(Debug, Default)]
+pub(super) struct Outbox {
+    waiting: VecDeque<Message>,
+    bytes: usize,
+    bytes_max: usize,
+    unflushed: bool,
+}
+
+impl Outbox {
+    pub(super) fn new(bytes_max: usize) -> Self {
+        Self { bytes_max, ..Self::default() }
+    }
+
+    /// Queues a text. False if it does not fit: nothing was queued.
+    pub(super) fn text(&mut self, text: impl Into<Utf8Bytes>) -> bool {
+        let text = text.into();
+        // One message always fits, however large: a record of a long conversation may be over the bound by itself.
+        if !self.waiting.is_empty() && self.bytes + text.len() > self.bytes_max {
+            return false;
+        }
+        self.bytes += text.len();
+        self.waiting.push_back(Message::Text(text));
+        true
+    }
+
+    /// Queues the close frame, after what is already there.
+    pub(super) fn close(&mut self, code: u16, reason: &'static str) {
+        self.waiting.push_back(Message::Close(Some(CloseFrame { code, reason: Utf8Bytes::from_static(reason) })));
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.waiting.is_empty() && !self.unflushed
+    }
+
+    /// Writes what the socket takes. `Ready(Err)` when the connection is gone; `Ready(Ok)` when all is written.
+    pub(super) fn poll_write(&mut self, socket: &mut WebSocket, cx: &mut Context<'_>) -> Poll<Result<(), axum::Error>> {
+        let mut socket = Pin::new(socket);
+        while !self.waiting.is_empty() {
+            match socket.as_mut().poll_ready(cx) {
+                Poll::Ready(Ok(())) => {}
+                other => return other,
+            }
+            let message = self.waiting.pop_front().expect("not empty");
+            if let Message::Text(text) = &message {
+                self.bytes -= text.len();
+            }
+            self.unflushed = true;
+            socket.as_mut().start_send(message)?;
+        }
+        if self.unflushed {
+            match socket.poll_flush(cx) {
+                Poll::Ready(Ok(())) => self.unflushed = false,
+                other => return other,
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_full_outbox_refuses_but_always_takes_one_message() {
+        let mut outbox = Outbox::new(10);
+        assert!(outbox.text("longer than the bound"));
+        assert!(!outbox.text("x"));
+        assert!(!outbox.is_empty());
+    }
+}

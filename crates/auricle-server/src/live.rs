@@ -1,0 +1,31 @@
+//! Live sessions as the REST handlers see them.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use auricle_core::session::Ended;
+use auricle_core::{ConversationId, UserId};
+
+use crate::hub::Hub;
+use crate::rest::LiveSessions;
+
+/// How long a session may take to end its conversation: its engine's flush, then the commit.
+const ENDING_MAX: Duration = Duration::from_secs(20);
+
+/// The sessions of this process.
+pub(crate) struct Live {
+    pub(crate) hub: Arc<Hub>,
+}
+
+#[async_trait]
+impl LiveSessions for Live {
+    fn current(&self, user: &UserId) -> Option<ConversationId> {
+        self.hub.current(user)
+    }
+
+    async fn finalise(&self, user: &UserId, conversation: &ConversationId) -> Option<Ended> {
+        let answer = self.hub.finalise(user, conversation)?;
+        tokio::time::timeout(ENDING_MAX, answer).await.ok()?.ok()
+    }
+}

@@ -1,0 +1,82 @@
+//! Jobs: what happens to ended conversations, and reviving what failed.
+
+use auricle_core::{JobId, JobState, UserId};
+use auricle_wire::rest::{Job, Problem};
+use axum::Json;
+use axum::extract::State;
+use serde::Deserialize;
+use utoipa::IntoParams;
+
+use super::RestState;
+use super::answer::{Caller, Id, Params, Refusal, page_limit};
+use crate::convert;
+
+const WHAT: &str = "Job";
+const PAGE: usize = 100;
+
+/// Which jobs.
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub(super) struct JobsQuery {
+    /// `queued`, `leased`, `completed` or `failed`; any if absent.
+    state: Option<String>,
+    /// How many at most; 100 if absent.
+    limit: Option<usize>,
+}
+
+/// The user's jobs, newest first.
+#[utoipa::path(get, path = "/v1/jobs", tag = "jobs", params(JobsQuery), responses(
+    (status = 200, body = Vec<Job>),
+    (status = 422, description = "A parameter is wrong", body = Problem),
+))]
+pub(super) async fn list(
+    Caller(user): Caller,
+    State(state): State<RestState>,
+    Params(query): Params<JobsQuery>,
+) -> Result<Json<Vec<Job>>, Refusal> {
+    let job_state = query.state.as_deref().map(|text| {
+        JobState::parse(text).ok_or_else(|| Refusal::invalid("States are queued, leased, completed, failed"))
+    });
+    let limit = page_limit(query.limit, PAGE, &state.limits)?;
+    let jobs = state.store.jobs(Some(&user), job_state.transpose()?, limit).await;
+    let jobs = jobs.map_err(|error| Refusal::store(WHAT, error))?;
+    Ok(Json(jobs.iter().map(convert::job).collect()))
+}
+
+/// One job.
+#[utoipa::path(get, path = "/v1/jobs/{id}", tag = "jobs",
+    params(("id" = String, Path, description = "The job")), responses(
+    (status = 200, body = Job),
+    (status = 404, description = "No such job of this user", body = Problem),
+))]
+pub(super) async fn read(
+    Caller(user): Caller,
+    State(state): State<RestState>,
+    Id(id): Id,
+) -> Result<Json<Job>, Refusal> {
+    load(&state, &user, &id.into()).await
+}
+
+async fn load(state: &RestState, user: &UserId, id: &JobId) -> Result<Json<Job>, Refusal> {
+    let job = state.store.job(Some(user), id).await.map_err(|error| Refusal::store(WHAT, error))?;
+    job.map(|job| Json(convert::job(&job))).ok_or_else(|| Refusal::not_found(WHAT))
+}
+
+/// Revives a failed job: it is queued now, with all its attempts before it.
+#[utoipa::path(post, path = "/v1/jobs/{id}/retry", tag = "jobs",
+    params(("id" = String, Path, description = "The job")), responses(
+    (status = 200, body = Job),
+    (status = 404, description = "No such job of this user", body = Problem),
+    (status = 409, description = "It has not failed", body = Problem),
+))]
+pub(super) async fn retry(
+    Caller(user): Caller,
+    State(state): State<RestState>,
+    Id(id): Id,
+) -> Result<Json<Job>, Refusal> {
+    let id = JobId::from(id);
+    let revived = state.store.retry_job(Some(&user), &id, state.clock.wall()).await;
+    revived.map_err(|error| Refusal::store(WHAT, error))?;
+    (state.wake_jobs)();
+    load(&state, &user, &id).await
+}

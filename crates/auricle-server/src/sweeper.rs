@@ -1,0 +1,100 @@
+//! Ends conversations whose client vanished, keeps this process announced, and publishes the job counts.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use auricle_core::{FinaliseReason, JobId, Limits, ProcessId};
+use auricle_store::{Finalise, Finalised, Store, StoreError};
+use tokio::sync::Notify;
+
+use crate::clock::{SystemClock, monotonic};
+use crate::repair::Held;
+use crate::vitals::Pulse;
+
+/// What the sweeper works with.
+pub(crate) struct Sweeper {
+    pub(crate) store: Arc<dyn Store>,
+    pub(crate) held: Arc<Held>,
+    pub(crate) process: ProcessId,
+    pub(crate) limits: Arc<Limits>,
+    pub(crate) clock: SystemClock,
+    pub(crate) wake_jobs: Arc<dyn Fn() + Send + Sync>,
+    pub(crate) repair: Arc<Notify>,
+}
+
+impl Sweeper {
+    /// Announces the process every `lease_renew_every`, so that what it owns stays its own.
+    pub(crate) async fn announce(self: Arc<Self>, pulse: Arc<Pulse>) {
+        loop {
+            pulse.beat(monotonic());
+            let until = self.clock.wall() + self.limits.lease;
+            if let Err(error) = self.store.process_alive(&self.process, until).await {
+                tracing::warn!(%error, "announce this process");
+            }
+            tokio::time::sleep(self.limits.lease_renew_every).await;
+        }
+    }
+
+    /// Looks for work every `sweep_every`, with jitter so that many processes do not look at once.
+    pub(crate) async fn sweep(self: Arc<Self>, pulse: Arc<Pulse>) {
+        loop {
+            pulse.beat(monotonic());
+            self.sweep_once(&pulse).await;
+            self.publish_counts().await;
+            let jitter = rand::RngExt::random_range(&mut rand::rng(), 0.8..1.2);
+            tokio::time::sleep(self.limits.sweep_every.mul_f64(jitter)).await;
+        }
+    }
+
+    async fn sweep_once(&self, pulse: &Pulse) {
+        let now = self.clock.wall();
+        let orphans = match self.store.orphans(now, self.limits.sweep_batch_max).await {
+            Ok(orphans) => orphans,
+            Err(error) => return tracing::warn!(%error, "look for conversations without a client"),
+        };
+        for orphan in orphans {
+            pulse.beat(monotonic());
+            // Words that are still on disk as audio come first; repair is bounded, so this wait is too.
+            if self.held.holds(&orphan.conversation) {
+                self.repair.notify_one();
+                continue;
+            }
+            let finalise = Finalise {
+                conversation: orphan.conversation.clone(),
+                owner: None,
+                reason: FinaliseReason::ClientGone,
+                job_id: JobId::random(&mut rand::rng()),
+                now: self.clock.wall(),
+            };
+            match self.store.finalise(finalise).await {
+                Ok(Finalised::Queued { .. }) => {
+                    metrics::counter!("auricle_conversations_swept_total", "outcome" => "queued").increment(1);
+                    (self.wake_jobs)();
+                }
+                Ok(Finalised::DeletedEmpty) => {
+                    metrics::counter!("auricle_conversations_swept_total", "outcome" => "empty").increment(1);
+                }
+                Ok(Finalised::AlreadyEnded { .. })
+                | Err(StoreError::Fenced(_) | StoreError::Conflict(_) | StoreError::NotFound(_)) => {}
+                Err(error) => {
+                    tracing::warn!(%error, conversation.id = %orphan.conversation, "end a conversation without a client");
+                }
+            }
+        }
+    }
+
+    async fn publish_counts(&self) {
+        let Ok(counts) = self.store.job_counts(self.clock.wall()).await else { return };
+        metrics::gauge!("auricle_jobs", "state" => "queued").set(counts.queued as f64);
+        metrics::gauge!("auricle_jobs", "state" => "leased").set(counts.leased as f64);
+        metrics::gauge!("auricle_jobs", "state" => "failed").set(counts.failed as f64);
+        metrics::gauge!("auricle_effects", "state" => "pending").set(counts.effects_pending as f64);
+        metrics::gauge!("auricle_effects", "state" => "failed").set(counts.effects_failed as f64);
+        metrics::gauge!("auricle_job_oldest_unclaimed_seconds").set(seconds(counts.oldest_unclaimed));
+        metrics::gauge!("auricle_effect_oldest_seconds").set(seconds(counts.oldest_effect));
+    }
+}
+
+fn seconds(age: Duration) -> f64 {
+    age.as_secs_f64()
+}
