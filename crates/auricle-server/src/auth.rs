@@ -21,10 +21,10 @@ use axum::http::{HeaderMap, header};
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
-pub use self::api_key::{API_KEY_PREFIX, api_key_sha256, new_api_key};
 use self::api_key::ApiKeys;
-pub use self::oidc::OidcError;
+pub use self::api_key::{API_KEY_PREFIX, api_key_sha256, new_api_key};
 use self::oidc::Oidc;
+pub use self::oidc::OidcError;
 use self::recent::Recent;
 use crate::config::{Config, Secret};
 
@@ -263,14 +263,18 @@ mod tests {
         for host in ["localhost", "LOCALHOST", "127.0.0.1", "127.9.9.9", "::1", "[::1]", "::ffff:127.0.0.1"] {
             assert!(is_loopback_host(host), "{host}");
         }
-        for host in ["", "example.org", "localhost.example.org", "10.0.0.1", "127.0.0.1.example.org", "0.0.0.0"] {
+        for host in
+            ["", "example.org", "localhost.example.org", "10.0.0.1", "127.0.0.1.example.org", "0.0.0.0"]
+        {
             assert!(!is_loopback_host(host), "{host}");
         }
     }
 
     #[test]
     fn a_port_is_cut_off() {
-        for (host, name) in [("a:80", "a"), ("a", "a"), ("[::1]:8080", "[::1]"), ("[::1]", "[::1]"), ("::1", "::1")] {
+        for (host, name) in
+            [("a:80", "a"), ("a", "a"), ("[::1]:8080", "[::1]"), ("[::1]", "[::1]"), ("::1", "::1")]
+        {
             assert_eq!(without_port(host), name);
         }
     }

@@ -95,7 +95,9 @@ pub fn router(state: RestState) -> Router {
     let body_max = state.limits.request_body_bytes_max;
     routes()
         .fallback(async || Refusal::new(StatusCode::NOT_FOUND, "Not Found"))
-        .method_not_allowed_fallback(async || Refusal::new(StatusCode::METHOD_NOT_ALLOWED, "Method Not Allowed"))
+        .method_not_allowed_fallback(async || {
+            Refusal::new(StatusCode::METHOD_NOT_ALLOWED, "Method Not Allowed")
+        })
         .layer(DefaultBodyLimit::max(body_max))
         .with_state(state)
 }

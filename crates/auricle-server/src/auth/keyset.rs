@@ -124,7 +124,8 @@ impl KeySet {
 
     /// Fetches the set; a failure leaves the known keys as they were.
     async fn fetch(&self, now: Instant) {
-        let fetched = timeout(self.wait, self.download()).await.unwrap_or_else(|_| Err("no answer in time".to_owned()));
+        let fetched =
+            timeout(self.wait, self.download()).await.unwrap_or_else(|_| Err("no answer in time".to_owned()));
         let outcome = if fetched.is_ok() { "fetched" } else { "failed" };
         metrics::counter!("auricle_signing_keys_fetches_total", "outcome" => outcome).increment(1);
         let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);

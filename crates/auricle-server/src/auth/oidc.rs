@@ -19,7 +19,9 @@ const LEEWAY_SECS: f64 = 30.0;
 #[derive(Debug, thiserror::Error)]
 pub enum OidcError {
     /// The HTTP client for the issuer's keys cannot be made.
-    #[error("cannot make an HTTP client for auth.oidc_jwks_url: {0}; are the system's CA certificates installed?")]
+    #[error(
+        "cannot make an HTTP client for auth.oidc_jwks_url: {0}; are the system's CA certificates installed?"
+    )]
     Client(#[source] reqwest::Error),
 }
 
@@ -66,7 +68,12 @@ impl Oidc {
         }
     }
 
-    fn verified(&self, token: &str, alg: Algorithm, key: &DecodingKey) -> Result<Map<String, Value>, AuthError> {
+    fn verified(
+        &self,
+        token: &str,
+        alg: Algorithm,
+        key: &DecodingKey,
+    ) -> Result<Map<String, Value>, AuthError> {
         let mut validation = Validation::new(alg);
         validation.set_issuer(&[&self.issuer]);
         validation.set_audience(&[&self.audience]);

@@ -20,7 +20,11 @@ pub(super) fn rules(config: &Config, mistakes: &mut Vec<Mistake>) {
     reach(config, &mut broken);
     oidc(config, &mut broken);
     if !is_user_id(&config.auth.local_user) {
-        broken("auth.local_user", config.auth.local_user.clone(), "a user id: 1 to 128 letters, digits or any of -_.:@|+=");
+        broken(
+            "auth.local_user",
+            config.auth.local_user.clone(),
+            "a user id: 1 to 128 letters, digits or any of -_.:@|+=",
+        );
     }
     let limits = &config.limits;
     if limits.lease_renew_every > limits.lease / 2 {
@@ -53,7 +57,11 @@ fn oidc(config: &Config, broken: &mut impl FnMut(&str, String, &str)) {
     ];
     if keys.iter().any(|(_, value)| value.is_some()) {
         for (key, _) in keys.iter().filter(|(_, value)| value.is_none()) {
-            broken(key, String::new(), "a value: issuer, audience and JWKS URL of auth.oidc_… belong together");
+            broken(
+                key,
+                String::new(),
+                "a value: issuer, audience and JWKS URL of auth.oidc_… belong together",
+            );
         }
     }
     if let Some(url) = &auth.oidc_jwks_url

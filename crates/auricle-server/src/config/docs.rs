@@ -54,8 +54,13 @@ pub fn markdown() -> String {
 fn entry(key: &Key) -> String {
     let default = if key.default.is_empty() { "not set".to_owned() } else { format!("`{}`", key.default) };
     let systematic_flag = usize::from(!key.flags.is_empty());
-    let other: Vec<_> =
-        key.aliases.iter().chain(&key.envs[1..]).chain(&key.flags[systematic_flag..]).map(|n| format!("`{n}`")).collect();
+    let other: Vec<_> = key
+        .aliases
+        .iter()
+        .chain(&key.envs[1..])
+        .chain(&key.flags[systematic_flag..])
+        .map(|n| format!("`{n}`"))
+        .collect();
     let also = if other.is_empty() { String::new() } else { format!(" Also {}.", other.join(", ")) };
     let secret = if key.secret { " Secret." } else { "" };
     format!("* `{}` (default {default}): {} Takes {}.{also}{secret}", key.name, key.doc, key.form)

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use auricle_core::limits::{Bound, Limits};
 
-use super::value::{Value, parse_bytes, parse_duration, show_bytes, show_duration, whole};
 use super::Config;
+use super::value::{Value, parse_bytes, parse_duration, show_bytes, show_duration, whole};
 
 /// One option.
 #[derive(Debug)]
@@ -99,7 +99,8 @@ own! {
 const ALIASES: [(&str, &str); 1] = [("limits.jobs_running_max", "processing.max_concurrent")];
 /// Short flags and variables beside the systematic ones. Source: design section 7.
 const SHORT_FLAGS: [(&str, &str); 1] = [("speech.engine", "--speech")];
-const SHORT_ENVS: [(&str, &str); 2] = [("speech.engine", "AURICLE_SPEECH"), ("auth.admin_key", "AURICLE_ADMIN_KEY")];
+const SHORT_ENVS: [(&str, &str); 2] =
+    [("speech.engine", "AURICLE_SPEECH"), ("auth.admin_key", "AURICLE_ADMIN_KEY")];
 /// Keys whose default depends on the machine.
 const DEFAULTS: [(&str, &str); 1] = [("data_dir", "$XDG_DATA_HOME/auricle or ~/.local/share/auricle")];
 
@@ -134,7 +135,8 @@ impl Key {
         let aliases: Vec<_> = of(&ALIASES, name).collect();
         let names = || std::iter::once(name).chain(aliases.iter().map(String::as_str));
         let secret = name == "auth.admin_key";
-        let flags = if secret { Vec::new() } else { names().map(flag_of).chain(of(&SHORT_FLAGS, name)).collect() };
+        let flags =
+            if secret { Vec::new() } else { names().map(flag_of).chain(of(&SHORT_FLAGS, name)).collect() };
         let mut key = Self {
             name: name.to_owned(),
             envs: names().map(env_of).chain(of(&SHORT_ENVS, name)).collect(),
@@ -171,7 +173,9 @@ impl Key {
     fn show_in(&self, config: &mut Config) -> String {
         match self.slot {
             Slot::Own(slot) => slot(config).show(),
-            Slot::Limit(name) => with_bound(&mut config.limits, name, |bound| show_bound(&bound, is_bytes(name))),
+            Slot::Limit(name) => {
+                with_bound(&mut config.limits, name, |bound| show_bound(&bound, is_bytes(name)))
+            }
         }
     }
 
@@ -180,7 +184,9 @@ impl Key {
             Slot::Own(slot) => slot(config).form(),
             Slot::Limit(name) => with_bound(&mut config.limits, name, |bound| match bound {
                 Bound::Duration(_) => "a time above 0 and up to 30d, e.g. 250ms, 5s, 2m or 4h".to_owned(),
-                _ if is_bytes(name) => "a size above 0 and up to 1024GiB, e.g. 512KiB, 64MiB or 2GiB".to_owned(),
+                _ if is_bytes(name) => {
+                    "a size above 0 and up to 1024GiB, e.g. 512KiB, 64MiB or 2GiB".to_owned()
+                }
                 _ => "a whole number from 1 to 1000000".to_owned(),
             }),
         }
@@ -198,8 +204,11 @@ fn is_bytes(name: &str) -> bool {
 }
 
 fn with_bound<T>(limits: &mut Limits, name: &str, act: impl FnOnce(Bound<'_>) -> T) -> T {
-    let (_, _, bound) =
-        limits.bounds().into_iter().find(|(bound, _, _)| *bound == name).expect("the table is made from the bounds");
+    let (_, _, bound) = limits
+        .bounds()
+        .into_iter()
+        .find(|(bound, _, _)| *bound == name)
+        .expect("the table is made from the bounds");
     act(bound)
 }
 

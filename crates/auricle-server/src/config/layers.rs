@@ -66,7 +66,8 @@ pub(super) struct Setting {
 
 /// The platform's folder for data of programs.
 pub(super) fn data_dir(env: &[(String, String)]) -> PathBuf {
-    let var = |name| env.iter().find(|(key, value)| key == name && value.starts_with('/')).map(|(_, value)| value);
+    let var =
+        |name| env.iter().find(|(key, value)| key == name && value.starts_with('/')).map(|(_, value)| value);
     let base = var("XDG_DATA_HOME").map(PathBuf::from);
     let base = base.or_else(|| var("HOME").map(|home| PathBuf::from(home).join(".local/share")));
     base.map_or_else(|| PathBuf::from("auricle-data"), |base| base.join("auricle"))
@@ -113,7 +114,8 @@ fn shown(key: &Key, text: &str) -> String {
 }
 
 fn from_file(file: &FileSource, mistakes: &mut Vec<Mistake>) -> Vec<Setting> {
-    let name = file.path.file_name().map_or_else(|| file.path.display().to_string(), |n| n.to_string_lossy().into());
+    let name =
+        file.path.file_name().map_or_else(|| file.path.display().to_string(), |n| n.to_string_lossy().into());
     let at = |offset: usize| {
         let line = file.text.get(..offset).map_or(1, |before| before.matches('\n').count() + 1);
         format!("{name} line {line}")
@@ -165,7 +167,9 @@ fn flatten(
 
 fn is_section(name: &str) -> bool {
     let prefix = format!("{name}.");
-    keys().iter().any(|key| key.name.starts_with(&prefix) || key.aliases.iter().any(|a| a.starts_with(&prefix)))
+    keys()
+        .iter()
+        .any(|key| key.name.starts_with(&prefix) || key.aliases.iter().any(|a| a.starts_with(&prefix)))
 }
 
 fn text(value: &Spanned<DeValue<'_>>) -> Option<String> {
@@ -180,7 +184,8 @@ fn text(value: &Spanned<DeValue<'_>>) -> Option<String> {
 /// An empty variable counts as not set: deployments write `AURICLE_ADMIN_KEY=` for "none".
 fn from_env(env: &[(String, String)], mistakes: &mut Vec<Mistake>) -> Vec<Setting> {
     let mut settings = Vec::new();
-    for (name, value) in env.iter().filter(|(name, value)| name.starts_with("AURICLE_") && !value.is_empty()) {
+    for (name, value) in env.iter().filter(|(name, value)| name.starts_with("AURICLE_") && !value.is_empty())
+    {
         let index = keys().iter().position(|key| key.envs.contains(name));
         let origin = "environment".to_owned();
         match index {
@@ -199,7 +204,8 @@ fn from_env(env: &[(String, String)], mistakes: &mut Vec<Mistake>) -> Vec<Settin
 
 /// Kubernetes puts such variables into every pod beside a service called `auricle` or `auricle-…`: they are not ours.
 fn is_service_link(name: &str, value: &str) -> bool {
-    let port_of_service = name.split("_PORT_").nth(1).is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_digit()));
+    let port_of_service =
+        name.split("_PORT_").nth(1).is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_digit()));
     name.ends_with("_SERVICE_HOST")
         || name.ends_with("_SERVICE_PORT")
         || name.contains("_SERVICE_PORT_")

@@ -143,7 +143,8 @@ impl Value for usize {
 
 impl Value for SocketAddr {
     fn form(&self) -> String {
-        "an IP address and a port, e.g. 127.0.0.1:8080 or [::1]:8080; port 0 lets the system choose".to_owned()
+        "an IP address and a port, e.g. 127.0.0.1:8080 or [::1]:8080; port 0 lets the system choose"
+            .to_owned()
     }
     fn take(&mut self, text: &str) -> Option<()> {
         let numeric = match text.strip_prefix("localhost:") {
@@ -163,7 +164,8 @@ impl Value for String {
         "text of 1 to 256 printable characters without spaces".to_owned()
     }
     fn take(&mut self, text: &str) -> Option<()> {
-        let sane = (1..=256).contains(&text.len()) && text.chars().all(|c| !c.is_whitespace() && !c.is_control());
+        let sane =
+            (1..=256).contains(&text.len()) && text.chars().all(|c| !c.is_whitespace() && !c.is_control());
         sane.then(|| *self = text.to_owned())
     }
     fn show(&self) -> String {
@@ -255,7 +257,8 @@ pub(crate) fn show_duration(duration: Duration) -> String {
     unit.map_or_else(|| format!("{ms}ms"), |(unit, of)| format!("{}{unit}", ms / of))
 }
 
-const BYTE_UNITS: [(&str, u64); 5] = [("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10), ("B", 1), ("", 1)];
+const BYTE_UNITS: [(&str, u64); 5] =
+    [("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10), ("B", 1), ("", 1)];
 
 /// `64MiB`, `512KiB`, `2GiB`, or plain bytes.
 pub(crate) fn parse_bytes(text: &str) -> Option<u64> {
@@ -272,5 +275,6 @@ pub(crate) fn show_bytes(bytes: u64) -> String {
 /// A whole number written with digits only (no sign), underscores allowed between them.
 pub(crate) fn whole(text: &str) -> Option<u64> {
     let digits = text.replace('_', "");
-    (digits.bytes().all(|byte| byte.is_ascii_digit()) && !text.starts_with('_')).then(|| digits.parse().ok())?
+    (digits.bytes().all(|byte| byte.is_ascii_digit()) && !text.starts_with('_'))
+        .then(|| digits.parse().ok())?
 }

@@ -50,7 +50,7 @@ impl Refusal {
     pub(super) fn store(what: &str, error: StoreError) -> Self {
         match error {
             StoreError::NotFound(_) => Self::not_found(what),
-            StoreError::Conflict(_) | StoreError::Fenced(_) => {
+            StoreError::Conflict(_) | StoreError::Fenced(_) | StoreError::Ended(_) => {
                 Self::new(StatusCode::CONFLICT, format!("{what} is not in a state that allows this"))
             }
             StoreError::Full(_) | StoreError::Busy(_) => {
@@ -65,14 +65,18 @@ impl Refusal {
     fn internal(error: &dyn Display) -> Self {
         let reference = random_uuid(&mut rand::rng());
         tracing::error!(%error, reference, "answer a request");
-        Self::new(StatusCode::INTERNAL_SERVER_ERROR, format!("Internal error; the log has it under {reference}"))
+        Self::new(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            format!("Internal error; the log has it under {reference}"),
+        )
     }
 }
 
 impl IntoResponse for Refusal {
     fn into_response(self) -> Response {
         let Self { status, detail } = self;
-        metrics::counter!("auricle_requests_failed_total", "status" => status.as_u16().to_string()).increment(1);
+        metrics::counter!("auricle_requests_failed_total", "status" => status.as_u16().to_string())
+            .increment(1);
         let mut response = (status, Json(Problem { detail })).into_response();
         if status == StatusCode::SERVICE_UNAVAILABLE {
             response.headers_mut().insert(header::RETRY_AFTER, RETRY_AFTER);

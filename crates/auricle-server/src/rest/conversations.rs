@@ -78,7 +78,8 @@ pub(super) async fn read(
     State(state): State<RestState>,
     Id(id): Id,
 ) -> Result<Json<Conversation>, Refusal> {
-    let found = state.store.conversation(&user, &id.into()).await.map_err(|error| Refusal::store(WHAT, error))?;
+    let found =
+        state.store.conversation(&user, &id.into()).await.map_err(|error| Refusal::store(WHAT, error))?;
     let found = found.ok_or_else(|| Refusal::not_found(WHAT))?;
     Ok(Json(convert::conversation(&found)))
 }
@@ -94,7 +95,8 @@ pub(super) async fn photos(
     State(state): State<RestState>,
     Id(id): Id,
 ) -> Result<Json<Vec<Photo>>, Refusal> {
-    let found = state.store.conversation(&user, &id.into()).await.map_err(|error| Refusal::store(WHAT, error))?;
+    let found =
+        state.store.conversation(&user, &id.into()).await.map_err(|error| Refusal::store(WHAT, error))?;
     let found = found.ok_or_else(|| Refusal::not_found(WHAT))?;
     Ok(Json(found.photos.iter().map(convert::photo).collect()))
 }

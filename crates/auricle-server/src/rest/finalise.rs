@@ -97,7 +97,11 @@ async fn end(state: &RestState, user: &UserId, id: &ConversationId) -> Result<()
 }
 
 /// Waits up to `limits.record_wait` for processing to end, then answers with what there is.
-async fn await_record(state: &RestState, user: &UserId, id: &ConversationId) -> Result<Conversation, Refusal> {
+async fn await_record(
+    state: &RestState,
+    user: &UserId,
+    id: &ConversationId,
+) -> Result<Conversation, Refusal> {
     let deadline = tokio::time::Instant::from_std(state.clock.mono()) + state.limits.record_wait;
     let mut look_again = LOOK_FIRST;
     loop {

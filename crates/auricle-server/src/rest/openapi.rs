@@ -53,9 +53,14 @@ impl Modify for Everywhere {
     fn modify(&self, document: &mut utoipa::openapi::OpenApi) {
         let bearer = HttpBuilder::new()
             .scheme(HttpAuthScheme::Bearer)
-            .description(Some("An API key, an ID token, or the admin key followed by a user id. None on loopback."))
+            .description(Some(
+                "An API key, an ID token, or the admin key followed by a user id. None on loopback.",
+            ))
             .build();
-        document.components.get_or_insert_default().add_security_scheme("bearer", SecurityScheme::Http(bearer));
+        document
+            .components
+            .get_or_insert_default()
+            .add_security_scheme("bearer", SecurityScheme::Http(bearer));
         for item in document.paths.paths.values_mut() {
             let operations =
                 [&mut item.get, &mut item.put, &mut item.post, &mut item.delete, &mut item.patch];
@@ -69,10 +74,8 @@ fn is_public(operation: &Operation) -> bool {
 }
 
 fn guard(operation: &mut Operation) {
-    operation.security = Some(vec![
-        SecurityRequirement::new("bearer", Vec::<String>::new()),
-        SecurityRequirement::default(),
-    ]);
+    operation.security =
+        Some(vec![SecurityRequirement::new("bearer", Vec::<String>::new()), SecurityRequirement::default()]);
     let mut everywhere = EVERYWHERE.to_vec();
     if operation.request_body.is_some() {
         everywhere.push(("413", "The body is too long"));
@@ -80,7 +83,8 @@ fn guard(operation: &mut Operation) {
     }
     for (code, description) in everywhere {
         let content = Content::new(Some(Ref::from_schema_name("Problem")));
-        let response = ResponseBuilder::new().description(description).content("application/json", content).build();
+        let response =
+            ResponseBuilder::new().description(description).content("application/json", content).build();
         operation.responses.responses.entry(code.to_owned()).or_insert(RefOr::T(response));
     }
 }
