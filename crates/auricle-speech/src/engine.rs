@@ -27,7 +27,8 @@ pub enum Event {
     Busy { waiting: Duration },
     /// Waiting has ended.
     Resumed,
-    /// `samples` of audio were not heard, since the backlog was full. Repair may hear them from the spool.
+    /// `samples` of audio were not heard, since the backlog was full. Sent once, when there is room again: what follows is
+    /// heard. Repair may hear them from the spool.
     Skipped { from_sample: u64, samples: u64 },
     /// The engine can do no more for this stream. No event follows.
     Failed(EngineError),

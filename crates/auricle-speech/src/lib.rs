@@ -4,6 +4,14 @@
 //! Invariants: no method here blocks the caller; every queue is bounded; an engine's trouble is an [`Event`], never a panic
 //! and never the end of a session.
 
+pub mod config;
 pub mod engine;
+mod none;
+mod outlet;
+pub mod pocketsphinx;
+pub mod scripted;
+pub mod sentence;
+pub mod wer;
 
+pub use config::{PocketSphinxConfig, ScriptedConfig, SpeechConfig, build};
 pub use engine::*;

@@ -1,0 +1,107 @@
+//! Choosing an engine by its name.
+
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use crate::none::NoEngine;
+use crate::pocketsphinx::PocketSphinx;
+use crate::scripted::{Scripted, Trouble};
+use crate::{Engine, EngineError};
+
+/// Which engine, and the settings of each.
+#[derive(Clone, Debug)]
+pub struct SpeechConfig {
+    /// `pocketsphinx`, `scripted` or `none`.
+    pub engine: String,
+    /// Used if it is chosen.
+    pub pocketsphinx: PocketSphinxConfig,
+    /// Used if it is chosen.
+    pub scripted: ScriptedConfig,
+}
+
+impl Default for SpeechConfig {
+    fn default() -> Self {
+        Self {
+            engine: "pocketsphinx".to_owned(),
+            pocketsphinx: PocketSphinxConfig::default(),
+            scripted: ScriptedConfig::default(),
+        }
+    }
+}
+
+/// Settings of PocketSphinx.
+#[derive(Clone, Debug)]
+pub struct PocketSphinxConfig {
+    /// Decoder threads, each with a recogniser of 93 MB once it has been needed. Unset: one for each core.
+    pub decoders: Option<NonZeroUsize>,
+    /// The library's path or file name. Unset: the usual names are tried.
+    pub library: Option<PathBuf>,
+    /// The folder that holds `en-us/`, `en-us.lm.bin` and `cmudict-en-us.dict`. Unset: the usual folders are tried.
+    pub model_dir: Option<PathBuf>,
+    /// Speech of one stream that waits for a decoder, in seconds (`limits.engine_backlog_secs_max`). Full: what comes
+    /// is skipped and told.
+    pub backlog_secs_max: u32,
+}
+
+impl Default for PocketSphinxConfig {
+    fn default() -> Self {
+        Self { decoders: None, library: None, model_dir: None, backlog_secs_max: 60 }
+    }
+}
+
+/// Settings of the scripted engine.
+#[derive(Clone, Debug, Default)]
+pub struct ScriptedConfig {
+    /// A JSON file: see [`crate::scripted`]. Unset: a built-in exchange of ten sentences that repeats.
+    pub script: Option<PathBuf>,
+    /// What goes wrong, for tests.
+    pub trouble: Trouble,
+}
+
+/// The engine that `config` names. Does not load models; what is missing is told by [`Engine::open`] and
+/// [`Engine::check`], so that a server starts all the same.
+///
+/// Errors: an unknown name, or a script that cannot be read.
+pub fn build(config: &SpeechConfig) -> Result<Arc<dyn Engine>, EngineError> {
+    Ok(match config.engine.as_str() {
+        "pocketsphinx" => Arc::new(PocketSphinx::new(&config.pocketsphinx)),
+        "scripted" => {
+            Arc::new(Scripted::open(config.scripted.script.as_deref(), config.scripted.trouble.clone())?)
+        }
+        "none" => Arc::new(NoEngine),
+        other => {
+            return Err(EngineError::Unavailable(format!(
+                "there is no speech engine `{other}`: choose `pocketsphinx`, `scripted` or `none`"
+            )));
+        }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::StreamSpec;
+
+    #[test]
+    fn engines_are_built_by_name_and_an_unknown_name_is_refused_with_the_known_ones() {
+        for name in ["pocketsphinx", "scripted", "none"] {
+            let config = SpeechConfig { engine: name.to_owned(), ..SpeechConfig::default() };
+            assert_eq!(build(&config).unwrap().name(), name);
+        }
+        let config = SpeechConfig { engine: "whisker".to_owned(), ..SpeechConfig::default() };
+        let Err(EngineError::Unavailable(text)) = build(&config) else { panic!("built") };
+        assert!(text.contains("`whisker`") && text.contains("`pocketsphinx`"), "{text}");
+    }
+
+    #[test]
+    fn no_engine_opens_nothing_and_says_what_to_do() {
+        let config = SpeechConfig { engine: "none".to_owned(), ..SpeechConfig::default() };
+        let spec = StreamSpec { sample_rate_hz: 16_000, language: "en".to_owned(), label: String::new() };
+        let (events, _) = tokio::sync::mpsc::channel(1);
+        let Err(EngineError::Unavailable(text)) = build(&config).unwrap().open(spec, events) else {
+            panic!("opened")
+        };
+        assert!(text.contains("custom_stt"), "{text}");
+    }
+}

@@ -1,0 +1,125 @@
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+
+use super::*;
+use crate::engine::Event;
+
+fn config(decoders: usize) -> PocketSphinxConfig {
+    PocketSphinxConfig { decoders: NonZeroUsize::new(decoders), ..PocketSphinxConfig::default() }
+}
+
+fn spec(rate: u32, language: &str) -> StreamSpec {
+    StreamSpec { sample_rate_hz: rate, language: language.into(), label: "test".into() }
+}
+
+/// "Please send the report before Friday." by flite's voice `slt`, then a pause and "Thank you very much."
+fn speech() -> Vec<i16> {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/please-send.wav");
+    auricle_audio::file::read(std::fs::File::open(path).unwrap(), 16_000).unwrap()
+}
+
+async fn hear(engine: &PocketSphinx, pcm: &[i16], rate: u32) -> Vec<Event> {
+    let (sender, mut events) = mpsc::channel(64);
+    let mut stream = engine.open(spec(rate, "en"), sender).unwrap();
+    for chunk in pcm.chunks(rate as usize / 50) {
+        stream.push(chunk);
+    }
+    stream.finish();
+    let mut all = Vec::new();
+    while let Some(event) = tokio::time::timeout(Duration::from_secs(60), events.recv()).await.unwrap() {
+        let last = matches!(event, Event::Finished | Event::Failed(_));
+        all.push(event);
+        if last {
+            break;
+        }
+    }
+    all
+}
+
+fn sentences(events: &[Event]) -> Vec<String> {
+    let words = events.iter().filter_map(|event| match event {
+        Event::Words(words) => {
+            Some(words.iter().map(|word| word.text.as_str()).collect::<Vec<_>>().join(" "))
+        }
+        _ => None,
+    });
+    words.collect()
+}
+
+#[tokio::test]
+async fn speech_becomes_sentences_with_times_and_all_of_it_is_covered() {
+    let engine = PocketSphinx::new(&config(1));
+    let pcm = speech();
+    let events = hear(&engine, &pcm, 16_000).await;
+    let said = sentences(&events);
+    assert!(said.len() >= 2, "{said:?}");
+    assert!(said[0].contains("report") && said[0].starts_with(char::is_uppercase), "{said:?}");
+    assert!(said.iter().all(|sentence| sentence.ends_with(['.', '?'])), "{said:?}");
+    let mut time = 0.0;
+    for event in &events {
+        if let Event::Words(words) = event {
+            for word in words {
+                assert!(word.start >= time - 0.01 && word.end >= word.start, "{word:?}");
+                time = word.start;
+            }
+        }
+    }
+    let Some(Event::Covered { until_sample }) = events.iter().rfind(|e| matches!(e, Event::Covered { .. }))
+    else {
+        panic!("no coverage in {events:?}");
+    };
+    assert_eq!(*until_sample, pcm.len() as u64);
+    assert_eq!(events.last(), Some(&Event::Finished));
+}
+
+#[tokio::test]
+async fn more_streams_than_recognisers_are_all_heard() {
+    let engine = Arc::new(PocketSphinx::new(&config(1)));
+    let pcm = Arc::new(speech());
+    let tasks: Vec<_> = (0..4)
+        .map(|_| {
+            let (engine, pcm) = (Arc::clone(&engine), Arc::clone(&pcm));
+            tokio::spawn(async move { sentences(&hear(&engine, &pcm, 16_000).await).len() })
+        })
+        .collect();
+    for task in tasks {
+        assert!(task.await.unwrap() >= 2);
+    }
+}
+
+#[tokio::test]
+async fn positions_are_in_the_streams_own_rate() {
+    let engine = PocketSphinx::new(&config(1));
+    let pcm = auricle_audio::resample::whole(&speech(), 16_000, 8_000);
+    let events = hear(&engine, &pcm, 8_000).await;
+    let covered = events.iter().rev().find_map(|event| match event {
+        Event::Covered { until_sample } => Some(*until_sample),
+        _ => None,
+    });
+    let seconds = covered.unwrap() as f64 / 8_000.0;
+    assert!((seconds - pcm.len() as f64 / 8_000.0).abs() < 0.1, "{seconds}");
+    assert!(!sentences(&events).is_empty());
+}
+
+#[tokio::test]
+async fn what_it_cannot_hear_is_refused_with_what_it_can() {
+    let (sender, _events) = mpsc::channel(1);
+    let engine = PocketSphinx::new(&config(1));
+    let refused = engine.open(spec(16_000, "fr"), sender.clone()).err().unwrap();
+    assert!(refused.to_string().contains("English only"), "{refused}");
+    let elsewhere = PocketSphinxConfig { model_dir: Some("/nowhere".into()), ..config(1) };
+    let missing = PocketSphinx::new(&elsewhere).open(spec(16_000, "en"), sender).err().unwrap();
+    assert!(missing.to_string().contains("apt-get install"), "{missing}");
+}
+
+#[tokio::test]
+async fn a_dropped_stream_frees_its_recogniser() {
+    let engine = PocketSphinx::new(&config(1));
+    let (sender, _events) = mpsc::channel(64);
+    let mut abandoned = engine.open(spec(16_000, "en"), sender).unwrap();
+    let pcm = speech();
+    abandoned.push(&pcm[..pcm.len() / 3]);
+    drop(abandoned);
+    assert!(!sentences(&hear(&engine, &pcm, 16_000).await).is_empty());
+}
