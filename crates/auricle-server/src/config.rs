@@ -201,7 +201,7 @@ impl std::fmt::Display for Mistake {
 /// Everything that is wrong with the configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConfigError {
-    /// In the order in which the layers were read. Never empty.
+    /// Unknown keys first, then wrong values by rising precedence, then broken rules. Never empty.
     pub mistakes: Vec<Mistake>,
 }
 

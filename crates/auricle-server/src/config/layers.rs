@@ -237,7 +237,7 @@ fn flag_for(key: &Key, name: &str) -> String {
 /// An unknown key, with the nearest known one if it is near.
 fn unknown(spelling: String, origin: String, names: impl Fn(&Key) -> Vec<String>) -> Mistake {
     let nearest = keys().iter().flat_map(names).min_by_key(|name| distance(&spelling, name));
-    let near = nearest.filter(|name| distance(&spelling, name) <= 1 + spelling.len() / 6);
+    let near = nearest.filter(|name| distance(&spelling, name) <= (spelling.len() / 5).max(2));
     let expected = match near {
         Some(name) => format!("no such key; did you mean {name}?"),
         None => "no such key; `auricle config show` lists all".to_owned(),

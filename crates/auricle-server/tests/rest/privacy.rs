@@ -1,0 +1,98 @@
+//! Everybody sees only their own.
+
+use axum::body::Body;
+use axum::http::{Request, header};
+use serde_json::{Value, json};
+
+use crate::rest::rig::Rig;
+use auricle_server::rest::ROUTES;
+
+/// A body that the route would accept, so that nothing but the user stands in the way.
+fn body(path: &str) -> Option<Value> {
+    path.ends_with("/title").then(|| json!({ "title": "Taken" }))
+}
+
+#[tokio::test]
+async fn every_route_with_an_id_answers_another_user_as_if_it_did_not_exist() {
+    let rig = Rig::new().await;
+    let done = rig.completed("ana", "Hers", &["Words."]).await;
+    let failed = rig.ended("ana", &["Words."]).await;
+    rig.fail_next_job().await;
+    let job = rig.get("ana", "/v1/jobs?state=failed").await.1[0]["id"].as_str().unwrap().to_owned();
+    let before = (rig.stored("ana", &done).await, rig.stored("ana", &failed).await);
+    let mut tried = 0;
+    for (method, template) in ROUTES.iter().filter(|(_, path)| path.contains("{id}")) {
+        let ids = if template.contains("/jobs/") {
+            vec![job.as_str()]
+        } else {
+            vec![done.as_str(), failed.as_str()]
+        };
+        for id in ids {
+            let call = |id: &str| (method.to_uppercase(), template.replace("{id}", id));
+            let (verb, path) = call(id);
+            let (_, nowhere) = call("no-such-thing");
+            let hers = rig.call("eve", &verb, &path, body(template)).await;
+            assert_eq!(hers.0, 404, "{verb} {path}");
+            assert_eq!(hers, rig.call("eve", &verb, &nowhere, body(template)).await, "{verb} {path}");
+            tried += 1;
+        }
+    }
+    assert!(tried >= 12, "{tried}");
+    assert_eq!((rig.stored("ana", &done).await, rig.stored("ana", &failed).await), before, "nothing changed");
+}
+
+#[tokio::test]
+async fn another_users_conversation_cannot_be_finalised() {
+    let rig = Rig::new().await;
+    let id = rig.heard("ana", &["Words."]).await;
+    rig.left("ana", &id).await;
+    for (path, body) in [
+        (format!("/v1/conversations?conversation_id={id}"), None),
+        ("/v1/conversations".to_owned(), Some(json!({ "conversation_id": id.as_str() }))),
+        ("/v1/conversations".to_owned(), None),
+    ] {
+        assert_eq!(rig.post("eve", &path, body).await.0, 404, "{path}");
+    }
+    assert_eq!(rig.read("ana", &id).await["status"], "in_progress");
+}
+
+#[tokio::test]
+async fn listings_and_searches_hold_only_ones_own() {
+    let rig = Rig::new().await;
+    rig.completed("ana", "Zebra", &["A zebra."]).await;
+    for path in ["/v1/conversations", "/v1/jobs"] {
+        assert_eq!(rig.get("eve", path).await, (200, json!([])), "{path}");
+    }
+    assert_eq!(rig.get("eve", "/v1/search?q=zebra").await.1["results"], json!([]));
+    let asked = Some(json!({ "query": "zebra" }));
+    assert_eq!(rig.post("eve", "/v1/conversations/search", asked).await.1["items"], json!([]));
+}
+
+#[tokio::test]
+async fn every_route_but_the_public_ones_needs_a_credential() {
+    let rig = Rig::new().await;
+    for (method, template) in ROUTES {
+        let path = template.replace("{id}", "x");
+        let request = Request::builder()
+            .method(method.to_uppercase().as_str())
+            .uri(&path)
+            .header(header::AUTHORIZATION, "Bearer not-a-token")
+            .body(Body::from("not json"))
+            .unwrap();
+        let status = rig.send(request).await.status().as_u16();
+        let public = ["/health", "/v1/health", "/openapi.json"].contains(template);
+        assert_eq!(status, if public { 200 } else { 401 }, "{method} {path}");
+    }
+}
+
+#[tokio::test]
+async fn a_page_of_another_site_cannot_read_the_local_users_records() {
+    let rig = Rig::new().await;
+    let request = Request::builder()
+        .uri("/v1/conversations")
+        .header(header::HOST, "127.0.0.1:8080")
+        .header(header::ORIGIN, "https://example.org");
+    let response = rig.send(request.body(Body::empty()).unwrap()).await;
+    assert_eq!(response.status(), 403);
+    assert!(response.headers().get(header::ACCESS_CONTROL_ALLOW_ORIGIN).is_none());
+}

@@ -1,0 +1,290 @@
+//! A router on a real store in a folder of its own, with a live side that tests script.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use auricle_core::session::Ended;
+use auricle_core::{
+    Conversation, ConversationId, DiscardReason, Epoch, FinaliseReason, JobId, Limits, Photo, PhotoId,
+    ProcessId, Provenance, Segment, SegmentId, Source, Speaker, Structured, UnixMicros, UserId,
+};
+use auricle_server::auth::Authenticator;
+use auricle_server::clock::SystemClock;
+use auricle_server::config::{Config, Secret};
+use auricle_server::rest::{LiveSessions, RestState, router};
+use auricle_store::{
+    AppendSegments, AttemptOutcome, Choice, Completion, Finalise, OpenConversation, Ownership, SqliteOptions,
+    SqliteStore, Store,
+};
+use axum::Router;
+use axum::body::{Body, to_bytes};
+use axum::http::{Request, Response, header};
+use serde_json::Value;
+use tempfile::TempDir;
+use tokio::task::JoinHandle;
+use tower::ServiceExt;
+
+const ADMIN_KEY: &str = "the-admin-key-of-this-test:";
+
+pub(crate) struct Rig {
+    pub(crate) store: Arc<SqliteStore>,
+    pub(crate) live: Arc<ScriptedLive>,
+    pub(crate) wakes: Arc<AtomicUsize>,
+    router: Router,
+    process: ProcessId,
+    _dir: TempDir,
+}
+
+/// The live side: owns at most one conversation, and answers as it was told.
+#[derive(Default)]
+pub(crate) struct ScriptedLive {
+    owned: Mutex<Option<(ConversationId, Ended)>>,
+    asked: AtomicUsize,
+}
+
+impl ScriptedLive {
+    pub(crate) fn owns(&self, conversation: &ConversationId, answer: Ended) {
+        *self.owned.lock().unwrap() = Some((conversation.clone(), answer));
+    }
+
+    pub(crate) fn asked(&self) -> usize {
+        self.asked.load(Ordering::SeqCst)
+    }
+}
+
+#[async_trait]
+impl LiveSessions for ScriptedLive {
+    fn current(&self, _user: &UserId) -> Option<ConversationId> {
+        self.owned.lock().unwrap().as_ref().map(|(id, _)| id.clone())
+    }
+
+    async fn finalise(&self, _user: &UserId, conversation: &ConversationId) -> Option<Ended> {
+        let (_, answer) = self.owned.lock().unwrap().clone().filter(|(id, _)| id == conversation)?;
+        self.asked.fetch_add(1, Ordering::SeqCst);
+        Some(answer)
+    }
+}
+
+/// Lets a microsecond of the store's clock pass.
+pub(crate) async fn settle() {
+    tokio::time::sleep(Duration::from_millis(2)).await;
+}
+
+impl Rig {
+    pub(crate) async fn new() -> Self {
+        Self::with_limits(|_| {}).await
+    }
+
+    pub(crate) async fn with_limits(change: impl FnOnce(&mut Limits)) -> Self {
+        let dir = TempDir::new().unwrap();
+        let store = SqliteStore::open(dir.path().join("auricle.db"), SqliteOptions::default()).unwrap();
+        let mut config = Config::default();
+        config.auth.admin_key = Some(Secret::new(ADMIN_KEY));
+        config.limits.record_wait = Duration::from_secs(10);
+        change(&mut config.limits);
+        let (live, wakes) = (Arc::new(ScriptedLive::default()), Arc::new(AtomicUsize::new(0)));
+        let counter = Arc::clone(&wakes);
+        let state = RestState {
+            store: Arc::clone(&store) as Arc<dyn Store>,
+            auth: Arc::new(Authenticator::new(&config, Arc::clone(&store) as Arc<dyn Store>).unwrap()),
+            live: Arc::clone(&live) as Arc<dyn LiveSessions>,
+            wake_jobs: Arc::new(move || {
+                counter.fetch_add(1, Ordering::SeqCst);
+            }),
+            limits: Arc::new(config.limits.clone()),
+            clock: SystemClock,
+        };
+        let process = ProcessId::from("test-process");
+        store.process_alive(&process, SystemClock.wall() + Duration::from_secs(600)).await.unwrap();
+        Self { store, live, wakes, router: router(state), process, _dir: dir }
+    }
+
+    pub(crate) fn now(&self) -> UnixMicros {
+        SystemClock.wall()
+    }
+
+    // --- requests ------------------------------------------------------------------------------------------------------
+
+    /// Sends a request as it is.
+    pub(crate) async fn send(&self, request: Request<Body>) -> Response<Body> {
+        self.router.clone().oneshot(request).await.unwrap()
+    }
+
+    /// Calls a route as `user`; an empty user sends no credentials.
+    pub(crate) async fn call(
+        &self,
+        user: &str,
+        method: &str,
+        path: &str,
+        body: Option<Value>,
+    ) -> (u16, Value) {
+        let text = body.map(|body| body.to_string()).unwrap_or_default();
+        self.call_text(user, method, path, text).await
+    }
+
+    pub(crate) async fn call_text(&self, user: &str, method: &str, path: &str, body: String) -> (u16, Value) {
+        let mut request = Request::builder().method(method).uri(path);
+        if !user.is_empty() {
+            request = request.header(header::AUTHORIZATION, format!("Bearer {ADMIN_KEY}{user}"));
+        }
+        let response = self.send(request.body(Body::from(body)).unwrap()).await;
+        let status = response.status().as_u16();
+        let bytes = to_bytes(response.into_body(), 16 << 20).await.unwrap();
+        let body = match bytes.is_empty() {
+            true => Value::Null,
+            false => serde_json::from_slice(&bytes)
+                .unwrap_or_else(|_| panic!("{method} {path}: not JSON: {bytes:?}")),
+        };
+        (status, body)
+    }
+
+    pub(crate) async fn get(&self, user: &str, path: &str) -> (u16, Value) {
+        self.call(user, "GET", path, None).await
+    }
+
+    pub(crate) async fn post(&self, user: &str, path: &str, body: Option<Value>) -> (u16, Value) {
+        self.call(user, "POST", path, body).await
+    }
+
+    pub(crate) async fn read(&self, user: &str, id: &ConversationId) -> Value {
+        let (status, body) = self.get(user, &format!("/v1/conversations/{id}")).await;
+        assert_eq!(status, 200, "{body}");
+        body
+    }
+
+    // --- conversations -------------------------------------------------------------------------------------------------
+
+    pub(crate) fn ownership(&self, user: &str, id: &ConversationId) -> Ownership {
+        Ownership { user: user.into(), conversation: id.clone(), epoch: Epoch(1) }
+    }
+
+    /// A conversation that a session of this process still hears, with these lines.
+    pub(crate) async fn heard(&self, user: &str, lines: &[&str]) -> ConversationId {
+        let mut entropy = rand::rng();
+        let opened = self
+            .store
+            .open_conversation(OpenConversation {
+                user: user.into(),
+                process: self.process.clone(),
+                source: Source::Omi,
+                language: Some("en".to_owned()),
+                timeout: Duration::from_secs(120),
+                choice: Choice::New,
+                fresh_id: ConversationId::random(&mut entropy),
+                call_id: None,
+                now: self.now(),
+            })
+            .await
+            .unwrap();
+        assert_eq!(opened.ownership.epoch, Epoch(1));
+        let id = opened.ownership.conversation.clone();
+        if !lines.is_empty() {
+            let upsert = lines.iter().enumerate().map(|(n, line)| segment(n, line)).collect();
+            let batch = AppendSegments {
+                ownership: opened.ownership,
+                upsert,
+                delete: Vec::new(),
+                started_at: Some(self.now()),
+                now: self.now(),
+            };
+            self.store.append_segments(batch).await.unwrap();
+        }
+        id
+    }
+
+    /// The conversation's session is gone; nobody hears it any more.
+    pub(crate) async fn left(&self, user: &str, id: &ConversationId) {
+        self.store.release(&self.ownership(user, id), self.now()).await.unwrap();
+    }
+
+    /// A conversation that has ended and waits for its job.
+    pub(crate) async fn ended(&self, user: &str, lines: &[&str]) -> ConversationId {
+        let id = self.heard(user, lines).await;
+        let finalise = Finalise {
+            conversation: id.clone(),
+            owner: Some(self.ownership(user, &id)),
+            reason: FinaliseReason::Silence,
+            job_id: JobId::random(&mut rand::rng()),
+            now: self.now(),
+        };
+        self.store.finalise(finalise).await.unwrap();
+        id
+    }
+
+    /// A conversation with its record; an empty title sets it aside.
+    pub(crate) async fn completed(&self, user: &str, title: &str, lines: &[&str]) -> ConversationId {
+        let id = self.ended(user, lines).await;
+        self.process_next_job(title).await.unwrap();
+        id
+    }
+
+    pub(crate) async fn photo(&self, user: &str, id: &ConversationId, base64: &str) {
+        let photo = Photo {
+            id: PhotoId::random(&mut rand::rng()),
+            base64: base64.to_owned(),
+            description: None,
+            created_at: self.now(),
+            discarded: false,
+        };
+        self.store.append_photo(&self.ownership(user, id), photo).await.unwrap();
+    }
+
+    // --- a worker ------------------------------------------------------------------------------------------------------
+
+    /// Waits for a job and completes it with this title.
+    pub(crate) fn process_next_job(&self, title: &str) -> JoinHandle<()> {
+        let (store, process) = (Arc::clone(&self.store), self.process.clone());
+        let structured =
+            Structured { title: title.to_owned(), overview: "Short.".to_owned(), ..Default::default() };
+        tokio::spawn(async move {
+            let lease = claim(&store, &process).await;
+            let completion = Completion {
+                lease,
+                discarded: structured.title.is_empty().then_some(DiscardReason::Trivial),
+                structured,
+                provenance: Provenance { provider: "local".to_owned(), version: "1".to_owned() },
+                effects: Vec::new(),
+                now: SystemClock.wall(),
+            };
+            store.complete_job(completion).await.unwrap();
+        })
+    }
+
+    pub(crate) async fn fail_next_job(&self) {
+        let lease = claim(&self.store, &self.process).await;
+        let outcome = AttemptOutcome::Failed { error: "understand: no provider".to_owned() };
+        self.store.end_attempt(&lease, outcome, self.now()).await.unwrap();
+    }
+
+    /// What the store has of a conversation, past the interface.
+    pub(crate) async fn stored(&self, user: &str, id: &ConversationId) -> Option<Conversation> {
+        self.store.conversation(&user.into(), id).await.unwrap()
+    }
+}
+
+async fn claim(store: &SqliteStore, process: &ProcessId) -> auricle_store::JobLease {
+    loop {
+        let claimed = store.claim_job(process, SystemClock.wall(), Duration::from_secs(15)).await.unwrap();
+        match claimed {
+            Some(claimed) => return claimed.lease,
+            None => settle().await,
+        }
+    }
+}
+
+fn segment(n: usize, text: &str) -> Segment {
+    Segment {
+        id: SegmentId::random(&mut rand::rng()),
+        text: text.to_owned(),
+        speaker: Some(Speaker::from_voice(n as u32 % 2)),
+        is_user: n == 0,
+        person_id: None,
+        start: n as f64 * 10.0,
+        end: n as f64 * 10.0 + 3.0,
+        translations: Vec::new(),
+        speech_profile_processed: true,
+        stt_provider: Some("scripted".to_owned()),
+    }
+}
