@@ -106,6 +106,12 @@ impl Endpointer {
         self.loud = 0;
     }
 
+    /// Counts on from `position`, as if silence had come before it.
+    pub fn skip_to(&mut self, position: u64) {
+        self.position = position;
+        self.last_end = position;
+    }
+
     /// Whether a stretch is under way.
     pub fn in_speech(&self) -> bool {
         self.speech.is_some()
