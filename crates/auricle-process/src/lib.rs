@@ -6,8 +6,22 @@
 //! Invariants: an attempt has a deadline and a panic ends only itself; a finished step is never done again; nothing is
 //! written without the lease.
 
+pub mod clock;
 pub mod deliver;
+pub mod local;
+pub mod outbox;
+mod record;
 pub mod understanding;
+pub mod worker;
 
+use std::sync::Arc;
+
+pub use clock::Clock;
 pub use deliver::*;
+pub use local::Local;
+pub use outbox::Outbox;
 pub use understanding::*;
+pub use worker::Worker;
+
+/// What a loop calls while it is alive, so that a watchdog sees one that is not.
+pub type Beat = Arc<dyn Fn() + Send + Sync>;

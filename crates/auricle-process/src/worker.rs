@@ -1,0 +1,267 @@
+//! Claims jobs and runs them: gather, understand, complete.
+//!
+//! A job is claimed with a lease and an epoch. While an attempt runs its lease is renewed; losing it cancels the attempt,
+//! and the store refuses whatever it still tries to write. A step's result is recorded when it is done, and a later
+//! attempt begins after the last recorded one. The outcome, the job's end and the effects are one transaction.
+
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::Duration;
+
+use auricle_core::{Backoff, Conversation, EffectId, Limits, ProcessId};
+use auricle_store::{AttemptOutcome, ClaimedJob, Completion, JobLease, NewEffect, Store, StoreError};
+use futures_util::FutureExt;
+use jiff::tz::TimeZone;
+use tokio::sync::Notify;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::{Beat, Clock, Request, Understand, UnderstandError, Understanding, record};
+
+/// Looks for jobs at least this often: hints may be lost.
+const POLL: Duration = Duration::from_secs(1);
+/// The step whose result is worth keeping.
+const UNDERSTAND: &str = "understand";
+/// Share of the drain that running attempts may use to end by themselves.
+const GRACE: f64 = 0.5;
+
+/// Why an attempt did not complete.
+#[derive(Debug, thiserror::Error)]
+enum AttemptError {
+    /// Somebody else has the job now: nothing is written.
+    #[error("the lease was lost")]
+    Lost,
+    /// The conversation was deleted.
+    #[error("the conversation is gone")]
+    Gone,
+    /// Worth another attempt.
+    #[error("{step}: {reason}")]
+    Transient { step: &'static str, reason: String },
+    /// Will fail again in the same way.
+    #[error("{step}: {reason}")]
+    Permanent { step: &'static str, reason: String },
+    /// The server is shutting down.
+    #[error("given back")]
+    Released,
+}
+
+impl AttemptError {
+    fn label(&self) -> &'static str {
+        match self {
+            Self::Lost => "lost",
+            Self::Gone => "gone",
+            Self::Transient { .. } => "transient",
+            Self::Permanent { .. } => "permanent",
+            Self::Released => "released",
+        }
+    }
+
+    fn store(step: &'static str, error: StoreError) -> Self {
+        match error {
+            StoreError::Fenced(_) => Self::Lost,
+            StoreError::NotFound(_) => Self::Gone,
+            other => Self::Transient { step, reason: other.to_string() },
+        }
+    }
+}
+
+/// Runs jobs of this process.
+pub struct Worker {
+    store: Arc<dyn Store>,
+    understand: Arc<dyn Understand>,
+    limits: Arc<Limits>,
+    process: ProcessId,
+    clock: Arc<dyn Clock>,
+    /// For users who have set none.
+    time_zone: TimeZone,
+    wake: Arc<Notify>,
+    /// Woken when effects have been recorded.
+    effects: Arc<Notify>,
+}
+
+impl Worker {
+    /// `effects`: the outbox's waker.
+    pub fn new(
+        store: Arc<dyn Store>,
+        understand: Arc<dyn Understand>,
+        limits: Arc<Limits>,
+        process: ProcessId,
+        clock: Arc<dyn Clock>,
+        time_zone: TimeZone,
+        effects: Arc<Notify>,
+    ) -> Self {
+        Self { store, understand, limits, process, clock, time_zone, wake: Arc::new(Notify::new()), effects }
+    }
+
+    /// Notify it when there may be a job. A hint: the worker looks by itself every second.
+    pub fn waker(&self) -> Arc<Notify> {
+        Arc::clone(&self.wake)
+    }
+
+    /// Claims and runs jobs until `stop`; then claims no more, lets attempts end within a grace, and gives the rest back.
+    ///
+    /// May be dropped at any await: leases run out and others take over.
+    pub async fn run(self: Arc<Self>, stop: CancellationToken, beat: Beat) {
+        let mut attempts = JoinSet::new();
+        let give_back = CancellationToken::new();
+        while !stop.is_cancelled() {
+            beat();
+            while attempts.try_join_next().is_some() {}
+            if attempts.len() < self.limits.jobs_running_max.max(1)
+                && let Some(claimed) = self.claim().await
+            {
+                let (worker, give_back, beat) = (Arc::clone(&self), give_back.clone(), Arc::clone(&beat));
+                attempts.spawn(async move { worker.attempt(claimed, give_back, beat).await });
+                continue;
+            }
+            tokio::select! {
+                () = stop.cancelled() => {}
+                () = self.wake.notified() => {}
+                Some(_) = attempts.join_next(), if !attempts.is_empty() => {}
+                () = tokio::time::sleep(POLL) => {}
+            }
+        }
+        let grace = self.limits.drain_max.mul_f64(GRACE);
+        let all = async { while attempts.join_next().await.is_some() {} };
+        if tokio::time::timeout(grace, all).await.is_err() {
+            give_back.cancel();
+            while attempts.join_next().await.is_some() {}
+        }
+    }
+
+    async fn claim(&self) -> Option<ClaimedJob> {
+        match self.store.claim_job(&self.process, self.clock.wall(), self.limits.lease).await {
+            Ok(claimed) => claimed,
+            Err(error) => {
+                tracing::warn!(%error, "claim a job");
+                None
+            }
+        }
+    }
+
+    async fn attempt(&self, claimed: ClaimedJob, give_back: CancellationToken, beat: Beat) {
+        let begun = self.clock.now();
+        let work = AssertUnwindSafe(self.work(&claimed)).catch_unwind();
+        let outcome = tokio::select! {
+            worked = tokio::time::timeout(self.limits.job_attempt_max, work) => match worked {
+                Ok(Ok(worked)) => worked,
+                Ok(Err(_panic)) => Err(AttemptError::Transient { step: UNDERSTAND, reason: "it panicked".into() }),
+                Err(_late) => Err(AttemptError::Transient {
+                    step: UNDERSTAND,
+                    reason: format!("not done after {:?} (`limits.job_attempt_max`)", self.limits.job_attempt_max),
+                }),
+            },
+            () = self.keep_lease(&claimed.lease, beat) => Err(AttemptError::Lost),
+            () = give_back.cancelled() => Err(AttemptError::Released),
+        };
+        let label = outcome.as_ref().err().map_or("completed", AttemptError::label);
+        metrics::counter!("auricle_job_attempts_total", "outcome" => label).increment(1);
+        metrics::histogram!("auricle_job_attempt_seconds")
+            .record(self.clock.now().saturating_duration_since(begun).as_secs_f64());
+        if let Err(error) = outcome {
+            self.end(&claimed, error).await;
+        }
+    }
+
+    /// Renews the lease for as long as it is ours; returns when it is not.
+    async fn keep_lease(&self, lease: &JobLease, beat: Beat) {
+        let mut lost_at = self.clock.now() + self.limits.lease;
+        loop {
+            tokio::time::sleep(self.limits.lease_renew_every).await;
+            beat();
+            match self.store.renew_job(lease, self.clock.wall() + self.limits.lease).await {
+                Ok(()) => lost_at = self.clock.now() + self.limits.lease,
+                Err(StoreError::Fenced(_) | StoreError::NotFound(_)) => return,
+                Err(error) => {
+                    tracing::warn!(%error, job.id = %lease.job, "renew a lease");
+                    if self.clock.now() >= lost_at {
+                        return;
+                    }
+                }
+            }
+        }
+    }
+
+    async fn work(&self, claimed: &ClaimedJob) -> Result<(), AttemptError> {
+        let (lease, job) = (&claimed.lease, &claimed.job);
+        let found = self.store.conversation(&job.user, &lease.conversation).await;
+        let conversation = found.map_err(|e| AttemptError::store("gather", e))?.ok_or(AttemptError::Gone)?;
+        let understanding = match self.recorded(lease).await? {
+            Some(recorded) => recorded,
+            None => self.understood(lease, &conversation).await?,
+        };
+        let effect = NewEffect {
+            id: EffectId::random(&mut rand::rng()),
+            name: "notify:memory_created".into(),
+            payload: "{}".into(),
+        };
+        let completion = Completion {
+            lease: lease.clone(),
+            structured: understanding.structured,
+            provenance: understanding.provenance,
+            discarded: understanding.discarded,
+            effects: vec![effect],
+            now: self.clock.wall(),
+        };
+        self.store.complete_job(completion).await.map_err(|e| AttemptError::store("complete", e))?;
+        self.effects.notify_one();
+        Ok(())
+    }
+
+    async fn recorded(&self, lease: &JobLease) -> Result<Option<Understanding>, AttemptError> {
+        let steps = self.store.steps(&lease.conversation, lease.revision).await;
+        let steps = steps.map_err(|e| AttemptError::store(UNDERSTAND, e))?;
+        Ok(steps.iter().find(|step| step.step == UNDERSTAND).and_then(|step| record::read(&step.result)))
+    }
+
+    async fn understood(
+        &self,
+        lease: &JobLease,
+        conversation: &Conversation,
+    ) -> Result<Understanding, AttemptError> {
+        let zone =
+            self.store.time_zone(&conversation.user).await.map_err(|e| AttemptError::store("gather", e))?;
+        let zone = zone.and_then(|name| TimeZone::get(&name).ok()).unwrap_or_else(|| self.time_zone.clone());
+        let request = Request { conversation, time_zone: zone, now: self.clock.wall() };
+        let understanding = self.understand.understand(request).await.map_err(|error| match error {
+            UnderstandError::Transient(reason) => AttemptError::Transient { step: UNDERSTAND, reason },
+            UnderstandError::Permanent(reason) => AttemptError::Permanent { step: UNDERSTAND, reason },
+        })?;
+        // An empty title is a failed step, never a silent discard.
+        if understanding.structured.title.is_empty() != understanding.discarded.is_some() {
+            let reason = "a record has no title exactly if it is discarded".into();
+            return Err(AttemptError::Permanent { step: UNDERSTAND, reason });
+        }
+        let result = record::write(&understanding);
+        let recorded = self.store.record_step(lease, UNDERSTAND, &result, self.clock.wall()).await;
+        recorded.map_err(|e| AttemptError::store(UNDERSTAND, e))?;
+        Ok(understanding)
+    }
+
+    async fn end(&self, claimed: &ClaimedJob, error: AttemptError) {
+        let (lease, job) = (&claimed.lease, &claimed.job);
+        let reason = error.to_string();
+        let outcome = match error {
+            AttemptError::Lost => return,
+            AttemptError::Released => AttemptOutcome::Released,
+            AttemptError::Gone | AttemptError::Permanent { .. } => {
+                AttemptOutcome::Failed { error: reason.clone() }
+            }
+            AttemptError::Transient { .. } if job.attempts >= job.attempts_max => {
+                AttemptOutcome::Failed { error: reason.clone() }
+            }
+            AttemptError::Transient { .. } => {
+                let backoff =
+                    Backoff { first: self.limits.job_backoff_first, max: self.limits.job_backoff_max };
+                let wait = backoff.delay(job.attempts, &mut rand::rng());
+                AttemptOutcome::Retry { at: self.clock.wall() + wait, error: reason.clone() }
+            }
+        };
+        tracing::warn!(job.id = %lease.job, conversation.id = %lease.conversation, %reason, "a job's attempt ended early");
+        match self.store.end_attempt(lease, outcome, self.clock.wall()).await {
+            Ok(()) | Err(StoreError::Fenced(_) | StoreError::NotFound(_)) => {}
+            // The lease runs out by itself and the job is taken up again.
+            Err(error) => tracing::warn!(%error, job.id = %lease.job, "end an attempt"),
+        }
+    }
+}
