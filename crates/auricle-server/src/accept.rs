@@ -14,7 +14,7 @@ const STUCK_AFTER: Duration = Duration::from_secs(2);
 const ACCEPT_RETRY: Duration = Duration::from_millis(50);
 
 /// Starts the accepting thread. It ends, closing the listener, when `stop` is cancelled.
-pub fn start(
+pub(crate) fn start(
     listener: TcpListener,
     workers: Arc<[SessionWorker]>,
     connections_max: usize,
@@ -27,7 +27,12 @@ pub fn start(
         .spawn(move || runtime.block_on(accept(listener, workers, connections_max, stop)))
 }
 
-async fn accept(listener: TcpListener, workers: Arc<[SessionWorker]>, connections_max: usize, stop: CancellationToken) {
+async fn accept(
+    listener: TcpListener,
+    workers: Arc<[SessionWorker]>,
+    connections_max: usize,
+    stop: CancellationToken,
+) {
     let listener = match tokio::net::TcpListener::from_std(listener) {
         Ok(listener) => listener,
         Err(error) => return tracing::error!(%error, "listen for connections"),

@@ -128,15 +128,18 @@ pub fn build(config: Config) -> Result<App, BuildError> {
     let limits = Arc::new(config.limits.clone());
     let clock = SystemClock;
     let store = SqliteStore::open(data_dir.join("auricle.db"), SqliteOptions::from(&*limits))?;
-    let spool = Spool::open(data_dir.join("spool"), SpoolOptions::from(&*limits)).map_err(BuildError::Spool)?;
+    let spool =
+        Spool::open(data_dir.join("spool"), SpoolOptions::from(&*limits)).map_err(BuildError::Spool)?;
     let engine = auricle_speech::build(&speech(&config))?;
     let auth = auth::Authenticator::new(&config, Arc::clone(&store) as Arc<dyn Store>)
         .map_err(|error| BuildError::Auth(error.to_string()))?;
     let listener = bind(config.bind, "--bind")?;
     let probe_listener = bind(config.probe_bind, "--probe-bind")?;
     let address = |listener: &TcpListener, asked| listener.local_addr().unwrap_or(asked);
-    let addresses =
-        Addresses { public: address(&listener, config.bind), probe: address(&probe_listener, config.probe_bind) };
+    let addresses = Addresses {
+        public: address(&listener, config.bind),
+        probe: address(&probe_listener, config.probe_bind),
+    };
     let parts = Parts {
         hub: Hub::new(limits.sessions_max, limits.sessions_per_user_max),
         limits,
@@ -162,7 +165,6 @@ pub fn speech(config: &Config) -> auricle_speech::SpeechConfig {
             library: ours.pocketsphinx_library.clone(),
             model_dir: ours.pocketsphinx_model.clone(),
             backlog_secs_max: config.limits.engine_backlog_secs_max,
-            ..Default::default()
         },
         scripted: auricle_speech::ScriptedConfig { script: ours.script.clone(), ..Default::default() },
     }
@@ -171,7 +173,8 @@ pub fn speech(config: &Config) -> auricle_speech::SpeechConfig {
 fn lock(data_dir: &Path) -> Result<std::fs::File, BuildError> {
     let path = data_dir.join("lock");
     let unusable = |source| BuildError::DataDir { path: data_dir.to_owned(), source };
-    let file = std::fs::File::options().create(true).truncate(false).write(true).open(path).map_err(unusable)?;
+    let file =
+        std::fs::File::options().create(true).truncate(false).write(true).open(path).map_err(unusable)?;
     match file.try_lock() {
         Ok(()) => Ok(file),
         Err(std::fs::TryLockError::WouldBlock) => Err(BuildError::Locked { path: data_dir.to_owned() }),
@@ -223,12 +226,13 @@ impl App {
         // Announced before the first session: what a process owns counts only while it is announced.
         let until = parts.clock.wall() + parts.limits.lease;
         background.block_on(parts.store.process_alive(&parts.process, until))?;
-        let (worker, outbox) = processors(&config, &parts, &processing);
+        let (worker, outbox) = processors(&config, &parts);
         let wake: Arc<dyn Fn() + Send + Sync> = {
             let wake = worker.waker();
             Arc::new(move || wake.notify_one())
         };
-        let worker_done = run_loops(&parts, worker, outbox, &wake, &background, &processing, &stop_work, &stop_loops);
+        let worker_done =
+            run_loops(&parts, worker, outbox, &wake, &background, &processing, &stop_work, &stop_loops);
         let rest = rest::router(rest::RestState {
             store: Arc::clone(&parts.store) as Arc<dyn Store>,
             auth: Arc::clone(&parts.auth),
@@ -323,7 +327,7 @@ fn session_workers(
         .collect()
 }
 
-fn processors(config: &Config, parts: &Parts, _processing: &Runtime) -> (Arc<Worker>, Arc<Outbox>) {
+fn processors(config: &Config, parts: &Parts) -> (Arc<Worker>, Arc<Outbox>) {
     let store = Arc::clone(&parts.store) as Arc<dyn Store>;
     let clock: Arc<dyn auricle_process::Clock> = Arc::new(parts.clock);
     let outbox = Arc::new(Outbox::new(
@@ -335,7 +339,7 @@ fn processors(config: &Config, parts: &Parts, _processing: &Runtime) -> (Arc<Wor
     ));
     let worker = Arc::new(Worker::new(
         store,
-        Arc::new(auricle_process::Local::default()),
+        Arc::new(auricle_process::Local),
         Arc::clone(&parts.limits),
         parts.process.clone(),
         clock,
@@ -431,9 +435,12 @@ fn write_addresses(path: &Path, addresses: Addresses) {
 
 async fn first_signal() {
     use tokio::signal::unix::{SignalKind, signal};
-    let (Ok(mut terminate), Ok(mut interrupt)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
+    let (Ok(mut terminate), Ok(mut interrupt)) =
+        (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
     else {
-        tracing::error!("cannot wait for signals; stop this process with SIGKILL, nothing that was stored is lost");
+        tracing::error!(
+            "cannot wait for signals; stop this process with SIGKILL, nothing that was stored is lost"
+        );
         return std::future::pending().await;
     };
     tokio::select! {
@@ -478,7 +485,9 @@ impl Running {
         self.stop_accepting.cancel();
         self.stop_loops.cancel();
         background.block_on(async {
-            if let Err(error) = self.parts.store.process_gone(&self.parts.process, self.parts.clock.wall()).await {
+            if let Err(error) =
+                self.parts.store.process_gone(&self.parts.process, self.parts.clock.wall()).await
+            {
                 tracing::warn!(%error, "give back what this process owns");
             }
             self.parts.store.close().await;
@@ -499,7 +508,8 @@ impl Running {
         handle.block_on(async {
             for member in members {
                 member.drain();
-                tokio::time::sleep(each.mul_f64(rand::RngExt::random_range(&mut rand::rng(), 0.5..1.5))).await;
+                tokio::time::sleep(each.mul_f64(rand::RngExt::random_range(&mut rand::rng(), 0.5..1.5)))
+                    .await;
             }
             while self.parts.hub.load().0 > 0 && monotonic() < deadline {
                 // A session that had no room for the first message gets it now.

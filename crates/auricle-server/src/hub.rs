@@ -19,7 +19,7 @@ const AWAITED_MAX: usize = 32;
 
 /// What the rest of the server asks of a session.
 #[derive(Debug)]
-pub enum Command {
+pub(crate) enum Command {
     /// End the conversation now and say what came of it.
     Finalise { reason: FinaliseReason, answer: oneshot::Sender<Ended> },
     /// Another session has taken its conversation over.
@@ -32,7 +32,7 @@ pub enum Command {
 
 /// One live session as the hub knows it.
 #[derive(Debug)]
-pub struct Member {
+pub(crate) struct Member {
     id: u64,
     user: UserId,
     source: Source,
@@ -54,12 +54,12 @@ impl Member {
     }
 
     /// Says which conversation it owns.
-    pub fn owns(&self, conversation: Option<ConversationId>) {
+    pub(crate) fn owns(&self, conversation: Option<ConversationId>) {
         self.place().conversation = conversation;
     }
 
     /// Says that it waits for a conversation's record.
-    pub fn awaits(&self, conversation: ConversationId) {
+    pub(crate) fn awaits(&self, conversation: ConversationId) {
         let mut place = self.place();
         if place.awaited.len() >= AWAITED_MAX {
             place.awaited.remove(0);
@@ -68,19 +68,19 @@ impl Member {
     }
 
     /// Tells it that the server is shutting down.
-    pub fn drain(&self) -> bool {
+    pub(crate) fn drain(&self) -> bool {
         self.commands.try_send(Command::Drain).is_ok()
     }
 
     /// Says that its client is gone.
-    pub fn leaves(&self) {
+    pub(crate) fn leaves(&self) {
         self.place().leaving = true;
     }
 }
 
 /// All live sessions of the process.
 #[derive(Debug)]
-pub struct Hub {
+pub(crate) struct Hub {
     sessions: AtomicUsize,
     sessions_max: usize,
     per_user_max: usize,
@@ -91,7 +91,7 @@ pub struct Hub {
 
 /// Why a session was not admitted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Refusal {
+pub(crate) enum Refusal {
     /// `limits.sessions_max` is reached.
     Full,
     /// `limits.sessions_per_user_max` is reached.
@@ -102,7 +102,7 @@ pub enum Refusal {
 
 impl Refusal {
     /// The metric's label.
-    pub fn as_str(self) -> &'static str {
+    pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::Full => "full",
             Self::UserFull => "user_full",
@@ -113,7 +113,7 @@ impl Refusal {
 
 /// The right to one session; gives it back when dropped.
 #[derive(Debug)]
-pub struct Permit {
+pub(crate) struct Permit {
     hub: Arc<Hub>,
 }
 
@@ -125,7 +125,7 @@ impl Drop for Permit {
 
 /// A session's place in the hub; leaves when dropped.
 #[derive(Debug)]
-pub struct Membership {
+pub(crate) struct Membership {
     hub: Arc<Hub>,
     member: Arc<Member>,
     _permit: Permit,
@@ -152,7 +152,7 @@ impl Drop for Membership {
 
 impl Hub {
     /// An empty hub.
-    pub fn new(sessions_max: usize, per_user_max: usize) -> Arc<Self> {
+    pub(crate) fn new(sessions_max: usize, per_user_max: usize) -> Arc<Self> {
         Arc::new(Self {
             sessions: AtomicUsize::new(0),
             sessions_max,
@@ -168,22 +168,22 @@ impl Hub {
     }
 
     /// Live sessions and their limit.
-    pub fn load(&self) -> (usize, usize) {
+    pub(crate) fn load(&self) -> (usize, usize) {
         (self.sessions.load(Ordering::Acquire), self.sessions_max)
     }
 
     /// Admits nobody from now on.
-    pub fn begin_drain(&self) {
+    pub(crate) fn begin_drain(&self) {
         self.draining.store(true, Ordering::Release);
     }
 
     /// Whether [`Hub::begin_drain`] was called.
-    pub fn is_draining(&self) -> bool {
+    pub(crate) fn is_draining(&self) -> bool {
         self.draining.load(Ordering::Acquire)
     }
 
     /// Counts one more session, if there is room.
-    pub fn admit(self: &Arc<Self>) -> Result<Permit, Refusal> {
+    pub(crate) fn admit(self: &Arc<Self>) -> Result<Permit, Refusal> {
         if self.is_draining() {
             return Err(Refusal::Draining);
         }
@@ -194,7 +194,7 @@ impl Hub {
     }
 
     /// Makes a permit a session of `user`.
-    pub fn join(
+    pub(crate) fn join(
         self: &Arc<Self>,
         permit: Permit,
         user: UserId,
@@ -214,7 +214,7 @@ impl Hub {
     }
 
     /// Tells every other session that owns `conversation` that it has lost it.
-    pub fn supersede(&self, winner: &Member, conversation: &ConversationId) {
+    pub(crate) fn supersede(&self, winner: &Member, conversation: &ConversationId) {
         for member in self.of_user(&winner.user) {
             if member.id != winner.id && member.place().conversation.as_ref() == Some(conversation) {
                 // A session that does not take this is told by the store's refusal of its next write.
@@ -224,7 +224,11 @@ impl Hub {
     }
 
     /// Asks the session that owns `conversation` to end it. `None` if no session of this process owns it.
-    pub fn finalise(&self, user: &UserId, conversation: &ConversationId) -> Option<oneshot::Receiver<Ended>> {
+    pub(crate) fn finalise(
+        &self,
+        user: &UserId,
+        conversation: &ConversationId,
+    ) -> Option<oneshot::Receiver<Ended>> {
         let members = self.of_user(user);
         let owner = members.iter().find(|m| m.place().conversation.as_ref() == Some(conversation))?;
         let (answer, answered) = oneshot::channel();
@@ -233,13 +237,13 @@ impl Hub {
     }
 
     /// The conversation that the newest session of `user` owns.
-    pub fn current(&self, user: &UserId) -> Option<ConversationId> {
+    pub(crate) fn current(&self, user: &UserId) -> Option<ConversationId> {
         self.of_user(user).iter().rev().find_map(|member| member.place().conversation.clone())
     }
 
     /// Sends `text` about `conversation` to the session that waits for it, else to the one that owns it, else to the user's
     /// newest of the same source. `None` if nobody is there.
-    pub fn deliver(
+    pub(crate) fn deliver(
         &self,
         user: &UserId,
         conversation: &ConversationId,
@@ -260,7 +264,7 @@ impl Hub {
     }
 
     /// Every live session, for a drain that spreads them out.
-    pub fn everyone(&self) -> Vec<Arc<Member>> {
+    pub(crate) fn everyone(&self) -> Vec<Arc<Member>> {
         self.members().values().flatten().cloned().collect()
     }
 

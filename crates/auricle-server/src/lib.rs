@@ -25,7 +25,7 @@ mod serve;
 mod sweeper;
 mod vitals;
 
-pub use app::{Addresses, App, BuildError, Running, build};
+pub use app::{Addresses, App, BuildError, Running, build, speech};
 pub use runtimes::SessionWorker;
 
 /// An error with all that caused it, on one line.

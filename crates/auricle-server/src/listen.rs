@@ -37,27 +37,27 @@ use crate::serve::unavailable;
 const READ_BUFFER_BYTES: usize = 4 * 1024;
 
 /// What every session shares.
-pub struct Listen {
+pub(crate) struct Listen {
     /// Durable things.
-    pub store: Arc<dyn Store>,
+    pub(crate) store: Arc<dyn Store>,
     /// Audio until words cover it.
-    pub spool: Spool,
+    pub(crate) spool: Spool,
     /// Speech to text.
-    pub engine: Arc<dyn Engine>,
+    pub(crate) engine: Arc<dyn Engine>,
     /// Who is connected.
-    pub hub: Arc<Hub>,
+    pub(crate) hub: Arc<Hub>,
     /// Who may connect.
-    pub auth: Arc<Authenticator>,
+    pub(crate) auth: Arc<Authenticator>,
     /// Bounds.
-    pub limits: Arc<Limits>,
+    pub(crate) limits: Arc<Limits>,
     /// Time.
-    pub clock: SystemClock,
+    pub(crate) clock: SystemClock,
     /// This process, as the store knows it.
-    pub process: ProcessId,
+    pub(crate) process: ProcessId,
     /// Wakes the repair of left-over audio.
-    pub repair: Arc<Notify>,
+    pub(crate) repair: Arc<Notify>,
     /// Wakes the workers.
-    pub jobs: Arc<dyn Fn() + Send + Sync>,
+    pub(crate) jobs: Arc<dyn Fn() + Send + Sync>,
 }
 
 impl Listen {
@@ -77,7 +77,7 @@ pub(crate) struct SessionSpec {
 }
 
 /// The two routes.
-pub fn router(listen: Arc<Listen>) -> Router {
+pub(crate) fn router(listen: Arc<Listen>) -> Router {
     Router::new().route("/v4/listen", any(v4)).route("/v4/web/listen", any(web)).with_state(listen)
 }
 
@@ -240,8 +240,15 @@ impl Ready {
         metrics::counter!("auricle_sessions_opened_total").increment(1);
         let _closed = CountOnDrop("auricle_sessions_closed_total");
         let span = tracing::info_span!("listen", session.id = %self.run_owner.header.run);
-        let driver =
-            Driver::new(self.listen, self.spec, socket, self.ears, self.run_owner, self.member, self.commands);
+        let driver = Driver::new(
+            self.listen,
+            self.spec,
+            socket,
+            self.ears,
+            self.run_owner,
+            self.member,
+            self.commands,
+        );
         tracing::Instrument::instrument(driver.run(), span).await;
     }
 }
@@ -259,7 +266,11 @@ fn join(listen: &Arc<Listen>, permit: Permit, user: UserId, params: ListenParams
     let format = AudioFormat {
         codec: audio_codec(params.codec),
         sample_rate_hz: params.sample_rate,
-        channels: if spec.channels.is_some() { 1 } else { u8::try_from(params.channels.clamp(1, 2)).unwrap_or(1) },
+        channels: if spec.channels.is_some() {
+            1
+        } else {
+            u8::try_from(params.channels.clamp(1, 2)).unwrap_or(1)
+        },
         multi: spec.channels.is_some(),
     };
     let ears: Result<Vec<Ear>, _> = spec.session.voices.iter().map(|_| Ear::new(format.clone())).collect();
@@ -295,7 +306,8 @@ fn audio_codec(codec: auricle_wire::params::Codec) -> auricle_audio::Codec {
 }
 
 fn session_spec(limits: &Limits, user: UserId, params: &ListenParams) -> SessionSpec {
-    let source = params.source.as_deref().map_or(Source::Omi, |text| Source::parse(text).unwrap_or(Source::Unknown));
+    let source =
+        params.source.as_deref().map_or(Source::Omi, |text| Source::parse(text).unwrap_or(Source::Unknown));
     let channels = (params.channels >= 2).then(|| ChannelMap::for_source(source.as_str()));
     let multi = channels.is_some();
     let custom_stt = params.custom_stt && !multi;

@@ -16,11 +16,11 @@ use crate::vitals::{Pulse, Role, Vitals};
 const RESTART_AFTER: Duration = Duration::from_secs(1);
 
 /// Makes a loop's future, given the heart that it must beat.
-pub type MakeLoop = Box<dyn Fn(Arc<Pulse>) -> Pin<Box<dyn Future<Output = ()> + Send>> + Send + Sync>;
+pub(crate) type MakeLoop = Box<dyn Fn(Arc<Pulse>) -> Pin<Box<dyn Future<Output = ()> + Send>> + Send + Sync>;
 
 /// Starts loop `name` on `runtime` and keeps it going until `stop`: restarted when it ends or has not beaten for
 /// `stall_max`. The watchdog itself runs on `watch`, which should not be the loop's own runtime's only thread.
-pub fn supervise(
+pub(crate) fn supervise(
     name: &'static str,
     runtime: &Handle,
     watch: &Handle,
@@ -81,8 +81,11 @@ mod tests {
         panic!("it never came to hold");
     }
 
-    fn run(body: impl Fn(usize, Arc<Pulse>) -> Pin<Box<dyn Future<Output = ()> + Send>> + Send + Sync + 'static) -> (Arc<AtomicUsize>, tokio::runtime::Runtime, CancellationToken) {
-        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    fn run(
+        body: impl Fn(usize, Arc<Pulse>) -> Pin<Box<dyn Future<Output = ()> + Send>> + Send + Sync + 'static,
+    ) -> (Arc<AtomicUsize>, tokio::runtime::Runtime, CancellationToken) {
+        let runtime =
+            tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
         let starts = Arc::new(AtomicUsize::new(0));
         let stop = CancellationToken::new();
         let counted = Arc::clone(&starts);

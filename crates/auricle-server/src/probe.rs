@@ -29,23 +29,27 @@ const PROBE_NICE: i32 = -10;
 
 /// What the probes read.
 #[derive(Clone)]
-pub struct ProbeState {
+pub(crate) struct ProbeState {
     /// Heartbeats.
-    pub vitals: Vitals,
+    pub(crate) vitals: Vitals,
     /// Its health is atomics only.
-    pub store: Arc<dyn Store>,
+    pub(crate) store: Arc<dyn Store>,
     /// Sessions and drain.
-    pub hub: Arc<Hub>,
+    pub(crate) hub: Arc<Hub>,
     /// Bounds.
-    pub limits: Arc<Limits>,
+    pub(crate) limits: Arc<Limits>,
     /// What `/metrics` prints.
-    pub metrics: Option<PrometheusHandle>,
+    pub(crate) metrics: Option<PrometheusHandle>,
     /// Detail for `/readyz`: what dependencies say of themselves, already known (never asked here).
-    pub dependencies: Arc<dyn Fn() -> Value + Send + Sync>,
+    pub(crate) dependencies: Arc<dyn Fn() -> Value + Send + Sync>,
 }
 
 /// Starts the probe's thread.
-pub fn start(listener: TcpListener, state: ProbeState, stop: CancellationToken) -> std::io::Result<SocketAddr> {
+pub(crate) fn start(
+    listener: TcpListener,
+    state: ProbeState,
+    stop: CancellationToken,
+) -> std::io::Result<SocketAddr> {
     let address = listener.local_addr()?;
     listener.set_nonblocking(true)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -97,7 +101,8 @@ async fn livez(State(state): State<ProbeState>) -> Response {
     let workers = state.vitals.ages(Role::Session, now);
     let writer = state.store.health().writer_idle_for;
     let alive = writer < stall && workers.iter().all(|(_, age)| *age < stall);
-    let workers: Vec<_> = workers.iter().map(|(name, age)| json!({"name": name, "lag_ms": millis(*age)})).collect();
+    let workers: Vec<_> =
+        workers.iter().map(|(name, age)| json!({"name": name, "lag_ms": millis(*age)})).collect();
     let body = json!({
         "status": if alive { "ok" } else { "stuck" },
         "workers": workers,
@@ -124,7 +129,12 @@ async fn readyz(State(state): State<ProbeState>) -> Response {
         reasons.push(format!("store: {} writes queued", health.queued));
     }
     let ready = reasons.is_empty();
-    let loops: Vec<_> = state.vitals.ages(Role::Loop, monotonic()).iter().map(|(name, age)| json!({"name": name, "lag_ms": millis(*age)})).collect();
+    let loops: Vec<_> = state
+        .vitals
+        .ages(Role::Loop, monotonic())
+        .iter()
+        .map(|(name, age)| json!({"name": name, "lag_ms": millis(*age)}))
+        .collect();
     let body = json!({
         "status": if ready { "ready" } else { "not ready" },
         "reasons": reasons,

@@ -144,7 +144,9 @@ impl Repair {
         let rate = f64::from(header.sample_rate_hz.max(1));
         let mut frames = leftover.frames();
         let Some(first) = frames.next() else { return remove(leftover) };
-        let end = frames.last().map_or(first.position + u64::from(first.samples), |last| last.position + u64::from(last.samples));
+        let end = frames.last().map_or(first.position + u64::from(first.samples), |last| {
+            last.position + u64::from(last.samples)
+        });
         let insert = InsertRecovered {
             conversation: header.conversation.clone(),
             run: header.run.clone(),
@@ -164,12 +166,17 @@ impl Repair {
 
     async fn hear(&self, leftover: &mut Leftover, pulse: &Pulse) -> Result<(), RepairError> {
         let header = &leftover.header().clone();
-        let codec: Codec = header.codec.parse().map_err(|_| RepairError::Decode(format!("codec {}", header.codec)))?;
+        let codec: Codec =
+            header.codec.parse().map_err(|_| RepairError::Decode(format!("codec {}", header.codec)))?;
         let rate = header.sample_rate_hz;
-        let mut decoder =
-            Decoder::new(codec, rate, u8::try_from(header.channels).unwrap_or(1)).map_err(|error| RepairError::Decode(error.to_string()))?;
+        let mut decoder = Decoder::new(codec, rate, u8::try_from(header.channels).unwrap_or(1))
+            .map_err(|error| RepairError::Decode(error.to_string()))?;
         let (sender, mut events) = mpsc::channel(64);
-        let spec = StreamSpec { sample_rate_hz: rate, language: header.language.clone().unwrap_or_else(|| "en".into()), label: header.run.clone() };
+        let spec = StreamSpec {
+            sample_rate_hz: rate,
+            language: header.language.clone().unwrap_or_else(|| "en".into()),
+            label: header.run.clone(),
+        };
         let mut stream = self.engine.open(spec, sender).map_err(RepairError::Engine)?;
         let mut heard = Hearing { zero: None, given: 0, covered: 0, words: Vec::new() };
         let mut pcm = Vec::new();

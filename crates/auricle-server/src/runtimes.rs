@@ -40,14 +40,14 @@ pub struct SessionWorker {
 }
 
 /// What a worker does with a connection.
-pub trait Serve: Clone + Send + 'static {
+pub(crate) trait Serve: Clone + Send + 'static {
     /// Serves one connection to its end.
     fn serve(self, stream: TcpStream) -> impl Future<Output = ()> + Send;
 }
 
 impl SessionWorker {
     /// Starts worker `index`, which serves the connections handed to it until `stop`.
-    pub fn start(
+    pub(crate) fn start(
         index: usize,
         serve: impl Serve,
         vitals: &Vitals,
@@ -58,7 +58,12 @@ impl SessionWorker {
         let pulse = vitals.add(&*name, Role::Session, monotonic());
         let (connections, handed) = mpsc::channel(HANDOVER_MAX);
         let open = Arc::new(AtomicUsize::new(0));
-        let worker = Self { connections, open: Arc::clone(&open), pulse: Arc::clone(&pulse), handle: runtime.handle().clone() };
+        let worker = Self {
+            connections,
+            open: Arc::clone(&open),
+            pulse: Arc::clone(&pulse),
+            handle: runtime.handle().clone(),
+        };
         let thread = std::thread::Builder::new()
             .name(name)
             .spawn(move || runtime.block_on(work(serve, handed, open, pulse, stop)))?;
@@ -76,7 +81,7 @@ impl SessionWorker {
     }
 
     /// Hands it a connection. False if it has not taken its last ones.
-    pub fn hand(&self, stream: std::net::TcpStream) -> bool {
+    pub(crate) fn hand(&self, stream: std::net::TcpStream) -> bool {
         self.open.fetch_add(1, Ordering::Relaxed);
         let taken = self.connections.try_send(stream).is_ok();
         if !taken {
@@ -131,12 +136,12 @@ impl Drop for Counted {
 }
 
 /// The runtime of REST handlers and background loops.
-pub fn background() -> std::io::Result<Runtime> {
+pub(crate) fn background() -> std::io::Result<Runtime> {
     Builder::new_multi_thread().worker_threads(2).thread_name("background").enable_all().build()
 }
 
 /// The runtime of job attempts, at lower priority.
-pub fn processing(threads: usize) -> std::io::Result<Runtime> {
+pub(crate) fn processing(threads: usize) -> std::io::Result<Runtime> {
     Builder::new_multi_thread()
         .worker_threads(threads.max(1))
         .thread_name("processing")

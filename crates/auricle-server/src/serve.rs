@@ -24,14 +24,14 @@ const HEAD_BYTES_MAX: usize = 16 * 1024;
 
 /// Serves connections with one router.
 #[derive(Clone)]
-pub struct HttpServe {
+pub(crate) struct HttpServe {
     router: Router,
     head_wait: Duration,
 }
 
 impl HttpServe {
     /// `head_wait`: how long a request's head may take (`limits.request_head_wait`).
-    pub fn new(router: Router, head_wait: Duration) -> Self {
+    pub(crate) fn new(router: Router, head_wait: Duration) -> Self {
         Self { router, head_wait }
     }
 }
@@ -50,7 +50,7 @@ impl Serve for HttpServe {
 
 /// Runs requests for `inner` on another runtime, at most `limit` at once.
 #[derive(Clone)]
-pub struct Offload {
+pub(crate) struct Offload {
     inner: Router,
     runtime: Handle,
     places: Arc<Semaphore>,
@@ -59,12 +59,12 @@ pub struct Offload {
 
 impl Offload {
     /// Requests beyond `limit` are answered 503; one that takes longer than `deadline` is answered 504.
-    pub fn new(inner: Router, runtime: Handle, limit: usize, deadline: Duration) -> Self {
+    pub(crate) fn new(inner: Router, runtime: Handle, limit: usize, deadline: Duration) -> Self {
         Self { inner, runtime, places: Arc::new(Semaphore::new(limit)), deadline }
     }
 
     /// Answers one request.
-    pub async fn call(self, request: Request<Body>) -> Result<Response, Infallible> {
+    pub(crate) async fn call(self, request: Request<Body>) -> Result<Response, Infallible> {
         let Ok(place) = Arc::clone(&self.places).try_acquire_owned() else {
             metrics::counter!("auricle_requests_refused_total", "reason" => "full").increment(1);
             return Ok(unavailable("too many requests at once; try again in a second"));

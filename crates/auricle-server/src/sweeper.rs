@@ -68,14 +68,20 @@ impl Sweeper {
             };
             match self.store.finalise(finalise).await {
                 Ok(Finalised::Queued { .. }) => {
-                    metrics::counter!("auricle_conversations_swept_total", "outcome" => "queued").increment(1);
+                    metrics::counter!("auricle_conversations_swept_total", "outcome" => "queued")
+                        .increment(1);
                     (self.wake_jobs)();
                 }
                 Ok(Finalised::DeletedEmpty) => {
                     metrics::counter!("auricle_conversations_swept_total", "outcome" => "empty").increment(1);
                 }
                 Ok(Finalised::AlreadyEnded { .. })
-                | Err(StoreError::Fenced(_) | StoreError::Conflict(_) | StoreError::NotFound(_)) => {}
+                | Err(
+                    StoreError::Fenced(_)
+                    | StoreError::Ended(_)
+                    | StoreError::Conflict(_)
+                    | StoreError::NotFound(_),
+                ) => {}
                 Err(error) => {
                     tracing::warn!(%error, conversation.id = %orphan.conversation, "end a conversation without a client");
                 }

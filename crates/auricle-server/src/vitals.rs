@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 /// Whose heartbeat it is, which decides what its silence means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Role {
+pub(crate) enum Role {
     /// A worker of the `sessions` runtime: its silence turns `/livez` to 503.
     Session,
     /// A background loop: its silence makes the watchdog restart it.
@@ -17,7 +17,7 @@ pub enum Role {
 
 /// One heart.
 #[derive(Debug)]
-pub struct Pulse {
+pub(crate) struct Pulse {
     name: String,
     role: Role,
     base: Instant,
@@ -26,46 +26,42 @@ pub struct Pulse {
 
 impl Pulse {
     /// Beats.
-    pub fn beat(&self, now: Instant) {
+    pub(crate) fn beat(&self, now: Instant) {
         let ms = now.saturating_duration_since(self.base).as_millis();
         self.beaten_ms.store(u64::try_from(ms).unwrap_or(u64::MAX), Ordering::Relaxed);
     }
 
     /// Time since the last beat.
-    pub fn age(&self, now: Instant) -> Duration {
+    pub(crate) fn age(&self, now: Instant) -> Duration {
         let since_base = now.saturating_duration_since(self.base);
         since_base.saturating_sub(Duration::from_millis(self.beaten_ms.load(Ordering::Relaxed)))
-    }
-
-    /// Its name, e.g. `session-0` or `sweeper`.
-    pub fn name(&self) -> &str {
-        &self.name
     }
 }
 
 /// All hearts of the process.
 #[derive(Clone, Debug)]
-pub struct Vitals {
+pub(crate) struct Vitals {
     base: Instant,
     pulses: Arc<Mutex<Vec<Arc<Pulse>>>>,
 }
 
 impl Vitals {
     /// No hearts yet.
-    pub fn new(now: Instant) -> Self {
+    pub(crate) fn new(now: Instant) -> Self {
         Self { base: now, pulses: Arc::default() }
     }
 
     /// Adds a heart, which counts as having beaten now.
-    pub fn add(&self, name: impl Into<String>, role: Role, now: Instant) -> Arc<Pulse> {
-        let pulse = Arc::new(Pulse { name: name.into(), role, base: self.base, beaten_ms: AtomicU64::new(0) });
+    pub(crate) fn add(&self, name: impl Into<String>, role: Role, now: Instant) -> Arc<Pulse> {
+        let pulse =
+            Arc::new(Pulse { name: name.into(), role, base: self.base, beaten_ms: AtomicU64::new(0) });
         pulse.beat(now);
         self.pulses.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::clone(&pulse));
         pulse
     }
 
     /// Each heart of a role with the time since its last beat.
-    pub fn ages(&self, role: Role, now: Instant) -> Vec<(String, Duration)> {
+    pub(crate) fn ages(&self, role: Role, now: Instant) -> Vec<(String, Duration)> {
         let pulses = self.pulses.lock().unwrap_or_else(PoisonError::into_inner);
         pulses.iter().filter(|pulse| pulse.role == role).map(|p| (p.name.clone(), p.age(now))).collect()
     }

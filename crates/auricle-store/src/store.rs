@@ -19,9 +19,12 @@ pub enum StoreError {
     /// `started`; every write of this trait may be repeated safely.
     #[error("the store is busy: {0}")]
     Busy(String),
-    /// The caller no longer owns what it writes to: a newer epoch exists, or its status has moved on.
+    /// The caller no longer owns what it writes to: a newer epoch exists, or it was given up.
     #[error("fenced: {0}")]
     Fenced(String),
+    /// The conversation has ended or is gone: what was to be written begins another one.
+    #[error("ended: {0}")]
+    Ended(String),
     /// No such row, or it belongs to another user.
     #[error("not found: {0}")]
     NotFound(String),
@@ -345,7 +348,7 @@ pub trait Store: Send + Sync + 'static {
     // --- live conversations ------------------------------------------------------------------------------------------
     /// Resumes or makes the session's conversation and makes the caller its owner with a new epoch.
     async fn open_conversation(&self, open: OpenConversation) -> Result<Opened>;
-    /// Stores words. `Fenced` unless the ownership is current and the status `in_progress`.
+    /// Stores words. `Fenced` unless the ownership is current, `Ended` unless the status is `in_progress`.
     async fn append_segments(&self, batch: AppendSegments) -> Result<()>;
     /// Stores a photo; moves `finished_at`; the first one sets `source=openglass` unless the source is already a photo device.
     async fn append_photo(&self, ownership: &Ownership, photo: Photo) -> Result<()>;

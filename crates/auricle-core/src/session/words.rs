@@ -82,6 +82,11 @@ impl Transcript {
     }
 }
 
+/// Sums of seconds without the dust that adding leaves.
+fn to_micros(secs: f64) -> f64 {
+    (secs * 1e6).round() / 1e6
+}
+
 impl Session {
     /// Whether the driver should leave engine events in their queue for now, so that the engine waits.
     pub fn is_congested(&self) -> bool {
@@ -234,10 +239,11 @@ impl Session {
             Some(started_at) => TranscriptClock { started_at, first_audio_at },
             None => TranscriptClock::starting(first_audio_at, first_start),
         };
-        let offset = clock.offset_secs(first_start);
+        // The first word of a conversation is its zero, to the last digit.
+        let offset = if current.started_at.is_none() { -first_start } else { clock.offset_secs(first_start) };
         let new = heard.iter().cloned().map(|mut segment| {
-            segment.start += offset;
-            segment.end += offset;
+            segment.start = to_micros(segment.start + offset);
+            segment.end = to_micros(segment.end + offset);
             segment
         });
         let combined = combine(current.tail.as_ref(), new.collect(), self.limits.segment_chars_max);

@@ -48,7 +48,7 @@ fn is_candidate(sentence: &Sentence) -> bool {
 /// Statements say more than questions, sentences of a middling length more than short ones, early ones set the topic.
 fn prior(sentence: &Sentence, place: f64) -> f64 {
     let statement = if sentence.question { 0.6 } else { 1.0 };
-    let length = (sentence.topics().len() as f64 / 6.0).min(1.0).max(0.4);
+    let length = (sentence.topics().len() as f64 / 6.0).clamp(0.4, 1.0);
     statement * length * (1.15 - 0.3 * place)
 }
 

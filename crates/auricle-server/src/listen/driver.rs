@@ -9,11 +9,13 @@ use std::task::{Context, Poll};
 use std::time::Instant;
 
 use auricle_core::session::{
-    Batch, Close, CommitFailure, EarState, Ended, Input, OpenChoice, OpenedConversation, Output, Session, SpeakerAssignment,
+    Batch, Close, CommitFailure, EarState, Ended, Input, OpenChoice, OpenedConversation, Output, Session,
+    SpeakerAssignment,
 };
 use auricle_core::{ConversationId, FinaliseReason, JobId, Photo, PhotoId, Segment, UnixMicros};
 use auricle_store::{
-    AppendSegments, Choice, Finalise, Finalised, InsertRecovered, OpenConversation, Opened, Ownership, StoreError,
+    AppendSegments, Choice, Finalise, Finalised, InsertRecovered, OpenConversation, Opened, Ownership,
+    StoreError,
 };
 use axum::extract::ws::{Message, WebSocket};
 use futures_util::future::BoxFuture;
@@ -30,6 +32,9 @@ use crate::hub::{Command, Membership};
 /// How long a closed socket is read on.
 const LINGER: std::time::Duration = std::time::Duration::from_secs(1);
 
+/// A close frame without a code. Source: RFC 6455, 7.4.1.
+const CLOSE_WITHOUT_CODE: u16 = 1005;
+
 /// What a call to the store came back with.
 enum Done {
     Input(Input),
@@ -39,7 +44,8 @@ enum Done {
     Nothing,
 }
 
-/// What woke the driver.
+/// What woke the driver. Made and taken apart at once, never stored.
+#[expect(clippy::large_enum_variant, reason = "lives on the stack for one turn of the loop")]
 enum Woken {
     Timer,
     Done(Done),
@@ -94,7 +100,8 @@ impl Driver {
         let mut entropy = StdRng::from_rng(&mut rand::rng());
         let mut seed = [0; 32];
         rand::Rng::fill_bytes(&mut entropy, &mut seed);
-        let session = Session::new(spec.session.clone(), Arc::clone(&listen.limits), seed, listen.clock.now());
+        let session =
+            Session::new(spec.session.clone(), Arc::clone(&listen.limits), seed, listen.clock.now());
         Self {
             outbox: Outbox::new(listen.limits.client_outbox_bytes_max),
             timer: Box::pin(tokio::time::sleep_until(tokio::time::Instant::now())),
@@ -127,7 +134,10 @@ impl Driver {
             while let Some(output) = self.session.poll_output() {
                 self.perform(output);
             }
-            if self.session.is_over() && self.calls.is_empty() && (self.outbox.is_empty() || self.socket.is_none()) {
+            if self.session.is_over()
+                && self.calls.is_empty()
+                && (self.outbox.is_empty() || self.socket.is_none())
+            {
                 break;
             }
             self.set_timer();
@@ -166,7 +176,10 @@ impl Driver {
             Woken::Frame(_) => Input::Keepalive,
             Woken::TooLarge => Input::Refused(Close::TooLarge),
             Woken::Gone(code) => {
-                self.socket = None;
+                if let Some(socket) = self.socket.take().filter(|_| code.is_some()) {
+                    // Its close is answered on the side: what follows concerns the store alone.
+                    tokio::spawn(linger(socket));
+                }
                 self.member.leaves();
                 Input::ClientClosed { code }
             }
@@ -194,7 +207,8 @@ impl Driver {
             Some(channels) => match channels.split(frame) {
                 Some(split) => split,
                 None => {
-                    metrics::counter!("auricle_frames_dropped_total", "reason" => "unknown_channel").increment(1);
+                    metrics::counter!("auricle_frames_dropped_total", "reason" => "unknown_channel")
+                        .increment(1);
                     return self.session.handle(now, Input::Keepalive);
                 }
             },
@@ -232,7 +246,7 @@ impl Driver {
         match heard {
             Heard::Words(words) => Input::Words { channel, words },
             Heard::Covered(until_sample) => Input::Covered { channel, until_sample },
-            Heard::Skipped { .. } => {
+            Heard::Skipped => {
                 // What the engine could not take is left to repair, and a fresh run begins with the next frame.
                 self.end_run(channel);
                 Input::Tick
@@ -259,9 +273,7 @@ impl Driver {
             }
             Command::Drain => Some(Input::Drain),
             Command::Deliver { text, taken } => {
-                if self.socket.is_none() {
-                    return None;
-                }
+                self.socket.as_ref()?;
                 if !self.outbox.text(text) {
                     return Some(Input::Overflowed);
                 }
@@ -342,7 +354,8 @@ impl Driver {
             Output::Emit(event) => self.emit(event),
             Output::Close(close) => {
                 let (code, reason) = events::close_code(close);
-                metrics::counter!("auricle_sessions_closed_by_server_total", "reason" => close.as_str()).increment(1);
+                metrics::counter!("auricle_sessions_closed_by_server_total", "reason" => close.as_str())
+                    .increment(1);
                 self.outbox.close(code, reason);
                 self.member.leaves();
             }
@@ -358,7 +371,9 @@ impl Driver {
                 (Arc::clone(&self.listen), self.spec.user.clone(), self.spec.recording_session_id.clone());
             self.calls.push(Box::pin(async move {
                 match listen.store.conversation(&user, &conversation).await {
-                    Ok(Some(record)) => Done::Text(Some(events::processing_started(&record, recording.as_deref()))),
+                    Ok(Some(record)) => {
+                        Done::Text(Some(events::processing_started(&record, recording.as_deref())))
+                    }
                     Ok(None) => Done::Text(None),
                     Err(error) => {
                         tracing::warn!(%error, conversation.id = %conversation, "read an ended conversation");
@@ -375,7 +390,8 @@ impl Driver {
     }
 
     fn open_engine(&mut self, channel: usize) {
-        let state = self.ears[channel].listen(&*self.listen.engine, &self.spec.language, &self.run_owner.header.run);
+        let state =
+            self.ears[channel].listen(&*self.listen.engine, &self.spec.language, &self.run_owner.header.run);
         if let EarState::Failed(reason) = &state {
             tracing::warn!(%reason, engine = self.listen.engine.name(), "open a speech stream");
         }
@@ -463,7 +479,8 @@ impl Driver {
             metrics::counter!("auricle_photos_lost_total").increment(1);
             return self.answer(Input::PhotoCommitted { stored: false });
         };
-        let photo = Photo { id, base64, description: None, created_at: self.listen.clock.wall(), discarded: false };
+        let photo =
+            Photo { id, base64, description: None, created_at: self.listen.clock.wall(), discarded: false };
         let listen = Arc::clone(&self.listen);
         self.calls.push(Box::pin(async move {
             let mut tries = 0;
@@ -492,7 +509,13 @@ impl Driver {
             let is_user = person.is_none();
             let assigned = listen
                 .store
-                .assign_segments(&ownership.user, &ownership.conversation, &assignment.segments, is_user, person)
+                .assign_segments(
+                    &ownership.user,
+                    &ownership.conversation,
+                    &assignment.segments,
+                    is_user,
+                    person,
+                )
                 .await;
             if let Err(error) = assigned {
                 tracing::warn!(%error, conversation.id = %ownership.conversation, "assign a speaker");
@@ -607,7 +630,9 @@ impl Driver {
             return Poll::Pending;
         }
         match std::task::ready!(Pin::new(socket).poll_next(cx)) {
-            Some(Ok(Message::Close(frame))) => Poll::Ready(Woken::Gone(frame.map(|frame| frame.code))),
+            Some(Ok(Message::Close(frame))) => {
+                Poll::Ready(Woken::Gone(Some(frame.map_or(CLOSE_WITHOUT_CODE, |frame| frame.code))))
+            }
             Some(Ok(message)) => Poll::Ready(Woken::Frame(message)),
             Some(Err(error)) if events::is_too_large(&error) => {
                 self.deaf = true;
@@ -628,7 +653,7 @@ async fn linger(mut socket: WebSocket) {
 fn commit_failure(error: &StoreError) -> CommitFailure {
     match error {
         StoreError::Fenced(_) => CommitFailure::Superseded,
-        StoreError::Conflict(_) | StoreError::NotFound(_) => CommitFailure::Ended,
+        StoreError::Ended(_) | StoreError::Conflict(_) | StoreError::NotFound(_) => CommitFailure::Ended,
         _ => CommitFailure::Retry,
     }
 }

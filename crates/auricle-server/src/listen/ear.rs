@@ -107,7 +107,8 @@ impl Ear {
     pub(super) fn listen(&mut self, engine: &dyn Engine, language: &str, label: &str) -> EarState {
         let rate_hz = if self.format.multi { MULTI_RATE_HZ } else { self.format.sample_rate_hz };
         let (sender, events) = mpsc::channel(EVENTS_MAX);
-        let spec = StreamSpec { sample_rate_hz: rate_hz, language: language.to_owned(), label: label.to_owned() };
+        let spec =
+            StreamSpec { sample_rate_hz: rate_hz, language: language.to_owned(), label: label.to_owned() };
         match engine.open(spec, sender) {
             Ok(stream) => {
                 self.listening = Some(Listening { stream, events, zero: self.heard, rate_hz });
@@ -139,7 +140,9 @@ impl Ear {
         let Some(listening) = &mut self.listening else { return std::task::Poll::Pending };
         let Some(event) = std::task::ready!(listening.events.poll_recv(cx)) else {
             self.listening = None;
-            return std::task::Poll::Ready(Heard::State(EarState::Failed("the speech engine stopped".into())));
+            return std::task::Poll::Ready(Heard::State(EarState::Failed(
+                "the speech engine stopped".into(),
+            )));
         };
         let (zero, from_rate, to_rate) = (listening.zero, listening.rate_hz, self.format.sample_rate_hz);
         let position = |sample: u64| zero + sample * u64::from(to_rate) / u64::from(from_rate);
@@ -155,9 +158,9 @@ impl Ear {
             Event::Covered { until_sample } => Heard::Covered(position(until_sample)),
             Event::Busy { .. } => Heard::State(EarState::Busy),
             Event::Resumed => Heard::State(EarState::Listening),
-            Event::Skipped { from_sample, samples } => {
+            Event::Skipped { samples, .. } => {
                 metrics::counter!("auricle_audio_skipped_samples_total").increment(samples);
-                Heard::Skipped { from: position(from_sample) }
+                Heard::Skipped
             }
             Event::Failed(error) => {
                 self.listening = None;
@@ -173,7 +176,13 @@ impl Ear {
     /// Begins a run for `conversation` with what was heard since the last run ended.
     ///
     /// `zero_at`: wall-clock time of the connection's first sample.
-    pub(super) fn begin_run(&mut self, spool: &Spool, owner: &RunOwner, conversation: &ConversationId, zero_at: UnixMicros) {
+    pub(super) fn begin_run(
+        &mut self,
+        spool: &Spool,
+        owner: &RunOwner,
+        conversation: &ConversationId,
+        zero_at: UnixMicros,
+    ) {
         let early: u64 = self.early.iter().map(|(_, samples)| u64::from(*samples)).sum();
         let zero = self.heard - early;
         let rate = f64::from(self.format.sample_rate_hz.max(1));
@@ -227,6 +236,6 @@ pub(super) enum Heard {
     Words(Vec<Word>),
     Covered(u64),
     /// Audio from here on was not heard for a while.
-    Skipped { from: u64 },
+    Skipped,
     State(EarState),
 }

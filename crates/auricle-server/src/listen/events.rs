@@ -106,12 +106,14 @@ pub(super) fn write(event: &Event, spec: &SessionSpec) -> String {
             wire::Event::SegmentsDeleted { segment_ids: ids.iter().map(ToString::to_string).collect() }
         }
         Event::ProcessingStarted { .. } => unreachable!("the driver reads the record first"),
-        Event::SpeakerSuggestion { speaker_number, person, name, segment } => wire::Event::SpeakerLabelSuggestion {
-            speaker_id: *speaker_number,
-            person_id: person.clone(),
-            person_name: name.clone(),
-            segment_id: segment.to_string(),
-        },
+        Event::SpeakerSuggestion { speaker_number, person, name, segment } => {
+            wire::Event::SpeakerLabelSuggestion {
+                speaker_id: *speaker_number,
+                person_id: person.clone(),
+                person_name: name.clone(),
+                segment_id: segment.to_string(),
+            }
+        }
         Event::PhotoProcessing { temp_id, photo } => {
             wire::Event::PhotoProcessing { temp_id: temp_id.clone(), photo_id: photo.to_string() }
         }
@@ -124,7 +126,9 @@ pub(super) fn write(event: &Event, spec: &SessionSpec) -> String {
             question_index: *index,
             total_questions: *total,
         },
-        Event::QuestionAnswered { index } => wire::Event::QuestionAnswered { question_index: *index, answered: true },
+        Event::QuestionAnswered { index } => {
+            wire::Event::QuestionAnswered { question_index: *index, answered: true }
+        }
         Event::QuestionSkipped { index } => wire::Event::QuestionSkipped { question_index: *index },
         Event::OnboardingComplete { answers } => wire::Event::OnboardingComplete { answers_count: *answers },
     };

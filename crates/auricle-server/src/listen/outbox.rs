@@ -35,7 +35,8 @@ impl Outbox {
 
     /// Queues the close frame, after what is already there.
     pub(super) fn close(&mut self, code: u16, reason: &'static str) {
-        self.waiting.push_back(Message::Close(Some(CloseFrame { code, reason: Utf8Bytes::from_static(reason) })));
+        self.waiting
+            .push_back(Message::Close(Some(CloseFrame { code, reason: Utf8Bytes::from_static(reason) })));
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -43,7 +44,11 @@ impl Outbox {
     }
 
     /// Writes what the socket takes. `Ready(Err)` when the connection is gone; `Ready(Ok)` when all is written.
-    pub(super) fn poll_write(&mut self, socket: &mut WebSocket, cx: &mut Context<'_>) -> Poll<Result<(), axum::Error>> {
+    pub(super) fn poll_write(
+        &mut self,
+        socket: &mut WebSocket,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<(), axum::Error>> {
         let mut socket = Pin::new(socket);
         while !self.waiting.is_empty() {
             match socket.as_mut().poll_ready(cx) {

@@ -23,7 +23,10 @@ pub async fn l34_empty_is_checked_in_the_deleting_transaction(ground: Ground) {
         let found = ground.store.conversation(&"ann".into(), &owner.conversation).await.unwrap();
         match ended.unwrap() {
             Finalised::DeletedEmpty => {
-                assert!(matches!(stored, Err(StoreError::Fenced(_))) && found.is_none(), "{stored:?}");
+                assert!(
+                    matches!(stored, Err(StoreError::Fenced(_) | StoreError::Ended(_))) && found.is_none(),
+                    "{stored:?}"
+                );
             }
             Finalised::Queued { .. } => assert!(stored.is_ok() && found.unwrap().segments.len() == 1),
             Finalised::AlreadyEnded { status } => panic!("ended by nobody: {status:?}"),
@@ -36,7 +39,7 @@ pub async fn l34_a_late_segment_is_fenced_not_lost(ground: Ground) {
     ground.store.append_segments(batch(&owner, 1, &[segment("a", 0.0, "one")])).await.unwrap();
     ground.store.finalise(ending(&"c1".into(), Some(&owner), "j", 2)).await.unwrap();
     let late = ground.store.append_segments(batch(&owner, 3, &[segment("b", 1.0, "two")])).await;
-    let Err(StoreError::Fenced(why)) = late else { panic!("{late:?}") };
+    let Err(StoreError::Ended(why)) = late else { panic!("{late:?}") };
     assert!(why.contains("processing"), "{why}");
     assert_eq!(ground.segment_ids("ann", "c1").await, ["a".into()]);
 }
@@ -147,7 +150,7 @@ pub async fn deletion_takes_everything_and_fences(ground: Ground) {
     let owner = ground.live("c2").await;
     ground.store.delete(&ann, &"c2".into()).await.unwrap();
     let late = ground.store.append_segments(batch(&owner, 1, &[segment("a", 0.0, "one")])).await;
-    assert!(matches!(late, Err(StoreError::Fenced(_))));
+    assert!(matches!(late, Err(StoreError::Fenced(_) | StoreError::Ended(_))));
 }
 
 pub async fn other_users_cannot_touch_it(ground: Ground) {

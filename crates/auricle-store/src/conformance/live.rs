@@ -8,7 +8,7 @@ use super::{Ground, at, batch, ending, opening, segment, with_epoch};
 use crate::store::{Choice, OpenConversation, StoreError};
 
 fn fenced<T: std::fmt::Debug>(result: Result<T, StoreError>) {
-    assert!(matches!(result, Err(StoreError::Fenced(_))), "{result:?}");
+    assert!(matches!(result, Err(StoreError::Fenced(_) | StoreError::Ended(_))), "{result:?}");
 }
 
 pub async fn a_stub_is_made_and_owned(ground: Ground) {

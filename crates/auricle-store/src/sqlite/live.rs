@@ -68,7 +68,7 @@ impl Head {
         let id = &ownership.conversation;
         let head = Self::find(db, id)?
             .filter(|head| head.user_id == ownership.user.as_str())
-            .ok_or_else(|| StoreError::Fenced(format!("conversation {id} is gone")))?;
+            .ok_or_else(|| StoreError::Ended(format!("conversation {id} is gone")))?;
         if head.epoch.unsigned_abs() != ownership.epoch.0 {
             return Err(StoreError::Fenced(format!(
                 "conversation {id} has a newer owner (epoch {}, yours {})",
@@ -76,7 +76,7 @@ impl Head {
             )));
         }
         if head.status != ConversationStatus::InProgress {
-            return Err(StoreError::Fenced(format!("conversation {id} is {}", head.status.as_str())));
+            return Err(StoreError::Ended(format!("conversation {id} is {}", head.status.as_str())));
         }
         if head.owner.is_none() {
             return Err(StoreError::Fenced(format!("conversation {id} was released")));

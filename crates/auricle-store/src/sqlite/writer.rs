@@ -337,6 +337,7 @@ fn same(error: &StoreError) -> StoreError {
         StoreError::Full(why) => StoreError::Full(why.clone()),
         StoreError::Busy(why) => StoreError::Busy(why.clone()),
         StoreError::Fenced(why) => StoreError::Fenced(why.clone()),
+        StoreError::Ended(why) => StoreError::Ended(why.clone()),
         StoreError::NotFound(why) => StoreError::NotFound(why.clone()),
         StoreError::Conflict(why) => StoreError::Conflict(why.clone()),
         StoreError::Damaged(why) => StoreError::Damaged(why.clone()),
