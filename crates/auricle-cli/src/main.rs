@@ -1,2 +1,93 @@
-//! The binary `auricle`.
-fn main() {}
+//! The binary `auricle`: commands, what they print, exit codes. Logic lives in the crates it uses.
+
+mod client;
+mod commands;
+mod output;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// Wrong usage or configuration. Source: sysexits.h.
+const EX_USAGE: u8 = 64;
+
+/// A live-listening server: audio in, transcript live, records out.
+#[derive(Parser)]
+#[command(
+    name = "auricle",
+    version,
+    about,
+    after_help = "Begin with `auricle serve`, then `auricle stream FILE.wav --wait` in another terminal."
+)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run the server: sockets, REST, processing, probes, in one process.
+    Serve(commands::serve::Args),
+    /// Play audio files to a server as a device would, and show the transcript.
+    Stream(commands::stream::Args),
+    /// List, show, search, export, rename and delete conversations.
+    #[command(subcommand)]
+    Conversations(commands::conversations::Command),
+    /// List, show and retry the jobs that make records.
+    #[command(subcommand)]
+    Jobs(commands::jobs::Command),
+    /// Check configuration, engine, store and ports, and say how to mend what is wrong.
+    Doctor(commands::doctor::Args),
+    /// Show or check the configuration.
+    #[command(subcommand)]
+    Config(commands::config::Command),
+    /// Measure.
+    #[command(subcommand)]
+    Bench(commands::bench::Command),
+}
+
+fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            let wrong = error.use_stderr();
+            let _ = error.print();
+            return if wrong { ExitCode::from(EX_USAGE) } else { ExitCode::SUCCESS };
+        }
+    };
+    let done = match cli.command {
+        Command::Serve(args) => commands::serve::run(&args),
+        Command::Stream(args) => commands::stream::run(&args),
+        Command::Conversations(command) => commands::conversations::run(&command),
+        Command::Jobs(command) => commands::jobs::run(&command),
+        Command::Doctor(args) => commands::doctor::run(&args),
+        Command::Config(command) => commands::config::run(&command),
+        Command::Bench(command) => commands::bench::run(&command),
+    };
+    match done {
+        Ok(code) => code,
+        Err(error) if error.is::<auricle_server::config::ConfigError>() => {
+            output::error(&format!("{error:#}"));
+            ExitCode::from(EX_USAGE)
+        }
+        Err(error) => {
+            output::error(&format!("{error:#}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        Cli::command().debug_assert();
+    }
+}

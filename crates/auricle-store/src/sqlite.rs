@@ -110,6 +110,14 @@ impl SqliteStore {
             options,
         }))
     }
+
+    /// Looks at the file as [`open`](Self::open) would, and changes nothing: is it ours, of a version this build knows, and sound?
+    ///
+    /// # Errors
+    /// The same as `open`'s.
+    pub fn check(path: impl AsRef<Path>, options: &SqliteOptions) -> Result<()> {
+        open::inspect(path.as_ref(), options)
+    }
 }
 
 #[async_trait]

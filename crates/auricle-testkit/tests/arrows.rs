@@ -29,7 +29,18 @@ const ARROWS: &[(&str, &[&str])] = &[
             "auricle-wire",
         ],
     ),
-    ("auricle-cli", &["auricle-audio", "auricle-server", "auricle-speech", "auricle-wire"]),
+    // The binary encodes what it streams, examines the store, measures sessions: it may use every part it assembles.
+    (
+        "auricle-cli",
+        &[
+            "auricle-audio",
+            "auricle-core",
+            "auricle-server",
+            "auricle-speech",
+            "auricle-store",
+            "auricle-wire",
+        ],
+    ),
     ("auricle-testkit", &["auricle-speech", "auricle-wire"]),
 ];
 

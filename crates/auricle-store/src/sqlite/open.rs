@@ -83,7 +83,7 @@ fn named(path: &Path, error: StoreError) -> StoreError {
 }
 
 /// Refuses a file that is not ours, is newer than this program, or is damaged. Writes nothing.
-fn inspect(path: &Path, options: &SqliteOptions) -> Result<()> {
+pub(super) fn inspect(path: &Path, options: &SqliteOptions) -> Result<()> {
     let Some(header) = header(path)? else { return Ok(()) };
     let place = path.display();
     if !header.starts_with(b"SQLite format 3\0") {

@@ -1,0 +1,9 @@
+//! One file for each command.
+
+pub(crate) mod bench;
+pub(crate) mod config;
+pub(crate) mod conversations;
+pub(crate) mod doctor;
+pub(crate) mod jobs;
+pub(crate) mod serve;
+pub(crate) mod stream;

@@ -1,0 +1,232 @@
+//! `auricle bench`: what a session costs, beside a floor measured in the same run.
+
+mod floor;
+mod load;
+mod process;
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::Context;
+use hdrhistogram::Histogram;
+use serde::Serialize;
+
+use self::load::Load;
+use self::process::{Measured, Server};
+use crate::output;
+
+/// Measure.
+#[derive(clap::Subcommand)]
+pub(crate) enum Command {
+    /// N Opus sessions with the scripted engine: CPU a frame, memory a session, and how health answers meanwhile.
+    Sessions(SessionsArgs),
+    /// The floor that `sessions` is compared with: reads frames, decodes them, does nothing else.
+    #[command(hide = true)]
+    FloorServer,
+}
+
+/// What to measure.
+#[derive(clap::Args)]
+pub(crate) struct SessionsArgs {
+    /// Sessions at once.
+    #[arg(long, default_value_t = 200)]
+    sessions: usize,
+    /// Seconds measured, after a warm-up of five.
+    #[arg(long, default_value_t = 20)]
+    seconds: u64,
+    /// A server that runs already, on this machine; without it one is started in a folder of its own.
+    #[arg(long, value_name = "URL")]
+    url: Option<String>,
+    /// Its probe address.
+    #[arg(long, value_name = "HOST:PORT", requires = "url")]
+    probe: Option<String>,
+    /// Its process, for CPU and memory.
+    #[arg(long, requires = "url")]
+    pid: Option<u32>,
+    /// For scripts.
+    #[arg(long)]
+    json: bool,
+}
+
+/// Time for sessions to settle before measuring.
+const WARM_UP: Duration = Duration::from_secs(5);
+
+/// One server under the load.
+#[derive(Serialize)]
+struct Figures {
+    sessions: usize,
+    frames: u64,
+    cpu_us_a_frame: f64,
+    cpu_share_of_a_core: f64,
+    resident_kib_a_session: f64,
+    segments: u64,
+    /// How late a frame was sent, at the worst: above 20 ms the load itself was starved.
+    load_late_ms_max: f64,
+}
+
+/// How health answered.
+#[derive(Serialize)]
+struct Health {
+    probes: u64,
+    missed: u64,
+    p50_ms: f64,
+    p99_ms: f64,
+    p999_ms: f64,
+    max_ms: f64,
+}
+
+pub(crate) fn run(command: &Command) -> anyhow::Result<ExitCode> {
+    match command {
+        Command::FloorServer => floor::serve(),
+        Command::Sessions(args) => sessions(args),
+    }
+}
+
+fn sessions(args: &SessionsArgs) -> anyhow::Result<ExitCode> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
+    let (floor, _) = {
+        let server = Server::floor().context("start the floor server")?;
+        runtime.block_on(measure(&server, args, "floor"))?
+    };
+    let server = match &args.url {
+        Some(url) => Server::running(url, args.probe.clone(), args.pid),
+        None => Server::own(args.sessions).context("start a server")?,
+    };
+    let (ours, health) = runtime.block_on(measure(&server, args, "auricle"))?;
+    drop(server);
+    if args.json {
+        output::json(&serde_json::json!({ "auricle": ours, "floor": floor, "livez": health }))?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let ratio = |a: f64, b: f64| if b > 0.0 { format!("{:.2} ×", a / b) } else { "-".into() };
+    let row =
+        |what: &str, a: f64, b: f64| vec![what.to_owned(), format!("{a:.1}"), format!("{b:.1}"), ratio(a, b)];
+    let rows = vec![
+        row("CPU a frame, µs", ours.cpu_us_a_frame, floor.cpu_us_a_frame),
+        row("CPU, % of a core", ours.cpu_share_of_a_core * 100.0, floor.cpu_share_of_a_core * 100.0),
+        row("memory a session, KiB", ours.resident_kib_a_session, floor.resident_kib_a_session),
+        row("frame sent late at worst, ms", ours.load_late_ms_max, floor.load_late_ms_max),
+    ];
+    output::line(&format!(
+        "{} sessions, Opus 20 ms at 16 kHz, {} s; floor: the same frames read and decoded, nothing else\n",
+        args.sessions, args.seconds
+    ));
+    output::line(&output::table(&["", "auricle", "floor", "ratio"], rows));
+    output::line(&format!("\nsegments received: {}", ours.segments));
+    if let Some(health) = health {
+        output::line(&format!(
+            "/livez every 10 ms: {} probes, {} missed, p50 {:.2} ms, p99 {:.2} ms, p99.9 {:.2} ms, max {:.2} ms",
+            health.probes, health.missed, health.p50_ms, health.p99_ms, health.p999_ms, health.max_ms
+        ));
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn measure(
+    server: &Server,
+    args: &SessionsArgs,
+    what: &str,
+) -> anyhow::Result<(Figures, Option<Health>)> {
+    let idle = server.measured()?;
+    let bar = output::is_terminal()
+        .then(|| indicatif::ProgressBar::new(args.seconds).with_message(what.to_owned()));
+    let load = Load::start(&server.url, args.sessions).await?;
+    tokio::time::sleep(WARM_UP).await;
+    load.reset();
+    let before = server.measured()?;
+    let prober = server.probe.clone().map(|address| tokio::spawn(probe(address, args.seconds)));
+    for _ in 0..args.seconds {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        if let Some(bar) = &bar {
+            bar.inc(1);
+        }
+    }
+    let after = server.measured()?;
+    let seen = load.stop().await;
+    if let Some(bar) = bar {
+        bar.finish_and_clear();
+    }
+    anyhow::ensure!(
+        seen.dropped == 0,
+        "{} of {} sessions were dropped during the run",
+        seen.dropped,
+        args.sessions
+    );
+    let health = match prober {
+        Some(prober) => Some(prober.await?),
+        None => None,
+    };
+    Ok((figures(args, &idle, &before, &after, &seen), health))
+}
+
+fn figures(
+    args: &SessionsArgs,
+    idle: &Measured,
+    before: &Measured,
+    after: &Measured,
+    seen: &load::Seen,
+) -> Figures {
+    let cpu = (after.cpu - before.cpu).as_secs_f64();
+    Figures {
+        sessions: args.sessions,
+        frames: seen.frames,
+        cpu_us_a_frame: cpu * 1e6 / seen.frames.max(1) as f64,
+        cpu_share_of_a_core: cpu / args.seconds.max(1) as f64,
+        resident_kib_a_session: after.resident_kib.saturating_sub(idle.resident_kib) as f64
+            / args.sessions.max(1) as f64,
+        segments: seen.segments,
+        load_late_ms_max: seen.late_us_max as f64 / 1e3,
+    }
+}
+
+/// A prober of its own thread and runtime, so that the load's tasks do not delay it.
+async fn probe(address: String, seconds: u64) -> Health {
+    let handle = std::thread::spawn(move || probe_until(&address, seconds));
+    tokio::task::spawn_blocking(move || {
+        handle.join().unwrap_or_else(|_| health(&Histogram::new(3).expect("valid"), 0))
+    })
+    .await
+    .unwrap_or_else(|_| health(&Histogram::new(3).expect("valid"), 0))
+}
+
+fn probe_until(address: &str, seconds: u64) -> Health {
+    use std::io::{Read, Write};
+    let mut times = Histogram::<u64>::new_with_bounds(1, 60_000_000, 3).expect("valid bounds");
+    let mut missed = 0;
+    let end = now() + Duration::from_secs(seconds);
+    while now() < end {
+        let begun = now();
+        let answered = (|| {
+            let mut stream = std::net::TcpStream::connect(address).ok()?;
+            stream.set_read_timeout(Some(Duration::from_secs(5))).ok()?;
+            stream.write_all(b"GET /livez HTTP/1.1\r\nHost: probe\r\nConnection: close\r\n\r\n").ok()?;
+            let mut answer = Vec::new();
+            stream.read_to_end(&mut answer).ok()?;
+            answer.starts_with(b"HTTP/1.1 200").then_some(())
+        })();
+        let took = now().duration_since(begun);
+        match answered {
+            Some(()) => times.saturating_record(took.as_micros() as u64),
+            None => missed += 1,
+        }
+        std::thread::sleep(Duration::from_millis(10).saturating_sub(took));
+    }
+    health(&times, missed)
+}
+
+fn health(times: &Histogram<u64>, missed: u64) -> Health {
+    let ms = |quantile: f64| times.value_at_quantile(quantile) as f64 / 1e3;
+    Health {
+        probes: times.len() + missed,
+        missed,
+        p50_ms: ms(0.5),
+        p99_ms: ms(0.99),
+        p999_ms: ms(0.999),
+        max_ms: times.max() as f64 / 1e3,
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "the clock of a measurement")]
+fn now() -> std::time::Instant {
+    std::time::Instant::now()
+}

@@ -1,0 +1,214 @@
+//! The load: N sockets, each sent one pre-encoded Opus frame every 20 ms.
+//!
+//! One ticker sends for all: sockets are spread over twenty slots of a millisecond, so that frames do not arrive in bursts, and
+//! the load costs less than what it measures. Frames are written raw, masked with zero, to spare the client's work.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use anyhow::Context;
+use auricle_audio::{Codec, Encoder};
+use futures_util::StreamExt;
+use tokio::io::AsyncWriteExt;
+use tokio::net::tcp::OwnedWriteHalf;
+use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::tungstenite::client::IntoClientRequest;
+use tokio_tungstenite::tungstenite::protocol::Role;
+
+/// Slots of one frame's time.
+const SLOTS: usize = 20;
+const SLOT: Duration = Duration::from_millis(1);
+const RATE_HZ: u32 = 16_000;
+/// Sockets opened at once.
+const OPENING_MAX: usize = 32;
+
+/// What the load has seen since it was reset.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Seen {
+    pub(super) frames: u64,
+    pub(super) segments: u64,
+    pub(super) dropped: u64,
+    pub(super) late_us_max: u64,
+}
+
+#[derive(Default)]
+struct Counters {
+    frames: AtomicU64,
+    segments: AtomicU64,
+    dropped: AtomicU64,
+    late_us_max: AtomicU64,
+    stopping: AtomicBool,
+}
+
+/// A running load.
+pub(super) struct Load {
+    counters: Arc<Counters>,
+    ticker: tokio::task::JoinHandle<()>,
+    readers: Vec<tokio::task::JoinHandle<()>>,
+}
+
+impl Load {
+    pub(super) async fn start(url: &str, sessions: usize) -> anyhow::Result<Self> {
+        let counters = Arc::new(Counters::default());
+        let mut writers: Vec<Vec<OwnedWriteHalf>> = (0..SLOTS).map(|_| Vec::new()).collect();
+        let mut readers = Vec::new();
+        let opened =
+            futures_util::stream::iter((0..sessions).map(|_| open(url))).buffer_unordered(OPENING_MAX);
+        let opened: Vec<_> = opened.collect().await;
+        for (index, socket) in opened.into_iter().enumerate() {
+            let (writer, reader) = socket?;
+            writers[index % SLOTS].push(writer);
+            readers.push(tokio::spawn(read(reader, Arc::clone(&counters))));
+        }
+        let frames = frames()?;
+        let ticker = tokio::spawn(tick(writers, frames, Arc::clone(&counters)));
+        Ok(Self { counters, ticker, readers })
+    }
+
+    pub(super) fn reset(&self) {
+        for counter in [
+            &self.counters.frames,
+            &self.counters.segments,
+            &self.counters.dropped,
+            &self.counters.late_us_max,
+        ] {
+            counter.store(0, Ordering::Relaxed);
+        }
+    }
+
+    pub(super) async fn stop(self) -> Seen {
+        let counters = &self.counters;
+        let seen = Seen {
+            frames: counters.frames.load(Ordering::Relaxed),
+            segments: counters.segments.load(Ordering::Relaxed),
+            dropped: counters.dropped.load(Ordering::Relaxed),
+            late_us_max: counters.late_us_max.load(Ordering::Relaxed),
+        };
+        counters.stopping.store(true, Ordering::Relaxed);
+        self.ticker.abort();
+        self.readers.iter().for_each(tokio::task::JoinHandle::abort);
+        seen
+    }
+}
+
+type Reader = tokio_tungstenite::WebSocketStream<ReadOnly>;
+
+/// The reading half as a stream that a WebSocket can be made of; what the WebSocket would write (pongs) is dropped.
+struct ReadOnly(tokio::net::tcp::OwnedReadHalf);
+
+impl tokio::io::AsyncRead for ReadOnly {
+    fn poll_read(
+        mut self: std::pin::Pin<&mut Self>,
+        cx: &mut std::task::Context<'_>,
+        buf: &mut tokio::io::ReadBuf<'_>,
+    ) -> std::task::Poll<std::io::Result<()>> {
+        std::pin::Pin::new(&mut self.0).poll_read(cx, buf)
+    }
+}
+
+impl tokio::io::AsyncWrite for ReadOnly {
+    fn poll_write(
+        self: std::pin::Pin<&mut Self>,
+        _cx: &mut std::task::Context<'_>,
+        buf: &[u8],
+    ) -> std::task::Poll<std::io::Result<usize>> {
+        std::task::Poll::Ready(Ok(buf.len()))
+    }
+
+    fn poll_flush(
+        self: std::pin::Pin<&mut Self>,
+        _cx: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<std::io::Result<()>> {
+        std::task::Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(
+        self: std::pin::Pin<&mut Self>,
+        _cx: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<std::io::Result<()>> {
+        std::task::Poll::Ready(Ok(()))
+    }
+}
+
+async fn open(url: &str) -> anyhow::Result<(OwnedWriteHalf, Reader)> {
+    let mut request = url.into_client_request()?;
+    // Each session a conversation of its own: the local user has one of each source.
+    if url.contains("/v4/listen") {
+        let id = auricle_core::ids::random_uuid(&mut rand::rng());
+        request = format!("{url}&client_conversation_id={id}").into_client_request()?;
+    }
+    let host = request.uri().authority().context("the address has no host")?.to_string();
+    let stream = tokio::net::TcpStream::connect(&host).await.with_context(|| format!("connect to {host}"))?;
+    stream.set_nodelay(true)?;
+    let (socket, _) = tokio_tungstenite::client_async(request, stream).await.context("open a session")?;
+    let (reader, writer) = socket.into_inner().into_split();
+    Ok((writer, Reader::from_raw_socket(ReadOnly(reader), Role::Client, None).await))
+}
+
+async fn read(mut socket: Reader, counters: Arc<Counters>) {
+    while let Some(Ok(message)) = socket.next().await {
+        if let Message::Text(text) = message
+            && text.starts_with('[')
+        {
+            counters.segments.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+    if !counters.stopping.load(Ordering::Relaxed) {
+        counters.dropped.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+async fn tick(mut writers: Vec<Vec<OwnedWriteHalf>>, frames: Vec<Vec<u8>>, counters: Arc<Counters>) {
+    let begun = tokio::time::Instant::now();
+    for turn in 0_u32.. {
+        let due = begun + SLOT * turn;
+        tokio::time::sleep_until(due).await;
+        let late = tokio::time::Instant::now().saturating_duration_since(due);
+        counters.late_us_max.fetch_max(late.as_micros() as u64, Ordering::Relaxed);
+        let slot = turn as usize % SLOTS;
+        let frame = &frames[turn as usize / SLOTS % frames.len()];
+        for writer in &mut writers[slot] {
+            if writer.write_all(frame).await.is_ok() {
+                counters.frames.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+    }
+}
+
+/// Ten seconds of speech-like sound as Opus, each packet in a masked WebSocket frame.
+fn frames() -> anyhow::Result<Vec<Vec<u8>>> {
+    let mut state = fresh();
+    let pcm: Vec<i16> = (0..RATE_HZ * 10)
+        .map(|index| {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            let time = f64::from(index) / f64::from(RATE_HZ);
+            let voice = (time * 140.0 * std::f64::consts::TAU).sin()
+                + 0.5 * (time * 710.0 * std::f64::consts::TAU).sin();
+            let noise = (state >> 40) as f64 / f64::from(1 << 24) - 0.5;
+            ((voice * 4_000.0 + noise * 1_500.0) * (time * 3.0).sin().abs()) as i16
+        })
+        .collect();
+    let packets = Encoder::new(Codec::OpusFs320, RATE_HZ)?.encode_all(&pcm)?;
+    Ok(packets.iter().map(|packet| websocket_frame(packet)).collect())
+}
+
+/// A final binary frame with a zero mask. Source: RFC 6455, 5.2.
+fn websocket_frame(payload: &[u8]) -> Vec<u8> {
+    let mut frame = vec![0x82];
+    match payload.len() {
+        short @ 0..=125 => frame.push(0x80 | short as u8),
+        long => {
+            frame.push(0x80 | 126);
+            frame.extend((long as u16).to_be_bytes());
+        }
+    }
+    frame.extend([0; 4]);
+    frame.extend(payload);
+    frame
+}
+
+fn fresh() -> u64 {
+    use std::hash::{BuildHasher, Hasher};
+    std::collections::hash_map::RandomState::new().build_hasher().finish()
+}

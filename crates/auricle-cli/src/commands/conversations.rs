@@ -1,0 +1,201 @@
+//! `auricle conversations`.
+
+mod export;
+
+use std::process::ExitCode;
+
+use auricle_wire::conversation::Conversation;
+use auricle_wire::rest::{SearchResponse, Snippet};
+
+use crate::client::{Target, block_on, encoded};
+use crate::output;
+
+/// List, show, search, export, rename and delete conversations.
+#[derive(clap::Subcommand)]
+pub(crate) enum Command {
+    /// List conversations, newest first.
+    List {
+        #[command(flatten)]
+        target: Target,
+        /// How many.
+        #[arg(long, default_value_t = 20)]
+        limit: usize,
+        /// For scripts.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show one conversation: its record and its transcript.
+    Show {
+        /// The conversation's id.
+        id: String,
+        #[command(flatten)]
+        target: Target,
+        /// For scripts.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Search titles, overviews and transcripts. Words are and-ed; quotes make phrases.
+    Search {
+        /// What to look for.
+        #[arg(required = true)]
+        query: Vec<String>,
+        #[command(flatten)]
+        target: Target,
+        /// For scripts.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Print a conversation in another form.
+    Export {
+        /// The conversation's id.
+        id: String,
+        /// Which form.
+        #[arg(long, value_enum, default_value_t = export::Format::Md)]
+        format: export::Format,
+        #[command(flatten)]
+        target: Target,
+    },
+    /// Give a conversation another title.
+    Rename {
+        /// The conversation's id.
+        id: String,
+        /// The title.
+        title: String,
+        #[command(flatten)]
+        target: Target,
+    },
+    /// Delete a conversation with its transcript and photos.
+    Delete {
+        /// The conversation's id.
+        id: String,
+        #[command(flatten)]
+        target: Target,
+    },
+}
+
+pub(crate) fn run(command: &Command) -> anyhow::Result<ExitCode> {
+    block_on(async {
+        match command {
+            Command::List { target, limit, json } => {
+                let found: Vec<Conversation> =
+                    target.get(&format!("/v1/conversations?limit={limit}")).await?;
+                if *json {
+                    return output::json(&found);
+                }
+                if found.is_empty() {
+                    output::line("no conversations yet: `auricle stream FILE.wav --wait` makes one");
+                    return Ok(());
+                }
+                let rows = found.iter().map(|conversation| {
+                    let made = &conversation.structured;
+                    let title = if made.title.is_empty() { "(no title)".into() } else { made.title.clone() };
+                    let status = if conversation.discarded {
+                        "set aside"
+                    } else {
+                        conversation.status.as_deref().unwrap_or("")
+                    };
+                    vec![
+                        conversation.id.clone(),
+                        output::when(conversation.created_at),
+                        status.to_owned(),
+                        title,
+                    ]
+                });
+                output::line(&output::table(&["id", "when", "status", "title"], rows.collect()));
+            }
+            Command::Show { id, target, json } => {
+                let conversation = fetch(target, id).await?;
+                if *json {
+                    return output::json(&conversation);
+                }
+                output::line(&output::record(&conversation));
+                output::line("");
+                for segment in &conversation.transcript_segments {
+                    let who = output::speaker(segment.speaker.as_deref(), segment.is_user);
+                    let text = output::wrapped(&segment.text, 58).replace('\n', "\n                    ");
+                    output::line(&format!("{}  {who:<11}  {text}", output::clock(segment.start)));
+                }
+            }
+            Command::Search { query, target, json } => {
+                let query = query.join(" ");
+                let found: SearchResponse = target.get(&format!("/v1/search?q={}", encoded(&query))).await?;
+                if *json {
+                    return output::json(&found);
+                }
+                if found.results.is_empty() {
+                    output::line("nothing found");
+                }
+                for result in &found.results {
+                    let made = &result.conversation.structured;
+                    output::line(&format!(
+                        "{} {}  ({})",
+                        made.emoji,
+                        made.title,
+                        output::when(result.conversation.created_at)
+                    ));
+                    output::line(&format!("   {}", result.conversation.id));
+                    for snippet in &result.snippets {
+                        let at = snippet
+                            .start
+                            .map(|start| format!("{}  ", output::clock(start)))
+                            .unwrap_or_default();
+                        output::line(&format!("   {at}{}", highlighted(snippet, output::is_terminal())));
+                    }
+                }
+            }
+            Command::Export { id, format, target } => {
+                let conversation = fetch(target, id).await?;
+                output::line(&export::write(&conversation, *format)?);
+            }
+            Command::Rename { id, title, target } => {
+                let path = format!("/v1/conversations/{}/title", encoded(id));
+                let body = serde_json::json!({ "title": title });
+                target.call::<serde_json::Value>(reqwest::Method::PATCH, &path, Some(body)).await?;
+                output::line("renamed");
+            }
+            Command::Delete { id, target } => {
+                let path = format!("/v1/conversations/{}", encoded(id));
+                target.call::<serde_json::Value>(reqwest::Method::DELETE, &path, None).await?;
+                output::line("deleted");
+            }
+        }
+        Ok(())
+    })?;
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn fetch(target: &Target, id: &str) -> anyhow::Result<Conversation> {
+    target.get(&format!("/v1/conversations/{}", encoded(id))).await
+}
+
+/// Matches in bold on a terminal, between stars elsewhere.
+fn highlighted(snippet: &Snippet, bold: bool) -> String {
+    let (on, off) = if bold { ("\u{1b}[1m", "\u{1b}[0m") } else { ("*", "*") };
+    let mut text = String::new();
+    for (index, letter) in snippet.text.chars().enumerate() {
+        if snippet.highlights.iter().any(|(from, _)| *from == index) {
+            text.push_str(on);
+        }
+        text.push(letter);
+        if snippet.highlights.iter().any(|(_, to)| *to == index + 1) {
+            text.push_str(off);
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn matches_are_marked() {
+        let snippet = Snippet {
+            text: "the review is on".into(),
+            highlights: vec![(4, 10)],
+            segment_id: None,
+            start: None,
+        };
+        assert_eq!(highlighted(&snippet, false), "the *review* is on");
+    }
+}

@@ -1,0 +1,144 @@
+//! What a person or a script sees.
+
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "this is the one place that prints")]
+
+use std::io::IsTerminal;
+
+use auricle_wire::conversation::Conversation;
+use auricle_wire::time::WireTime;
+use comfy_table::{ContentArrangement, Table, presets};
+use serde::Serialize;
+
+/// One line on standard output.
+pub(crate) fn line(text: &str) {
+    println!("{text}");
+}
+
+/// A trouble on standard error.
+pub(crate) fn error(text: &str) {
+    eprintln!("auricle: {text}");
+}
+
+/// A remark on standard error, so that standard output stays for results.
+pub(crate) fn note(text: &str) {
+    eprintln!("{text}");
+}
+
+/// JSON for scripts.
+pub(crate) fn json(value: &impl Serialize) -> anyhow::Result<()> {
+    println!("{}", serde_json::to_string_pretty(value)?);
+    Ok(())
+}
+
+/// Whether a person is looking.
+pub(crate) fn is_terminal() -> bool {
+    std::io::stdout().is_terminal()
+}
+
+/// A table as wide as the terminal, or 80 columns.
+pub(crate) fn table(head: &[&str], rows: Vec<Vec<String>>) -> String {
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Dynamic).set_header(head);
+    if table.width().is_none() {
+        table.set_width(80);
+    }
+    for row in rows {
+        table.add_row(row);
+    }
+    table.to_string()
+}
+
+/// Local time, to the minute.
+pub(crate) fn when(at: WireTime) -> String {
+    let at = jiff::Timestamp::from_microsecond(at.0).unwrap_or_default();
+    at.to_zoned_datetime(jiff::tz::TimeZone::system()).strftime("%a %d %b %H:%M").to_string()
+}
+
+/// Minutes and seconds.
+pub(crate) fn clock(secs: f64) -> String {
+    let secs = secs.max(0.0) as u64;
+    format!("{:02}:{:02}", secs / 60, secs % 60)
+}
+
+/// Who said it, for people.
+pub(crate) fn speaker(label: Option<&str>, is_user: bool) -> String {
+    let number = label
+        .and_then(|label| label.rsplit_once('_'))
+        .map_or("?", |(_, digits)| digits.trim_start_matches('0'));
+    let number = if number.is_empty() { "0" } else { number };
+    if is_user { "You".into() } else { format!("Speaker {number}") }
+}
+
+/// A record as people read it.
+pub(crate) fn record(conversation: &Conversation) -> String {
+    let made = &conversation.structured;
+    let status = conversation.status.as_deref().unwrap_or("unknown");
+    let mut text = String::new();
+    let title = if made.title.is_empty() { "(no title)" } else { made.title.as_str() };
+    text += &format!("{} {title}\n", made.emoji);
+    text += &format!("   {}  ·  {}  ·  {status}\n", when(conversation.created_at), made.category);
+    if conversation.discarded {
+        text += "   set aside: nothing in it seemed worth keeping\n";
+    }
+    if let Some(failure) = &conversation.failure {
+        text += &format!("   processing gave up: {failure}\n");
+    }
+    if !made.overview.is_empty() {
+        text += &format!("\n{}\n", wrapped(&made.overview, 76));
+    }
+    if !made.action_items.is_empty() {
+        text += "\nTo do\n";
+        for item in &made.action_items {
+            let due = item.due_at.map(|at| format!("  (by {})", when(at))).unwrap_or_default();
+            text += &format!("  [{}] {}{due}\n", if item.completed { "x" } else { " " }, item.description);
+        }
+    }
+    if !made.events.is_empty() {
+        text += "\nComing up\n";
+        for event in &made.events {
+            text += &format!("   •  {}  ({})\n", event.title, when(event.start));
+        }
+    }
+    for gap in &conversation.gaps {
+        text += &format!("\n   {} to {}: words could not be recovered\n", clock(gap.start), clock(gap.end));
+    }
+    if let Some(by) = &conversation.provenance {
+        text += &format!("\nmade by {} (version {})", by.provider, by.version);
+    }
+    text
+}
+
+/// Breaks lines between words.
+pub(crate) fn wrapped(text: &str, width: usize) -> String {
+    let mut lines = vec![String::new()];
+    for word in text.split_whitespace() {
+        let last = lines.last_mut().expect("never empty");
+        if !last.is_empty() && last.chars().count() + 1 + word.chars().count() > width {
+            lines.push(word.to_owned());
+        } else {
+            if !last.is_empty() {
+                last.push(' ');
+            }
+            last.push_str(word);
+        }
+    }
+    lines.join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn text_is_wrapped_between_words() {
+        assert_eq!(wrapped("one two three", 7), "one two\nthree");
+        assert_eq!(wrapped("", 7), "");
+    }
+
+    #[test]
+    fn speakers_have_readable_names() {
+        assert_eq!(speaker(Some("SPEAKER_00"), false), "Speaker 0");
+        assert_eq!(speaker(Some("SPEAKER_12"), false), "Speaker 12");
+        assert_eq!(speaker(None, true), "You");
+    }
+}
