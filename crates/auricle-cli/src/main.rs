@@ -58,6 +58,8 @@ fn main() -> ExitCode {
             return if wrong { ExitCode::from(EX_USAGE) } else { ExitCode::SUCCESS };
         }
     };
+    // Fails only if a provider is installed already, which is as good.
+    let _ = rustls::crypto::ring::default_provider().install_default();
     let done = match cli.command {
         Command::Serve(args) => commands::serve::run(&args),
         Command::Stream(args) => commands::stream::run(&args),

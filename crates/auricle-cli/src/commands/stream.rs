@@ -4,16 +4,18 @@ mod audio;
 mod screen;
 
 use std::collections::HashMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use auricle_audio::Codec;
+use auricle_speech::wer::WordErrors;
 use auricle_wire::conversation::{Conversation, Segment};
 use auricle_wire::event::{self, Event, ServerMessage};
 use auricle_wire::rest::FinaliseResponse;
 use futures_util::{SinkExt, StreamExt};
+use serde::Deserialize;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::{Bytes, Message};
 
@@ -69,6 +71,12 @@ pub(crate) struct Args {
     /// Print one JSON object at the end instead of text.
     #[arg(long)]
     json: bool,
+    /// Write that JSON object to a file as well.
+    #[arg(long, value_name = "FILE")]
+    save: Option<PathBuf>,
+    /// What is really said (plain text, or a JSON list of objects with `text`): reports how many words are wrong.
+    #[arg(long, value_name = "FILE")]
+    truth: Option<PathBuf>,
 }
 
 /// What a run found.
@@ -133,15 +141,31 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     if !(args.speed >= 0.0 && args.speed.is_finite()) {
         bail!("--speed is {}; it takes a number from 0 (as fast as possible)", args.speed);
     }
-    block_on(stream(args))
+    let truth = args.truth.as_deref().map(truth).transpose()?;
+    block_on(stream(args, truth.as_deref()))
 }
 
-async fn stream(args: &Args) -> anyhow::Result<ExitCode> {
+/// The words of a truth file.
+fn truth(path: &Path) -> anyhow::Result<String> {
+    let text = std::fs::read_to_string(path).with_context(|| format!("read {}", path.display()))?;
+    if path.extension().is_none_or(|extension| extension != "json") {
+        return Ok(text);
+    }
+    #[derive(Deserialize)]
+    struct Turn {
+        text: String,
+    }
+    let turns: Vec<Turn> = serde_json::from_str(&text)
+        .with_context(|| format!("{}: expected a list of objects with `text`", path.display()))?;
+    Ok(turns.into_iter().map(|turn| turn.text).collect::<Vec<_>>().join(" "))
+}
+
+async fn stream(args: &Args, truth: Option<&str>) -> anyhow::Result<ExitCode> {
     let recording = audio::read(&args.files, args.codec, args.sample_rate, TAIL_SILENCE)?;
     let screen = Screen::new(&recording, args.json);
     let begun = now();
     let mut outcome = Outcome::default();
-    let mut socket = Some(connect(args, &mut outcome).await?);
+    let mut socket = Some(connect(args).await?);
     outcome.connect_ms = Some(now().duration_since(begun).as_millis());
     let mut sent = 0;
     let mut pace = Pace::new(args.speed);
@@ -170,7 +194,7 @@ async fn stream(args: &Args) -> anyhow::Result<ExitCode> {
         let _ = open.close(None).await;
     }
     screen.done(&outcome.segments);
-    report(args, &recording, &outcome, record.as_ref(), begun, audio_ended)
+    report(args, &recording, &outcome, record.as_ref(), truth, begun, audio_ended)
 }
 
 /// Sends what is due or takes in what has come. False when the connection is gone.
@@ -229,7 +253,7 @@ async fn take(
     }
 }
 
-async fn connect(args: &Args, _outcome: &mut Outcome) -> anyhow::Result<Socket> {
+async fn connect(args: &Args) -> anyhow::Result<Socket> {
     let mut url = format!(
         "{}/v4/listen?codec={}&sample_rate={}&language={}",
         args.target.socket_base(),
@@ -269,7 +293,7 @@ async fn reconnect(args: &Args, outcome: &mut Outcome, screen: &Screen) -> anyho
     for _ in 0..RECONNECTS_MAX {
         tokio::time::sleep(wait).await;
         wait = (wait * 2).min(RECONNECT_MAX);
-        match connect(args, outcome).await {
+        match connect(args).await {
             Ok(socket) => {
                 outcome.reconnects += 1;
                 screen.note("connected again; going on where it stopped");
@@ -357,26 +381,41 @@ fn report(
     recording: &Recording,
     outcome: &Outcome,
     record: Option<&Conversation>,
+    truth: Option<&str>,
     begun: Instant,
     audio_ended: Instant,
 ) -> anyhow::Result<ExitCode> {
     let since = |at: Option<Instant>| at.map(|at| at.saturating_duration_since(audio_ended).as_millis());
+    let errors = truth.map(|spoken| {
+        let heard: Vec<&str> = outcome.segments.iter().map(|segment| segment.text.as_str()).collect();
+        WordErrors::between(spoken, &heard.join(" "))
+    });
+    let result = serde_json::json!({
+        "conversation": record,
+        "conversation_id": record.map(|record| record.id.clone()).or_else(|| outcome.conversation_id.clone()),
+        "segments": outcome.segments,
+        "word_errors": errors.map(|errors| {
+            serde_json::json!({"words": errors.words, "mistakes": errors.mistakes, "rate": errors.rate()})
+        }),
+        "timings": {
+            "audio_secs": recording.secs,
+            "connect_ms": outcome.connect_ms,
+            "first_segment_ms": outcome.first_segment_ms,
+            "last_segment_after_audio_ms": since(outcome.last_segment_at),
+            "processed_after_ms": record.map(|_| now().duration_since(audio_ended).as_millis()),
+            "total_ms": now().duration_since(begun).as_millis(),
+            "reconnects": outcome.reconnects,
+        },
+    });
+    if let Some(path) = &args.save {
+        let text = serde_json::to_string_pretty(&result)?;
+        std::fs::write(path, text + "\n").with_context(|| format!("write {}", path.display()))?;
+    }
     if args.json {
-        output::json(&serde_json::json!({
-            "conversation": record,
-            "conversation_id": record.map(|record| record.id.clone()).or_else(|| outcome.conversation_id.clone()),
-            "segments": outcome.segments,
-            "timings": {
-                "audio_secs": recording.secs,
-                "connect_ms": outcome.connect_ms,
-                "first_segment_ms": outcome.first_segment_ms,
-                "last_segment_after_audio_ms": since(outcome.last_segment_at),
-                "processed_after_ms": record.map(|_| now().duration_since(audio_ended).as_millis()),
-                "total_ms": now().duration_since(begun).as_millis(),
-                "reconnects": outcome.reconnects,
-            },
-        }))?;
-    } else if let Some(record) = record {
+        output::json(&result)?;
+        return Ok(exit(record));
+    }
+    if let Some(record) = record {
         output::line("");
         output::line(&output::record(record));
         output::line("");
@@ -384,8 +423,16 @@ fn report(
     } else if args.wait {
         output::line("nothing was heard, so there is no record");
     }
+    if let Some(errors) = errors {
+        let (wrong, words, rate) = (errors.mistakes, errors.words, errors.rate() * 100.0);
+        output::line(&format!("{wrong} of {words} words were heard wrong ({rate:.1} %)"));
+    }
+    Ok(exit(record))
+}
+
+fn exit(record: Option<&Conversation>) -> ExitCode {
     let failed = record.is_some_and(|record| record.status.as_deref() == Some("failed"));
-    Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+    if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS }
 }
 
 /// When frames are due: real time from the first, or as fast as the server reads.
