@@ -21,6 +21,7 @@ pub(super) struct Sphinx {
     args: unsafe extern "C" fn() -> Opaque,
     init: unsafe extern "C" fn(Opaque) -> Opaque,
     free: unsafe extern "C" fn(Opaque) -> c_int,
+    start_stream: unsafe extern "C" fn(Opaque) -> c_int,
     start_utterance: unsafe extern "C" fn(Opaque) -> c_int,
     process_raw: unsafe extern "C" fn(Opaque, *const i16, usize, c_int, c_int) -> c_int,
     end_utterance: unsafe extern "C" fn(Opaque) -> c_int,
@@ -85,6 +86,7 @@ impl Sphinx {
                 args: symbol(&main, b"ps_args\0")?,
                 init: symbol(&main, b"ps_init\0")?,
                 free: symbol(&main, b"ps_free\0")?,
+                start_stream: symbol(&main, b"ps_start_stream\0")?,
                 start_utterance: symbol(&main, b"ps_start_utt\0")?,
                 process_raw: symbol(&main, b"ps_process_raw\0")?,
                 end_utterance: symbol(&main, b"ps_end_utt\0")?,
@@ -177,8 +179,12 @@ impl Decoder {
 
     pub(super) fn start(&mut self) -> Result<(), EngineError> {
         self.end();
-        // SAFETY: the decoder is valid until dropped.
-        let started = unsafe { (self.sphinx.start_utterance)(self.decoder.as_ptr()) };
+        // A stream of its own: frames count from zero, and nothing of another session's noise estimate is left.
+        // SAFETY: the decoder is valid until dropped, and no utterance is under way.
+        let started = unsafe {
+            (self.sphinx.start_stream)(self.decoder.as_ptr());
+            (self.sphinx.start_utterance)(self.decoder.as_ptr())
+        };
         self.in_utterance = started == 0;
         if started == 0 {
             Ok(())

@@ -74,6 +74,27 @@ async fn speech_becomes_sentences_with_times_and_all_of_it_is_covered() {
 }
 
 #[tokio::test]
+async fn each_sentence_has_its_own_time_however_many_the_recogniser_has_heard() {
+    let engine = PocketSphinx::new(&config(1));
+    let mut once = speech();
+    once.resize(once.len() + 16_000, 0);
+    let period = once.len() as f64 / 16_000.0;
+    let events = hear(&engine, &once.repeat(3), 16_000).await;
+    let starts: Vec<f64> = events
+        .iter()
+        .filter_map(|event| match event {
+            Event::Words(words) if words[0].text.starts_with("Please") => Some(words[0].start),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(starts.len(), 3, "{events:?}");
+    for (turn, start) in starts.iter().enumerate() {
+        let expected = starts[0] + turn as f64 * period;
+        assert!((start - expected).abs() < 0.15, "sentence {turn} at {start:.2} s, expected {expected:.2} s");
+    }
+}
+
+#[tokio::test]
 async fn more_streams_than_recognisers_are_all_heard() {
     let engine = Arc::new(PocketSphinx::new(&config(1)));
     let pcm = Arc::new(speech());
