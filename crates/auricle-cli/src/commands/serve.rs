@@ -51,16 +51,19 @@ impl clap::Args for Settings {
             .value_name("FILE")
             .value_parser(clap::value_parser!(PathBuf))
             .help("Configuration file (TOML); every option below is also a key of it");
-        let mut command = command.arg(file);
+        let mut command = command.arg(file).next_line_help(true);
         for key in auricle_server::config::keys() {
             let mut flags = key.flags.iter().map(|flag| flag.trim_start_matches("--"));
             let Some(long) = flags.next() else { continue };
             let mut arg = Arg::new(key.name.as_str())
                 .long(long)
-                .value_name(key.form.as_str())
+                .value_name("VALUE")
                 .action(ArgAction::Set)
                 .hide(key.name.starts_with("limits."))
-                .help(format!("{} [default: {}]", key.doc, key.default));
+                .help(match key.default.as_str() {
+                    "" => format!("{} Value: {}.", key.doc, key.form),
+                    default => format!("{} Value: {}. [default: {default}]", key.doc, key.form),
+                });
             for alias in flags {
                 arg = arg.alias(alias);
             }
