@@ -6,7 +6,7 @@ use std::io::IsTerminal;
 
 use auricle_wire::conversation::Conversation;
 use auricle_wire::time::WireTime;
-use comfy_table::{ContentArrangement, Table, presets};
+use comfy_table::{ColumnConstraint, ContentArrangement, Table, presets};
 use serde::Serialize;
 
 /// One line on standard output.
@@ -35,7 +35,7 @@ pub(crate) fn is_terminal() -> bool {
     std::io::stdout().is_terminal()
 }
 
-/// A table as wide as the terminal, or 80 columns.
+/// A table as wide as the terminal, or 80 columns. The first column is never broken: it holds what people copy.
 pub(crate) fn table(head: &[&str], rows: Vec<Vec<String>>) -> String {
     let mut table = Table::new();
     table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Dynamic).set_header(head);
@@ -44,6 +44,9 @@ pub(crate) fn table(head: &[&str], rows: Vec<Vec<String>>) -> String {
     }
     for row in rows {
         table.add_row(row);
+    }
+    if let Some(first) = table.column_mut(0) {
+        first.set_constraint(ColumnConstraint::ContentWidth);
     }
     table.to_string()
 }

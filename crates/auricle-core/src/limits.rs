@@ -134,6 +134,8 @@ limits! {
     store_wait_max: Duration = Duration::from_secs(10);
     /// Writes of one transaction. Full: the next begin the next transaction.
     store_batch_max: usize = 512;
+    /// Bytes of the database's file. Full: as with a full disk: sessions are told, readiness turns, deleting makes room.
+    store_bytes_max: u64 = 1024 * 1024 * 1024 * 1024;
     /// How long a failed write of words waits before it is tried again.
     store_retry_every: Duration = Duration::from_secs(1);
     /// Job attempts that run at once in this process. Full: jobs wait as rows.

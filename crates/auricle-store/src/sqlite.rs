@@ -74,7 +74,7 @@ impl From<&Limits> for SqliteOptions {
             reads_queued_max: READS_QUEUED_MAX,
             lock_wait_max: LOCK_WAIT_MAX.min(limits.store_wait_max / 2),
             check_max: CHECK_MAX,
-            size_bytes_max: None,
+            size_bytes_max: Some(limits.store_bytes_max),
             job_attempts_max: limits.job_attempts_max,
             effect_attempts_max: limits.effect_attempts_max,
         }

@@ -83,7 +83,8 @@ pub struct SuggestedSegment {
     /// `SPEAKER_00` if absent; `None` if null.
     #[serde(default = "default_speaker")]
     pub speaker: Option<String>,
-    /// Whether the owner said it.
+    /// Whether the owner said it; false if absent, where Omi drops the whole message.
+    #[serde(default)]
     pub is_user: bool,
     /// A known person.
     #[serde(default)]

@@ -80,10 +80,33 @@ pub(super) fn stem(word: &str) -> String {
     STEMMER.stem(word.strip_suffix("'s").unwrap_or(word)).into_owned()
 }
 
+/// Sentences that are looked at: a day of talk. Of more, every second, third… one, so that an attempt always ends.
+const SENTENCES_MAX: usize = 10_000;
+/// Bytes of one sentence; the rest of a longer one is a sentence of its own.
+const SENTENCE_BYTES_MAX: usize = 2_000;
+
 /// The transcript's sentences in order. Injected questions of the onboarding (`SPEAKER_99`) are not what anybody said.
 pub(super) fn sentences(segments: &[Segment]) -> Vec<Sentence> {
     let said = segments.iter().filter(|segment| segment.speaker_number() != 99);
-    said.flat_map(|segment| split(&segment.text)).map(Sentence::new).filter(|s| !s.words.is_empty()).collect()
+    let pieces: Vec<&str> = said.flat_map(|segment| split(&segment.text)).flat_map(shortened).collect();
+    let step = pieces.len().div_ceil(SENTENCES_MAX).max(1);
+    pieces.into_iter().step_by(step).map(Sentence::new).filter(|s| !s.words.is_empty()).collect()
+}
+
+/// A sentence in pieces of at most [`SENTENCE_BYTES_MAX`], cut between words where there are any.
+fn shortened(sentence: &str) -> impl Iterator<Item = &str> {
+    let mut rest = sentence;
+    std::iter::from_fn(move || {
+        if rest.is_empty() {
+            return None;
+        }
+        let end = rest.floor_char_boundary(SENTENCE_BYTES_MAX);
+        let cut =
+            if end < rest.len() { rest[..end].rfind(' ').filter(|at| *at > 0).unwrap_or(end) } else { end };
+        let (piece, behind) = rest.split_at(cut);
+        rest = behind;
+        Some(piece)
+    })
 }
 
 /// Splits after `.`, `?` and `!` that end a word, but not inside numbers or after an initial or a title.
@@ -121,6 +144,29 @@ pub(super) fn capitalised(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn endless_talk_and_endless_sentences_are_looked_at_in_part() {
+        let endless = "word ".repeat(2_000);
+        let pieces: Vec<_> = shortened(&endless).collect();
+        assert_eq!(pieces.concat(), endless);
+        assert!(pieces.iter().all(|piece| piece.len() <= SENTENCE_BYTES_MAX), "{}", pieces.len());
+        assert_eq!(shortened(&"é".repeat(3_000)).collect::<String>(), "é".repeat(3_000));
+        let segment = Segment {
+            id: "s".into(),
+            text: "We meet at noon. ".repeat(100),
+            speaker: None,
+            is_user: false,
+            person_id: None,
+            start: 0.0,
+            end: 1.0,
+            translations: Vec::new(),
+            speech_profile_processed: true,
+            stt_provider: None,
+        };
+        let segments = vec![segment; 350];
+        assert!((5_000..=SENTENCES_MAX).contains(&sentences(&segments).len()));
+    }
 
     #[test]
     fn sentences_end_where_people_end_them() {

@@ -1,0 +1,19 @@
+//! The whole server in this process, over real sockets, with the scripted engine.
+
+#![allow(clippy::unwrap_used, reason = "what a test stands on must hold")]
+
+#[path = "live/rig.rs"]
+mod rig;
+
+#[path = "live/admission.rs"]
+mod admission;
+#[path = "live/conversations.rs"]
+mod conversations;
+#[path = "live/hostile.rs"]
+mod hostile;
+#[path = "live/probes.rs"]
+mod probes;
+#[path = "live/storage.rs"]
+mod storage;
+#[path = "live/transcripts.rs"]
+mod transcripts;

@@ -1,0 +1,151 @@
+//! The life of a conversation: ended by request, by silence, by leaving; once.
+
+use auricle_testkit::Received;
+use auricle_wire::event::Event;
+use serde_json::Value;
+
+use crate::rig::{Device, Rig, eventually, texts_of};
+
+/// A silence that ends conversations in a test's time.
+const SHORT: (&str, &str) = ("limits.conversation_timeout_min", "1s");
+
+async fn created(device: &mut Device, id: &str) -> Box<auricle_wire::conversation::Conversation> {
+    let about = |event: &Event| matches!(event, Event::MemoryCreated { memory, .. } if memory.id == id);
+    match device.event("memory_created", about).await {
+        Event::MemoryCreated { memory, .. } => memory,
+        other => panic!("{other:?}"),
+    }
+}
+
+async fn conversations(rig: &Rig) -> Vec<Value> {
+    rig.get("/v1/conversations?include_discarded=true").await.1.as_array().unwrap().clone()
+}
+
+#[tokio::test]
+async fn finalise_now_answers_with_the_record_and_the_client_hears_both_events() {
+    let rig = Rig::start(&[]).await;
+    let mut device = rig.device().await;
+    let id = device.conversation().await;
+    device.speak(4.0).await;
+    device.texts_up_to("tomorrow").await;
+    let (code, answer) = rig.post("/v1/conversations").await;
+    assert_eq!(code, 200, "{answer}");
+    let memory = &answer["memory"];
+    assert_eq!((memory["id"].as_str(), memory["status"].as_str()), (Some(id.as_str()), Some("completed")));
+    assert_ne!(memory["structured"]["title"], "");
+    assert_eq!(memory["finalization_reason"], "requested");
+    created(&mut device, &id).await;
+    let started = device.seen.iter().position(|received| {
+        matches!(received.event(), Some(Event::MemoryProcessingStarted { memory, .. }) if memory.id == id)
+    });
+    assert!(started.is_some(), "{:#?}", device.seen);
+}
+
+#[tokio::test]
+async fn silence_ends_a_conversation_and_its_record_reaches_the_client_in_the_next_one() {
+    let rig = Rig::start(&[SHORT]).await;
+    let mut device = rig.device().await;
+    let first = device.conversation().await;
+    device.speak(4.0).await;
+    device.texts_up_to("tomorrow").await;
+    let next = device
+        .event("the next conversation", |event| {
+            matches!(event, Event::ConversationSession { conversation_id, .. } if *conversation_id != first)
+        })
+        .await;
+    let Event::ConversationSession { conversation_id: next, .. } = next else { unreachable!() };
+    let memory = created(&mut device, &first).await;
+    assert_eq!(memory.status.as_deref(), Some("completed"));
+    assert_eq!(rig.conversation_when(&first, "completed").await["finalization_reason"], "silence");
+    // The script's next words begin the new conversation's clock.
+    device.speak(6.0).await;
+    device.until("more words", |r| r.segments().iter().any(|s| s.text.contains("Monday"))).await;
+    let (_, second) = rig.get(&format!("/v1/conversations/{next}")).await;
+    assert!(texts_of(&second).starts_with("Let us meet"), "{second}");
+    assert_eq!(second["transcript_segments"][0]["start"], 0.0);
+}
+
+#[tokio::test]
+async fn d01_a_client_that_vanishes_has_its_conversation_finalised_by_the_sweeper() {
+    let rig = Rig::start(&[SHORT]).await;
+    let mut device = rig.device().await;
+    let id = device.conversation().await;
+    device.speak(4.0).await;
+    let shown = device.texts_up_to("tomorrow").await;
+    drop(device);
+    let record = rig.conversation_when(&id, "completed").await;
+    assert_eq!(texts_of(&record), shown);
+    let (_, jobs) = rig.get("/v1/jobs").await;
+    let about: Vec<_> = jobs.as_array().unwrap().iter().filter(|job| job["conversation_id"] == *id).collect();
+    assert_eq!(about.len(), 1, "{jobs}");
+}
+
+#[tokio::test]
+async fn a_conversation_without_words_leaves_nothing_behind() {
+    let rig = Rig::start(&[SHORT, ("speech.engine", "none")]).await;
+    let mut device = rig.device_as(rig.connect().param("custom_stt", "enabled")).await;
+    let id = device.conversation().await;
+    device.speak(1.0).await;
+    device.client.close().await;
+    eventually("its deletion", async || {
+        (rig.get(&format!("/v1/conversations/{id}")).await.0 == 404).then_some(())
+    })
+    .await;
+    assert_eq!(conversations(&rig).await, Vec::<Value>::new());
+}
+
+#[tokio::test]
+async fn two_requests_to_finalise_at_once_make_one_record() {
+    let rig = Rig::start(&[]).await;
+    let mut device = rig.device().await;
+    let id = device.conversation().await;
+    device.speak(4.0).await;
+    device.texts_up_to("tomorrow").await;
+    let (one, two) = tokio::join!(rig.post("/v1/conversations"), rig.post("/v1/conversations"));
+    let done: Vec<_> = [one, two]
+        .into_iter()
+        .filter(|(code, answer)| *code == 200 && answer["memory"]["id"] == *id)
+        .collect();
+    assert!(!done.is_empty());
+    rig.conversation_when(&id, "completed").await;
+    let (_, jobs) = rig.get("/v1/jobs").await;
+    assert_eq!(jobs.as_array().unwrap().len(), 1, "{jobs}");
+    let events = device.client.until(std::time::Duration::from_millis(500), |_| false).await.0;
+    let records = device.seen.iter().chain(&events).filter(
+        |received| matches!(received.event(), Some(Event::MemoryCreated { memory, .. }) if memory.id == id),
+    );
+    assert_eq!(records.count(), 1);
+}
+
+#[tokio::test]
+async fn a_second_connection_takes_the_conversation_over_and_the_first_stays_open() {
+    let rig = Rig::start(&[]).await;
+    let mut first = rig.device().await;
+    let id = first.conversation().await;
+    first.speak(2.0).await;
+    first.texts_up_to("report").await;
+    let mut second = rig.device().await;
+    assert_eq!(second.conversation().await, id);
+    second.speak(2.0).await;
+    second.texts_up_to("report").await;
+    // The first connection is not closed, and none of its later words reaches a conversation that it no longer owns.
+    first.speak(2.0).await;
+    let (received, _) = first.client.until(std::time::Duration::from_millis(300), |_| false).await;
+    assert!(!received.iter().any(Received::is_end), "{received:?}");
+}
+
+#[tokio::test]
+async fn a_deleted_conversation_stays_deleted_while_its_client_talks_on() {
+    let rig = Rig::start(&[]).await;
+    let mut device = rig.device().await;
+    let id = device.conversation().await;
+    device.speak(2.0).await;
+    device.texts_up_to("report").await;
+    assert_eq!(rig.delete(&format!("/v1/conversations/{id}")).await, 204);
+    device.speak(10.0).await;
+    device.texts_up_to("fine").await;
+    assert_eq!(rig.get(&format!("/v1/conversations/{id}")).await.0, 404);
+    let left = conversations(&rig).await;
+    assert_eq!(left.len(), 1, "{left:?}");
+    assert_ne!(left[0]["id"], id.as_str());
+}
