@@ -284,9 +284,10 @@ impl App {
         })
     }
 
-    /// Starts, serves until SIGTERM or SIGINT, drains, and returns. A second signal returns at once.
-    pub fn run(self) -> Result<(), BuildError> {
+    /// Starts, calls `started` once it serves, drains on SIGTERM or SIGINT, and returns. A second signal exits at once.
+    pub fn run(self, started: impl FnOnce(Addresses)) -> Result<(), BuildError> {
         let running = self.start()?;
+        started(running.addresses());
         let handle = running.background.handle().clone();
         handle.block_on(first_signal());
         tracing::info!("draining; a second signal exits at once");

@@ -21,8 +21,9 @@ use crate::vitals::Pulse;
 const LOOK_EVERY: Duration = Duration::from_secs(5);
 /// An engine that says nothing for this long about audio it was given has failed the attempt.
 const PROGRESS_MAX: Duration = Duration::from_secs(60);
-/// Seconds of audio given to the engine ahead of what it has decided.
-const AHEAD_SECS: u64 = 10;
+/// Seconds of audio given to the engine ahead of what it has decided: more than its longest stretch of speech (20 s), which
+/// it cannot decide before its end, and less than it keeps (`limits.engine_backlog_secs_max`).
+const AHEAD_SECS: u64 = 30;
 
 /// What repair works with.
 pub(crate) struct Repair {

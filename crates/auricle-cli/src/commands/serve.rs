@@ -91,10 +91,10 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let config = args.settings.load()?;
     log(&config);
     let app = auricle_server::build(config).context("cannot start")?;
-    let addresses = app.addresses();
-    // The first line, which scripts read.
-    output::line(&format!("listening on {}, probes on {}", addresses.public, addresses.probe));
-    app.run()?;
+    app.run(|addresses| {
+        // The first line, which scripts read.
+        output::line(&format!("listening on {}, probes on {}", addresses.public, addresses.probe));
+    })?;
     Ok(ExitCode::SUCCESS)
 }
 

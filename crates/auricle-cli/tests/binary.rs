@@ -1,0 +1,11 @@
+//! The program as its users run it: real processes, real speech recognition, real signals.
+
+#![allow(clippy::unwrap_used, reason = "what a test stands on must hold")]
+
+#[path = "binary/rig.rs"]
+mod rig;
+
+#[path = "binary/commands.rs"]
+mod commands;
+#[path = "binary/killed.rs"]
+mod killed;

@@ -1,0 +1,134 @@
+//! What commands print, and their exit codes.
+
+use crate::rig::{Server, auricle, file, run, text};
+
+const SPEECH: &str = "crates/auricle-speech/tests/data/please-send.wav";
+
+#[test]
+fn every_codec_is_heard_and_becomes_a_record() {
+    let server = Server::start(&[("SPEECH_DECODERS", "1")]);
+    for codec in ["pcm8", "pcm16", "opus", "opus_fs320", "aac", "lc3_fs1030"] {
+        let path = file(SPEECH);
+        let result =
+            server.ask_json(&["stream", path.to_str().unwrap(), "--codec", codec, "--speed", "0", "--wait"]);
+        let heard =
+            result["segments"].as_array().unwrap().iter().map(|segment| segment["text"].as_str().unwrap());
+        let heard = heard.collect::<Vec<_>>().join(" ");
+        assert!(heard.contains("Friday"), "{codec}: {heard}");
+        assert_eq!(result["conversation"]["status"], "completed", "{codec}: {result}");
+    }
+    let listed = server.ask_json(&["conversations", "list"]);
+    assert_eq!(listed.as_array().unwrap().iter().filter(|c| c["status"] == "completed").count(), 6);
+}
+
+#[test]
+fn a_record_is_listed_shown_found_exported_renamed_and_deleted() {
+    let server = Server::start(&[("SPEECH", "scripted")]);
+    let path = file("fixtures/two-voices/conversation.wav");
+    let result = server.ask_json(&["stream", path.to_str().unwrap(), "--speed", "0", "--wait"]);
+    let id = result["conversation_id"].as_str().unwrap();
+    let title = result["conversation"]["structured"]["title"].as_str().unwrap();
+    let list = server.ask(&["conversations", "list"]);
+    assert!(list.contains(id), "an id must be on one line, to be copied:\n{list}");
+    assert!(server.ask(&["conversations", "show", id]).contains(title));
+    let word = result["segments"][0]["text"].as_str().unwrap().split(' ').nth(1).unwrap().trim_matches('.');
+    assert!(server.ask(&["conversations", "search", word]).contains(id));
+    for format in ["json", "md", "txt", "srt", "vtt"] {
+        let export = server.ask(&["conversations", "export", id, "--format", format]);
+        assert!(export.contains(word), "{format}:\n{export}");
+    }
+    server.ask(&["conversations", "rename", id, "Another title"]);
+    assert!(server.ask(&["conversations", "show", id]).contains("Another title"));
+    server.ask(&["conversations", "delete", id]);
+    let gone = auricle().args(["conversations", "show", id, "--url", &server.url()]).output().unwrap();
+    assert_eq!(gone.status.code(), Some(1));
+    assert!(text(&gone.stderr).contains("404"), "{}", text(&gone.stderr));
+}
+
+#[test]
+fn mistakes_in_configuration_are_all_named_and_exit_with_64() {
+    let output =
+        run(&["config", "check", "--bind", "nowhere", "--log-level", "loud", "--limits-lease", "never"]);
+    let said = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(64), "{said}");
+    for key in ["--bind", "--log-level", "--limits-lease"] {
+        assert!(said.contains(key), "{key} is not in:\n{said}");
+    }
+    assert_eq!(run(&["stream"]).status.code(), Some(64));
+    assert_eq!(run(&["--version"]).status.code(), Some(0));
+}
+
+#[test]
+fn beyond_loopback_without_a_credential_it_does_not_start() {
+    let output = run(&["serve", "--bind", "0.0.0.0:0"]);
+    assert_eq!(output.status.code(), Some(64));
+    assert!(text(&output.stderr).contains("auth.admin_key"), "{}", text(&output.stderr));
+}
+
+#[test]
+fn a_second_server_on_the_same_folder_or_port_says_why_it_cannot_start() {
+    let server = Server::start(&[("SPEECH", "scripted")]);
+    let folder = server.data();
+    let same_folder = run(&[
+        "serve",
+        "--data-dir",
+        folder.to_str().unwrap(),
+        "--bind",
+        "127.0.0.1:0",
+        "--probe-bind",
+        "127.0.0.1:0",
+    ]);
+    assert_eq!(same_folder.status.code(), Some(1));
+    assert!(text(&same_folder.stderr).contains("data"), "{}", text(&same_folder.stderr));
+    let other = tempfile::TempDir::new().unwrap();
+    let address = server.address.to_string();
+    let same_port = run(&[
+        "serve",
+        "--data-dir",
+        other.path().to_str().unwrap(),
+        "--bind",
+        &address,
+        "--probe-bind",
+        "127.0.0.1:0",
+    ]);
+    assert_eq!(same_port.status.code(), Some(1));
+    assert!(text(&same_port.stderr).contains(&address), "{}", text(&same_port.stderr));
+}
+
+#[test]
+fn sigterm_drains_and_exits_with_0() {
+    let mut server = Server::start(&[("SPEECH", "scripted")]);
+    assert!(server.data().join("addresses.json").exists());
+    assert_eq!(server.terminate(), Some(0));
+    assert!(!server.data().join("addresses.json").exists());
+}
+
+#[test]
+fn doctor_says_what_is_there_and_how_to_install_what_is_not() {
+    let folder = tempfile::TempDir::new().unwrap();
+    let doctor = |more: &[&str]| {
+        let base = [
+            "doctor",
+            "--data-dir",
+            folder.path().to_str().unwrap(),
+            "--bind",
+            "127.0.0.1:0",
+            "--probe-bind",
+            "127.0.0.1:0",
+        ];
+        run(&[&base, more].concat())
+    };
+    let well = doctor(&[]);
+    assert_eq!(well.status.code(), Some(0), "{}", text(&well.stdout));
+    let missing = doctor(&["--speech-pocketsphinx-library", "/nowhere/libpocketsphinx.so"]);
+    assert_eq!(missing.status.code(), Some(1));
+    let said = text(&missing.stdout).split_whitespace().collect::<Vec<_>>().join(" ");
+    assert!(said.contains("libpocketsphinx3"), "{said}");
+    std::fs::write(
+        folder.path().join("auricle.db"),
+        b"not a database at all, but long enough to be looked at",
+    )
+    .unwrap();
+    let damaged = doctor(&["--speech", "none"]);
+    assert_eq!(damaged.status.code(), Some(1), "{}", text(&damaged.stdout));
+}
