@@ -7,6 +7,7 @@ mod driver;
 mod ear;
 mod events;
 mod outbox;
+mod runs;
 
 use std::sync::Arc;
 

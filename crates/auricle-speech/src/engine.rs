@@ -65,9 +65,9 @@ pub trait Engine: Send + Sync + 'static {
 
 /// One session's audio going in. Dropping it abandons what is undecided.
 pub trait Stream: Send {
-    /// Hands over PCM, copying it. Does not block. When the bounded backlog is full the audio is not taken and the engine
-    /// sends [`Event::Skipped`].
-    fn push(&mut self, pcm: &[i16]);
+    /// Hands over PCM, copying it. Does not block. False when the bounded backlog is full: this audio will not be heard (the
+    /// caller may have it heard later, from the spool), and [`Event::Skipped`] follows when there is room again.
+    fn push(&mut self, pcm: &[i16]) -> bool;
     /// No more audio follows: decide what is left, then send [`Event::Finished`].
     fn finish(&mut self);
     /// Decide what has been heard so far as if a pause followed, and go on (before a conversation is finalised).

@@ -149,3 +149,44 @@ async fn l06_words_of_audio_that_was_not_transcribed_before_kill_9_appear_afterw
     .unwrap();
     drop(client);
 }
+
+#[tokio::test]
+async fn what_a_busy_engine_could_not_take_is_heard_later_and_once() {
+    // Two minutes and a half at once: more than the engine keeps for a session.
+    let server = Server::start(&[("SPEECH_DECODERS", "1"), ("LIMITS_ENGINE_BACKLOG_SECS_MAX", "30")]);
+    let pcm = conversation().repeat(2);
+    let frames = Encoder::new(Codec::OpusFs320, 16_000).unwrap().encode_all(&pcm).unwrap();
+    let connect = Connect::new(&format!("ws://{}", server.address))
+        .param("codec", "opus_fs320")
+        .param("sample_rate", 16_000);
+    let mut client = connect.open().await.unwrap();
+    for frame in frames {
+        assert!(client.send_audio(frame).await);
+    }
+    // Silence in real time follows, so that the engine takes audio again and the session lives on.
+    let spool = server.data().join("spool");
+    let heard = tokio::task::spawn_blocking(move || {
+        eventually("all words", || {
+            let all = server.ask_json(&["conversations", "list"]);
+            let id = all[0]["id"].as_str()?.to_owned();
+            let conversation = server.ask_json(&["conversations", "show", &id]);
+            let mut segments = conversation["transcript_segments"].as_array().unwrap().clone();
+            segments.sort_by(|a, b| a["start"].as_f64().unwrap().total_cmp(&b["start"].as_f64().unwrap()));
+            let heard = texts(&Value::Array(segments));
+            (heard.matches("good day").count() >= 2 && bytes_below(&spool) < 20_000).then_some(heard)
+        })
+    });
+    let silence = Encoder::new(Codec::OpusFs320, 16_000).unwrap().encode_all(&vec![0; 16_000]).unwrap();
+    let mut every = tokio::time::interval(std::time::Duration::from_millis(20));
+    let mut at = 0;
+    let heard = tokio::task::spawn(heard);
+    while !heard.is_finished() {
+        every.tick().await;
+        client.send_audio(silence[at % silence.len()].clone()).await;
+        at += 1;
+    }
+    let heard = heard.await.unwrap().unwrap();
+    let truth = format!("{0} {0}", truth(f64::INFINITY));
+    let errors = WordErrors::between(&truth, &heard);
+    assert!(errors.rate() < 0.2, "{} of {} words: {heard}", errors.mistakes, errors.words);
+}

@@ -218,7 +218,9 @@ impl Driver {
         self.session.handle(now, Input::Audio { channel, samples });
         if samples > 0 && self.spec.session.engine {
             self.begin_run(channel);
-            self.ears[channel].hear(payload, &pcm, &mut self.scratch);
+            if self.ears[channel].hear(payload, &pcm, &mut self.scratch) {
+                self.listen.repair.notify_one();
+            }
             self.spool_flush_at.get_or_insert(now.mono + self.listen.limits.spool_flush_every);
         }
         // Kept between frames only while small: a session at rest holds no buffer.
@@ -246,11 +248,6 @@ impl Driver {
         match heard {
             Heard::Words(words) => Input::Words { channel, words },
             Heard::Covered(until_sample) => Input::Covered { channel, until_sample },
-            Heard::Skipped => {
-                // What the engine could not take is left to repair, and a fresh run begins with the next frame.
-                self.end_run(channel);
-                Input::Tick
-            }
             Heard::State(state) => Input::Ear { channel, state },
         }
     }

@@ -7,9 +7,11 @@ use auricle_audio::{Codec, Decoder, DecoderError, resample};
 use auricle_core::session::EarState;
 use auricle_core::{ConversationId, UnixMicros, Word};
 use auricle_speech::{Engine, Event, Stream, StreamSpec};
-use auricle_store::spool::{RunHeader, RunWriter, Spool};
+use auricle_store::spool::{RunHeader, Spool};
 use std::time::Instant;
 use tokio::sync::mpsc;
+
+use super::runs::Runs;
 
 /// Engine events of one stream that the session has not taken. Full: the engine waits on its own threads.
 const EVENTS_MAX: usize = 64;
@@ -40,34 +42,20 @@ struct Listening {
     rate_hz: u32,
 }
 
-struct Run {
-    writer: RunWriter,
-    /// Position of the run's first sample.
-    zero: u64,
-    /// Position up to which it was forgotten.
-    forgotten: u64,
-}
-
 /// One channel. `heard` counts its samples.
 pub(super) struct Ear {
     decoder: Decoder,
     format: AudioFormat,
     listening: Option<Listening>,
-    run: Option<Run>,
-    /// Frames received while no conversation was there to spool them for: (frame, samples).
-    early: Vec<(Box<[u8]>, u32)>,
-    early_bytes: usize,
+    runs: Runs,
     heard: u64,
 }
-
-/// Bytes of frames kept in memory while a conversation is being opened. Full: they are counted as not spooled; the engine
-/// hears them all the same.
-const EARLY_BYTES_MAX: usize = 256 * 1024;
 
 impl Ear {
     pub(super) fn new(format: AudioFormat) -> Result<Self, DecoderError> {
         let decoder = Decoder::new(format.codec, format.sample_rate_hz, format.channels)?;
-        Ok(Self { decoder, format, listening: None, run: None, early: Vec::new(), early_bytes: 0, heard: 0 })
+        let runs = Runs::new(format.sample_rate_hz);
+        Ok(Self { decoder, format, listening: None, runs, heard: 0 })
     }
 
     /// Decodes a frame into `pcm` (cleared first). A frame that cannot be decoded is counted and gives no samples.
@@ -80,27 +68,20 @@ impl Ear {
         u32::try_from(pcm.len()).unwrap_or(u32::MAX)
     }
 
-    /// Hands a decoded frame to the engine and its bytes to the spool.
-    pub(super) fn hear(&mut self, frame: &[u8], pcm: &[i16], scratch: &mut Vec<i16>) {
+    /// Hands a decoded frame to the engine and its bytes to the spool. True if audio was left to repair.
+    pub(super) fn hear(&mut self, frame: &[u8], pcm: &[i16], scratch: &mut Vec<i16>) -> bool {
         let samples = u32::try_from(pcm.len()).unwrap_or(u32::MAX);
         self.heard += u64::from(samples);
-        match &mut self.run {
-            Some(run) => run.writer.append(frame, samples),
-            None if self.early_bytes + frame.len() <= EARLY_BYTES_MAX => {
-                self.early_bytes += frame.len();
-                self.early.push((frame.into(), samples));
+        let taken = match &mut self.listening {
+            None => true,
+            Some(listening) if listening.rate_hz == self.format.sample_rate_hz => listening.stream.push(pcm),
+            Some(listening) => {
+                scratch.clear();
+                resample::repeat_decimate(pcm, self.format.sample_rate_hz, listening.rate_hz, scratch);
+                listening.stream.push(scratch)
             }
-            None => metrics::counter!("auricle_spool_dropped_bytes_total", "reason" => "no_conversation")
-                .increment(frame.len() as u64),
-        }
-        let Some(listening) = &mut self.listening else { return };
-        if listening.rate_hz == self.format.sample_rate_hz {
-            listening.stream.push(pcm);
-        } else {
-            scratch.clear();
-            resample::repeat_decimate(pcm, self.format.sample_rate_hz, listening.rate_hz, scratch);
-            listening.stream.push(scratch);
-        }
+        };
+        self.runs.append(frame, samples, taken)
     }
 
     /// Opens the engine's stream for what is heard from now on.
@@ -160,7 +141,8 @@ impl Ear {
             Event::Resumed => Heard::State(EarState::Listening),
             Event::Skipped { samples, .. } => {
                 metrics::counter!("auricle_audio_skipped_samples_total").increment(samples);
-                Heard::Skipped
+                // The spool has it in a run of its own, which is already left to repair.
+                return self.poll_event(cx);
             }
             Event::Failed(error) => {
                 self.listening = None;
@@ -173,7 +155,7 @@ impl Ear {
         })
     }
 
-    /// Begins a run for `conversation` with what was heard since the last run ended.
+    /// Begins to spool for `conversation`, with what was heard since the last run ended.
     ///
     /// `zero_at`: wall-clock time of the connection's first sample.
     pub(super) fn begin_run(
@@ -183,51 +165,27 @@ impl Ear {
         conversation: &ConversationId,
         zero_at: UnixMicros,
     ) {
-        let early: u64 = self.early.iter().map(|(_, samples)| u64::from(*samples)).sum();
-        let zero = self.heard - early;
-        let rate = f64::from(self.format.sample_rate_hz.max(1));
-        let mut header = owner.header.clone();
-        header.run = format!("{}-{}", header.run, self.heard);
-        header.conversation = conversation.clone();
-        header.first_audio_at = zero_at.plus_secs_f64(zero as f64 / rate);
-        let mut writer = spool.begin(header);
-        for (frame, samples) in self.early.drain(..) {
-            writer.append(&frame, samples);
-        }
-        self.early = Vec::new();
-        self.early_bytes = 0;
-        self.run = Some(Run { writer, zero, forgotten: zero });
+        self.runs.begin(spool, &owner.header, conversation, zero_at);
     }
 
     /// Whether a run was begun after audio had been given a time.
     pub(super) fn has_run(&self) -> bool {
-        self.run.is_some()
+        self.runs.has_owner()
     }
 
     /// Audio before `until` is not needed any more.
     pub(super) fn forget(&mut self, until: u64) {
-        if let Some(run) = &mut self.run
-            && until > run.forgotten
-        {
-            run.forgotten = until;
-            run.writer.covered(until - run.zero);
-        }
+        self.runs.forget(until);
     }
 
     /// Ends the run: what is not forgotten stays for repair. True if anything stays.
     pub(super) fn end_run(&mut self) -> bool {
-        let Some(run) = self.run.take() else { return false };
-        if run.forgotten >= self.heard {
-            run.writer.finish();
-            return false;
-        }
-        run.writer.abandon();
-        true
+        self.runs.end()
     }
 
     /// Writes out what has waited long enough; says when to call again at the latest.
     pub(super) fn flush_run(&mut self, now: Instant) -> Option<Instant> {
-        self.run.as_mut()?.writer.poll_flush(now)
+        self.runs.flush(now)
     }
 }
 
@@ -235,7 +193,5 @@ impl Ear {
 pub(super) enum Heard {
     Words(Vec<Word>),
     Covered(u64),
-    /// Audio from here on was not heard for a while.
-    Skipped,
     State(EarState),
 }

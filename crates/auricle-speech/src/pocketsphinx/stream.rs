@@ -209,18 +209,18 @@ impl SphinxStream {
         }
     }
 
-    fn hear(&mut self, pcm: &[i16]) {
+    fn hear(&mut self, pcm: &[i16]) -> bool {
         let shared = Arc::clone(&self.shared);
         let mut state = shared.state();
         if state.over {
-            return;
+            return true;
         }
         let before = state.heard;
         state.heard += pcm.len() as u64;
         let room = if self.skipping_from.is_some() { self.backlog_max / 2 } else { self.backlog_max };
         if state.backlog() > room {
             self.skip(&mut state, before);
-            return;
+            return false;
         }
         if let Some(from) = self.skipping_from.take() {
             let samples = before - from;
@@ -241,6 +241,7 @@ impl SphinxStream {
         }
         state.silent_until = self.endpointer.silent_until();
         self.look_after(&mut state);
+        true
     }
 
     /// Opens and ends stretches as the endpointer has found them.
@@ -311,12 +312,13 @@ impl SphinxStream {
 }
 
 impl Stream for SphinxStream {
-    fn push(&mut self, pcm: &[i16]) {
+    fn push(&mut self, pcm: &[i16]) -> bool {
         let mut at_16k = std::mem::take(&mut self.pcm);
         at_16k.clear();
         self.resampler.push(pcm, &mut at_16k);
-        self.hear(&at_16k);
+        let taken = self.hear(&at_16k);
         self.pcm = at_16k;
+        taken
     }
 
     fn finish(&mut self) {

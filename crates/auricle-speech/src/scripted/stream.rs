@@ -178,11 +178,12 @@ impl ScriptedStream {
 }
 
 impl Stream for ScriptedStream {
-    fn push(&mut self, pcm: &[i16]) {
+    fn push(&mut self, pcm: &[i16]) -> bool {
         self.place.pushed += pcm.len() as u64;
         if self.place.pushed >= self.next_at {
             self.say(0);
         }
+        true
     }
 
     fn flush(&mut self) {

@@ -1,0 +1,301 @@
+//! One channel's audio on its way to the spool: in runs, so that what the engine hears and what it could not take are kept
+//! apart and no word is transcribed twice.
+//!
+//! Positions are samples of the connection. A run that the engine hears is forgotten as words cover it; a run that the engine
+//! could not take is left to repair as soon as it ends, whatever is covered behind it.
+
+use std::collections::VecDeque;
+use std::time::Instant;
+
+use auricle_core::{ConversationId, UnixMicros};
+use auricle_store::spool::{RunHeader, RunWriter, Spool};
+
+/// Bytes of frames kept in memory while a conversation is being opened. Full: they are counted as not spooled; the engine
+/// hears them all the same.
+const EARLY_BYTES_MAX: usize = 256 * 1024;
+
+/// For whom runs are written.
+#[derive(Clone)]
+struct Owner {
+    spool: Spool,
+    /// Of the next run, apart from its name and its first sample's time.
+    header: RunHeader,
+    /// Wall-clock time of the connection's first sample.
+    zero_at: UnixMicros,
+}
+
+struct Run {
+    writer: RunWriter,
+    /// Position of its first sample.
+    zero: u64,
+    /// Position behind its last, once it has ended.
+    end: Option<u64>,
+    /// Position up to which it is forgotten.
+    forgotten: u64,
+    /// The engine hears it.
+    taken: bool,
+}
+
+/// The runs of one channel, oldest first; only the last takes frames.
+#[derive(Default)]
+pub(super) struct Runs {
+    owner: Option<Owner>,
+    runs: VecDeque<Run>,
+    /// Frames received while no conversation was there to spool them for: (frame, samples, whether the engine took it).
+    early: Vec<(Box<[u8]>, u32, bool)>,
+    early_bytes: usize,
+    /// Position of the first of them.
+    early_from: u64,
+    /// Position behind the last frame.
+    heard: u64,
+    rate_hz: f64,
+}
+
+impl Runs {
+    pub(super) fn new(rate_hz: u32) -> Self {
+        Self { rate_hz: f64::from(rate_hz.max(1)), ..Self::default() }
+    }
+
+    /// Whether there is a conversation to write for.
+    pub(super) fn has_owner(&self) -> bool {
+        self.owner.is_some()
+    }
+
+    /// From now on runs belong to `conversation`; what was heard since the last owner's end is its first.
+    pub(super) fn begin(
+        &mut self,
+        spool: &Spool,
+        header: &RunHeader,
+        conversation: &ConversationId,
+        zero_at: UnixMicros,
+    ) {
+        let mut header = header.clone();
+        header.conversation = conversation.clone();
+        self.owner = Some(Owner { spool: spool.clone(), header, zero_at });
+        let early = std::mem::take(&mut self.early);
+        self.early_bytes = 0;
+        if early.is_empty() {
+            return;
+        }
+        let heard = std::mem::replace(&mut self.heard, self.early_from);
+        for (frame, samples, taken) in early {
+            self.write(&frame, samples, taken);
+        }
+        // Of what did not fit there is nothing: the next frame begins a run.
+        if self.heard < heard {
+            if let Some(last) = self.runs.back_mut() {
+                last.end = Some(self.heard);
+            }
+            self.heard = heard;
+        }
+    }
+
+    /// Keeps a frame. True if audio that the engine could not take has just been left to repair.
+    pub(super) fn append(&mut self, frame: &[u8], samples: u32, taken: bool) -> bool {
+        if self.owner.is_some() {
+            return self.write(frame, samples, taken);
+        }
+        if self.early.is_empty() {
+            self.early_from = self.heard;
+        }
+        self.heard += u64::from(samples);
+        if self.early_bytes + frame.len() <= EARLY_BYTES_MAX {
+            self.early_bytes += frame.len();
+            self.early.push((frame.into(), samples, taken));
+        } else {
+            metrics::counter!("auricle_spool_dropped_bytes_total", "reason" => "no_conversation")
+                .increment(frame.len() as u64);
+        }
+        false
+    }
+
+    fn write(&mut self, frame: &[u8], samples: u32, taken: bool) -> bool {
+        let mut left = false;
+        if self.runs.back().is_none_or(|run| run.end.is_some() || run.taken != taken) {
+            left = self.turn(taken);
+        }
+        self.heard += u64::from(samples);
+        if let Some(run) = self.runs.back_mut() {
+            run.writer.append(frame, samples);
+        }
+        left
+    }
+
+    /// Ends the run under way and begins the next. True if the former is left to repair at once.
+    fn turn(&mut self, taken: bool) -> bool {
+        let Some(owner) = &self.owner else { return false };
+        let mut left = false;
+        if let Some(mut last) = self.runs.pop_back() {
+            last.end.get_or_insert(self.heard);
+            if last.taken {
+                self.runs.push_back(last);
+            } else {
+                last.writer.abandon();
+                left = true;
+            }
+        }
+        let mut header = owner.header.clone();
+        header.run = format!("{}-{}{}", header.run, self.heard, if taken { "" } else { "s" });
+        header.first_audio_at = owner.zero_at.plus_secs_f64(self.heard as f64 / self.rate_hz);
+        let (zero, writer) = (self.heard, owner.spool.begin(header));
+        self.runs.push_back(Run { writer, zero, end: None, forgotten: zero, taken });
+        left
+    }
+
+    /// Audio before `until` that the engine heard is not needed any more.
+    pub(super) fn forget(&mut self, until: u64) {
+        let (runs, mut kept) = (std::mem::take(&mut self.runs), VecDeque::new());
+        for mut run in runs {
+            let reach = run.end.map_or(until, |end| until.min(end));
+            if run.taken && reach > run.forgotten {
+                run.forgotten = reach;
+                run.writer.covered(reach - run.zero);
+            }
+            if run.taken && run.end.is_some_and(|end| run.forgotten >= end) {
+                run.writer.finish();
+            } else {
+                kept.push_back(run);
+            }
+        }
+        self.runs = kept;
+    }
+
+    /// Ends all runs and forgets their owner. True if anything is left to repair.
+    pub(super) fn end(&mut self) -> bool {
+        self.owner = None;
+        let heard = self.heard;
+        let mut left = false;
+        for run in self.runs.drain(..) {
+            if run.taken && run.forgotten >= run.end.unwrap_or(heard) {
+                run.writer.finish();
+            } else {
+                run.writer.abandon();
+                left = true;
+            }
+        }
+        left
+    }
+
+    /// Writes out what has waited long enough; says when to call again at the latest.
+    pub(super) fn flush(&mut self, now: Instant) -> Option<Instant> {
+        self.runs.iter_mut().filter_map(|run| run.writer.poll_flush(now)).min()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use auricle_core::Limits;
+    use auricle_store::spool::SpoolOptions;
+
+    use super::*;
+
+    const FRAME: u32 = 320;
+
+    struct Rig {
+        _dir: tempfile::TempDir,
+        spool: Spool,
+        header: RunHeader,
+    }
+
+    impl Rig {
+        fn new() -> Self {
+            let dir = tempfile::TempDir::new().unwrap();
+            let spool = Spool::open(dir.path(), SpoolOptions::from(&Limits::default())).unwrap();
+            let header = RunHeader {
+                run: "session".into(),
+                user: "u".into(),
+                conversation: "".into(),
+                process: "p".into(),
+                codec: "pcm16".into(),
+                sample_rate_hz: 16_000,
+                channels: 1,
+                language: None,
+                source: auricle_core::Source::Omi,
+                role: None,
+                first_audio_at: UnixMicros(0),
+            };
+            Self { _dir: dir, spool, header }
+        }
+
+        fn begin(&self, runs: &mut Runs) {
+            runs.begin(&self.spool, &self.header, &"c".into(), UnixMicros(0));
+        }
+
+        /// (wall-clock seconds of its first frame, first bytes of its frames) of each run that is left to repair.
+        fn left(&self) -> Vec<(f64, Vec<u8>)> {
+            self.spool.settle();
+            let mut left: Vec<_> = self
+                .spool
+                .leftovers()
+                .unwrap()
+                .iter_mut()
+                .map(|run| {
+                    let begun = run.header().first_audio_at.0 as f64 / 1e6;
+                    let frames: Vec<_> = run.frames().collect();
+                    let at = begun + frames[0].position as f64 / 16_000.0;
+                    (at, frames.iter().map(|frame| frame.bytes[0]).collect())
+                })
+                .collect();
+            left.sort_by(|a, b| a.0.total_cmp(&b.0));
+            left
+        }
+    }
+
+    #[test]
+    fn what_words_cover_is_forgotten_and_the_rest_is_left() {
+        let rig = Rig::new();
+        let mut runs = Runs::new(16_000);
+        rig.begin(&mut runs);
+        for name in 0..10 {
+            assert!(!runs.append(&[name; 8], FRAME, true));
+        }
+        runs.forget(6 * u64::from(FRAME));
+        assert!(runs.end());
+        assert_eq!(rig.left(), [(0.12, vec![6, 7, 8, 9])]);
+    }
+
+    #[test]
+    fn what_the_engine_could_not_take_is_left_alone_and_what_it_took_around_it_is_not() {
+        let rig = Rig::new();
+        let mut runs = Runs::new(16_000);
+        rig.begin(&mut runs);
+        let mut left = Vec::new();
+        for name in 0..12_u8 {
+            if runs.append(&[name; 8], FRAME, !(4..7).contains(&name)) {
+                left.push(name);
+            }
+        }
+        assert_eq!(left, [7], "repair is told as soon as the engine takes audio again");
+        // The engine has covered all that it heard, and what it could not take with it.
+        runs.forget(12 * u64::from(FRAME));
+        assert!(!runs.end());
+        assert_eq!(rig.left(), [(0.08, vec![4, 5, 6])]);
+    }
+
+    #[test]
+    fn what_did_not_fit_in_memory_before_the_conversation_was_known_shifts_nothing() {
+        let rig = Rig::new();
+        let mut runs = Runs::new(16_000);
+        for name in 0..6_u8 {
+            runs.append(&vec![name; EARLY_BYTES_MAX / 4], FRAME, true);
+        }
+        rig.begin(&mut runs);
+        runs.append(&[6; 8], FRAME, true);
+        assert!(runs.end());
+        assert_eq!(rig.left(), [(0.0, vec![0, 1, 2, 3]), (0.12, vec![6])]);
+    }
+
+    #[test]
+    fn frames_from_before_the_conversation_was_known_are_its_first() {
+        let rig = Rig::new();
+        let mut runs = Runs::new(16_000);
+        for name in 0..3_u8 {
+            runs.append(&[name; 8], FRAME, true);
+        }
+        rig.begin(&mut runs);
+        runs.append(&[3; 8], FRAME, true);
+        runs.forget(u64::from(FRAME));
+        assert!(runs.end());
+        assert_eq!(rig.left(), [(0.02, vec![1, 2, 3])]);
+    }
+}
