@@ -131,18 +131,31 @@ impl Authenticator {
     /// Who sent a request with these headers. Beside the token this looks at `Host` and `Origin`, so that no page of
     /// another site acts as the local user through the user's own browser.
     pub async fn authenticate_request(&self, headers: &HeaderMap, now: Now) -> Result<UserId, AuthError> {
-        let text = |name| headers.get(name).map(|value| value.to_str().unwrap_or("\u{fffd}"));
-        let home = text(header::HOST).is_none_or(|host| is_loopback_host(without_port(host)))
-            && text(header::ORIGIN).is_none_or(is_loopback_origin);
-        let user = self.authenticate(text(header::AUTHORIZATION), now).await?;
-        if !home && self.is_local_without_credential(&user, headers) {
-            return Err(counted(AuthError::Foreign));
-        }
-        Ok(user)
+        let authorization = text(headers, header::AUTHORIZATION);
+        let user = self.authenticate(authorization, now).await?;
+        let proven = authorization.is_some() && !self.open;
+        self.at_home(user, proven, headers)
     }
 
-    fn is_local_without_credential(&self, user: &UserId, headers: &HeaderMap) -> bool {
-        self.local_user.as_ref() == Some(user) && (self.open || !headers.contains_key(header::AUTHORIZATION))
+    /// The same for a socket whose token came in its first message.
+    pub async fn authenticate_first_message(
+        &self,
+        token: &str,
+        headers: &HeaderMap,
+        now: Now,
+    ) -> Result<UserId, AuthError> {
+        let user = self.authenticate_token(token, now).await?;
+        self.at_home(user, !self.open, headers)
+    }
+
+    /// Refuses the local user without a credential (`proven`) to pages of other sites.
+    fn at_home(&self, user: UserId, proven: bool, headers: &HeaderMap) -> Result<UserId, AuthError> {
+        let home = text(headers, header::HOST).is_none_or(|host| is_loopback_host(without_port(host)))
+            && text(headers, header::ORIGIN).is_none_or(is_loopback_origin);
+        if home || proven || self.local_user.as_ref() != Some(&user) {
+            return Ok(user);
+        }
+        Err(counted(AuthError::Foreign))
     }
 
     /// Who sent this `Authorization` header: exactly two words, the first of which is not looked at.
@@ -212,6 +225,10 @@ impl Authenticator {
     fn refused(&self) -> std::sync::MutexGuard<'_, Recent<AuthError>> {
         self.refused.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn text(headers: &HeaderMap, name: header::HeaderName) -> Option<&str> {
+    headers.get(name).map(|value| value.to_str().unwrap_or("\u{fffd}"))
 }
 
 fn refused_cache(limits: &Limits) -> Recent<AuthError> {

@@ -114,6 +114,7 @@ async fn v4(
 
 async fn web(
     State(listen): State<Arc<Listen>>,
+    headers: HeaderMap,
     RawQuery(query): RawQuery,
     upgrade: WebSocketUpgrade,
 ) -> Response {
@@ -127,7 +128,7 @@ async fn web(
             Ok(params) => params,
             Err(error) => return close(socket, 1008, error.to_string()).await,
         };
-        let user = match first_message(&listen, &mut socket).await {
+        let user = match first_message(&listen, &headers, &mut socket).await {
             Ok(user) => user,
             Err(Denied { answer, code, reason }) => {
                 if answer {
@@ -158,7 +159,11 @@ struct Denied {
 }
 
 /// Source: listen-protocol 1.5.
-async fn first_message(listen: &Listen, socket: &mut WebSocket) -> Result<UserId, Denied> {
+async fn first_message(
+    listen: &Listen,
+    headers: &HeaderMap,
+    socket: &mut WebSocket,
+) -> Result<UserId, Denied> {
     let denied = |answer, reason: &str| Denied { answer, code: 1008, reason: reason.to_owned() };
     let first = async {
         loop {
@@ -178,7 +183,7 @@ async fn first_message(listen: &Listen, socket: &mut WebSocket) -> Result<UserId
         _ => return Err(denied(false, "Expected JSON auth message")),
     };
     let token = token.map_err(|failure| denied(failure.answers(), failure.reason()))?;
-    listen.auth.authenticate_token(&token, listen.clock.now()).await.map_err(|error| {
+    listen.auth.authenticate_first_message(&token, headers, listen.clock.now()).await.map_err(|error| {
         let (code, reason) = error.close();
         let reason = if code == 1008 { "Invalid token" } else { reason };
         Denied { answer: true, code, reason: reason.to_owned() }

@@ -46,6 +46,7 @@ pub struct Connect {
     path: String,
     params: Vec<(String, String)>,
     token: Option<String>,
+    origin: Option<String>,
 }
 
 impl Connect {
@@ -56,6 +57,7 @@ impl Connect {
             path: "/v4/listen".into(),
             params: Vec::new(),
             token: None,
+            origin: None,
         }
     }
 
@@ -80,6 +82,13 @@ impl Connect {
         self
     }
 
+    /// Sends `Origin`, as a page of that site does.
+    #[must_use]
+    pub fn origin(mut self, origin: &str) -> Self {
+        self.origin = Some(origin.into());
+        self
+    }
+
     /// Connects and upgrades.
     pub async fn open(&self) -> Result<Client, ConnectError> {
         let failed = |error: &dyn std::fmt::Display| ConnectError::Failed(error.to_string());
@@ -89,6 +98,9 @@ impl Connect {
         if let Some(token) = &self.token {
             let value = format!("Bearer {token}").parse().map_err(|error| failed(&error))?;
             request.headers_mut().insert("authorization", value);
+        }
+        if let Some(origin) = &self.origin {
+            request.headers_mut().insert("origin", origin.parse().map_err(|error| failed(&error))?);
         }
         match tokio_tungstenite::connect_async(request).await {
             Ok((socket, _)) => {

@@ -41,7 +41,10 @@ fn metrics_md_lists_every_metric_and_no_other() {
     assert!(code.len() > 20, "the search finds nothing any more: {code:?}");
     let missing: Vec<_> = code.iter().filter(|name| !page.contains(**name)).collect();
     let extra: Vec<_> = page.iter().filter(|name| !code.contains(name)).collect();
-    assert!(missing.is_empty() && extra.is_empty(), "not on the page: {missing:?}; not in the code: {extra:?}");
+    assert!(
+        missing.is_empty() && extra.is_empty(),
+        "not on the page: {missing:?}; not in the code: {extra:?}"
+    );
 }
 
 #[test]

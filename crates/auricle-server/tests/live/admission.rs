@@ -38,6 +38,22 @@ async fn the_browser_endpoint_takes_its_token_from_the_first_message() {
 }
 
 #[tokio::test]
+async fn pages_of_other_sites_cannot_listen_as_the_local_user() {
+    let rig = Rig::start(&[]).await;
+    let url = format!("ws://{}", rig.public());
+    let foreign = device(rig.connect().origin("https://elsewhere.example")).await;
+    assert_eq!(foreign.closed().await.0, 1008);
+    let web = |origin: &str| Connect::new(&url).web().param("codec", "pcm16").origin(origin);
+    let mut foreign = device(web("https://elsewhere.example")).await;
+    foreign.client.authenticate("anything").await;
+    foreign.event("auth_response", |e| matches!(e, Event::AuthResponse { success: false })).await;
+    assert_eq!(foreign.closed().await.0, 1008);
+    let mut own = device(web(&format!("http://{}", rig.public()))).await;
+    own.client.authenticate("anything").await;
+    own.event("auth_response", |e| matches!(e, Event::AuthResponse { success: true })).await;
+}
+
+#[tokio::test]
 async fn a_full_house_answers_503_before_the_upgrade_and_has_room_again_later() {
     let rig = Rig::start(&[("limits.sessions_max", "2")]).await;
     let first = rig.device().await;
