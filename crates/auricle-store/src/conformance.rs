@@ -178,28 +178,28 @@ macro_rules! store_conformance {
                 named_resumes_makes_or_gives_a_stub, named_of_another_user_gives_a_stub, new_is_always_a_stub,
                 opening_again_with_the_same_id_is_the_same_conversation, words_come_back_as_stored_in_order_of_start,
                 changed_segments_replace_and_absorbed_ones_go, repeating_a_batch_changes_nothing,
-                a_batch_is_stored_whole_or_not_at_all, m5_the_older_session_is_fenced,
+                a_batch_is_stored_whole_or_not_at_all, m05_the_older_session_is_fenced,
                 fencing_holds_between_processes, a_dead_process_owns_nothing, process_gone_frees_at_once,
                 release_leaves_it_to_the_next, the_first_photo_names_the_source, photos_are_described,
                 l35_speakers_are_assigned_once, the_tail_is_the_last_segment_by_start, many_appends_at_once_all_arrive;
             ending: l34_empty_is_checked_in_the_deleting_transaction, l34_a_late_segment_is_fenced_not_lost,
                 a_photo_is_content, ending_queues_the_job_in_the_same_transaction, d13_ending_twice_makes_one_job,
                 the_clients_reason_is_kept, a_live_conversation_is_ended_only_by_its_owner,
-                l7_orphans_are_unowned_and_overdue, l8_a_resumed_conversation_is_no_longer_an_orphan,
+                l07_orphans_are_unowned_and_overdue, l08_a_resumed_conversation_is_no_longer_an_orphan,
                 orphans_of_a_dead_process_are_seen_by_another, deletion_takes_everything_and_fences,
                 other_users_cannot_touch_it, reprocess_starts_a_revision, listing_filters_and_pages,
                 the_users_title_and_place_are_kept;
             recovery: recovered_words_are_put_in_by_time, a_run_is_put_in_once, recovery_into_an_empty_one_sets_the_clock,
                 l32_a_marked_gap_is_content, l36_words_arrive_after_the_end, recovery_of_a_deleted_one_is_not_found;
-            jobs: a_job_is_claimed_once, d1_two_processes_never_hold_one_job, claims_take_the_most_overdue,
-                s3_an_expired_lease_is_claimed_by_another, d14_a_worker_that_wakes_late_changes_nothing,
-                renewing_keeps_the_lease, steps_are_recorded_once_and_resumed, d4_completing_twice_is_one_completion,
+            jobs: a_job_is_claimed_once, d01_two_processes_never_hold_one_job, claims_take_the_most_overdue,
+                s03_an_expired_lease_is_claimed_by_another, d14_a_worker_that_wakes_late_changes_nothing,
+                renewing_keeps_the_lease, steps_are_recorded_once_and_resumed, d04_completing_twice_is_one_completion,
                 l35_completion_keeps_late_segments_and_the_users_title, l35_completion_never_makes_a_row,
-                a_retry_waits_for_its_time, a_released_attempt_is_not_counted, s4_failure_is_of_job_and_conversation_together,
-                s1_spent_attempts_fail_visibly, a_failed_job_is_revived, l14_a_discarded_record_keeps_its_transcript,
+                a_retry_waits_for_its_time, a_released_attempt_is_not_counted, s04_failure_is_of_job_and_conversation_together,
+                s01_spent_attempts_fail_visibly, a_failed_job_is_revived, l14_a_discarded_record_keeps_its_transcript,
                 d15_an_older_revisions_worker_changes_nothing, jobs_are_listed_by_user_and_state, counts_tell_the_truth,
-                s3_process_gone_frees_its_leases;
-            effects: effects_are_recorded_with_the_completion, d9_an_effect_is_held_by_one_deliverer,
+                s03_process_gone_frees_its_leases;
+            effects: effects_are_recorded_with_the_completion, d09_an_effect_is_held_by_one_deliverer,
                 d16_an_effect_is_delivered_again_after_a_crash, d10_a_key_is_recorded_once, retries_wait_for_their_time,
                 ended_effects_stay_ended, attempts_end_some_time;
             search: words_are_anded_over_the_conversation, phrases_and_prefixes, any_text_is_a_query,

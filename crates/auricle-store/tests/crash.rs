@@ -161,12 +161,12 @@ fn spool_for_ever(folder: &Path) {
 }
 
 #[test]
-fn l6_at_most_a_second_of_audio_is_lost_at_kill_9() {
+fn l06_at_most_a_second_of_audio_is_lost_at_kill_9() {
     if let Some(folder) = role("spool") {
         return spool_for_ever(&folder);
     }
     let folder = tempfile::tempdir().unwrap();
-    let mut child = child("l6_at_most_a_second_of_audio_is_lost_at_kill_9", "spool", folder.path());
+    let mut child = child("l06_at_most_a_second_of_audio_is_lost_at_kill_9", "spool", folder.path());
     let mut spooled = 0;
     for line in BufReader::new(child.stdout.take().unwrap()).lines() {
         let line = line.unwrap();

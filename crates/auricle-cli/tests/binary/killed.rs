@@ -48,7 +48,7 @@ fn texts(segments: &Value) -> String {
 }
 
 #[test]
-fn l05_after_kill_9_the_client_reconnects_the_conversation_resumes_and_all_that_was_shown_is_there() {
+fn l06_after_kill_9_the_client_reconnects_the_conversation_resumes_and_all_that_was_shown_is_there() {
     let mut server = Server::start(&[]);
     let saved = server.folder.path().join("result.json");
     // In real time, since a resumed conversation's clock is the wall's; so only the first part.

@@ -66,7 +66,7 @@ async fn silence_ends_a_conversation_and_its_record_reaches_the_client_in_the_ne
 }
 
 #[tokio::test]
-async fn d01_a_client_that_vanishes_has_its_conversation_finalised_by_the_sweeper() {
+async fn l07_a_client_that_vanishes_has_its_conversation_finalised_by_the_sweeper() {
     let rig = Rig::start(&[SHORT]).await;
     let mut device = rig.device().await;
     let id = device.conversation().await;
@@ -95,7 +95,7 @@ async fn a_conversation_without_words_leaves_nothing_behind() {
 }
 
 #[tokio::test]
-async fn two_requests_to_finalise_at_once_make_one_record() {
+async fn d12_two_requests_to_finalise_at_once_make_one_record_and_one_event() {
     let rig = Rig::start(&[]).await;
     let mut device = rig.device().await;
     let id = device.conversation().await;
@@ -135,7 +135,7 @@ async fn a_second_connection_takes_the_conversation_over_and_the_first_stays_ope
 }
 
 #[tokio::test]
-async fn a_deleted_conversation_stays_deleted_while_its_client_talks_on() {
+async fn l35_a_deleted_conversation_stays_deleted_while_its_client_talks_on() {
     let rig = Rig::start(&[]).await;
     let mut device = rig.device().await;
     let id = device.conversation().await;
@@ -148,4 +148,21 @@ async fn a_deleted_conversation_stays_deleted_while_its_client_talks_on() {
     let left = conversations(&rig).await;
     assert_eq!(left.len(), 1, "{left:?}");
     assert_ne!(left[0]["id"], id.as_str());
+}
+
+#[tokio::test]
+async fn m05_two_devices_of_one_user_have_a_conversation_each() {
+    let rig = Rig::start(&[]).await;
+    let mut pendant = rig.device_as(rig.connect().param("source", "omi")).await;
+    let mut desktop = rig.device_as(rig.connect().param("source", "desktop")).await;
+    let (of_pendant, of_desktop) = (pendant.conversation().await, desktop.conversation().await);
+    assert_ne!(of_pendant, of_desktop);
+    pendant.speak(2.0).await;
+    let said = pendant.texts_up_to("report").await;
+    desktop.speak(4.0).await;
+    let more = desktop.texts_up_to("tomorrow").await;
+    for (id, text) in [(&of_pendant, &said), (&of_desktop, &more)] {
+        let (_, stored) = rig.get(&format!("/v1/conversations/{id}")).await;
+        assert_eq!(&texts_of(&stored), text);
+    }
 }

@@ -47,12 +47,12 @@ async fn wedged(count: usize) {
 }
 
 #[tokio::test]
-async fn h01_one_wedged_session_worker_turns_livez_within_12_s_and_back_within_2() {
+async fn one_wedged_session_worker_turns_livez_within_12_s_and_back_within_2() {
     wedged(1).await;
 }
 
 #[tokio::test]
-async fn h02_all_session_workers_wedged_turn_livez_within_12_s_and_back_within_2() {
+async fn all_session_workers_wedged_turn_livez_within_12_s_and_back_within_2() {
     wedged(2).await;
 }
 

@@ -103,7 +103,7 @@ async fn a_picture_in_chunks_is_put_together_and_kept() {
 }
 
 #[tokio::test]
-async fn l04_a_client_back_in_time_goes_on_with_its_conversation() {
+async fn a_client_back_in_time_goes_on_with_its_conversation() {
     let rig = Rig::start(&[]).await;
     let mut device = rig.device().await;
     let id = device.conversation().await;

@@ -18,7 +18,7 @@ pub async fn effects_are_recorded_with_the_completion(ground: Ground) {
     assert_eq!(ground.store.job_counts(at(10)).await.unwrap().effects_pending, 1);
 }
 
-pub async fn d9_an_effect_is_held_by_one_deliverer(ground: Ground) {
+pub async fn d09_an_effect_is_held_by_one_deliverer(ground: Ground) {
     ground.completed("c1", "hello", "Greeting").await;
     let (p1, p2) = ("p1".into(), "p2".into());
     let (one, two) = tokio::join!(

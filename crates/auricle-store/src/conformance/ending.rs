@@ -100,7 +100,7 @@ pub async fn a_live_conversation_is_ended_only_by_its_owner(ground: Ground) {
     assert!(matches!(ground.other.finalise(asked).await.unwrap(), Finalised::Queued { .. }));
 }
 
-pub async fn l7_orphans_are_unowned_and_overdue(ground: Ground) {
+pub async fn l07_orphans_are_unowned_and_overdue(ground: Ground) {
     for (id, secs) in [("c1", 10), ("c2", 5), ("c3", 60)] {
         let owner = ground.live(id).await;
         ground.store.append_segments(batch(&owner, secs, &[segment("a", 0.0, "one")])).await.unwrap();
@@ -119,7 +119,7 @@ pub async fn l7_orphans_are_unowned_and_overdue(ground: Ground) {
     assert_eq!(ground.other.orphans(at(500), 10).await.unwrap().len(), 1);
 }
 
-pub async fn l8_a_resumed_conversation_is_no_longer_an_orphan(ground: Ground) {
+pub async fn l08_a_resumed_conversation_is_no_longer_an_orphan(ground: Ground) {
     let owner = ground.live("c1").await;
     ground.store.release(&owner, at(1)).await.unwrap();
     assert_eq!(ground.store.orphans(at(120), 10).await.unwrap().len(), 1);

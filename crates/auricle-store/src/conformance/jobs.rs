@@ -34,7 +34,7 @@ pub async fn a_job_is_claimed_once(ground: Ground) {
     nothing_due(&ground, 16).await;
 }
 
-pub async fn d1_two_processes_never_hold_one_job(ground: Ground) {
+pub async fn d01_two_processes_never_hold_one_job(ground: Ground) {
     for number in 0..10 {
         ground.ended(&format!("c{number}"), "hello").await;
     }
@@ -71,7 +71,7 @@ pub async fn claims_take_the_most_overdue(ground: Ground) {
     assert_eq!(ground.claim("p1", 9).await.job.conversation, "c1".into());
 }
 
-pub async fn s3_an_expired_lease_is_claimed_by_another(ground: Ground) {
+pub async fn s03_an_expired_lease_is_claimed_by_another(ground: Ground) {
     ground.ended("c1", "hello").await;
     let first = ground.claim("p1", 2).await;
     let second = ground.other.claim_job(&"p2".into(), at(17), LEASE).await.unwrap().unwrap();
@@ -119,7 +119,7 @@ pub async fn steps_are_recorded_once_and_resumed(ground: Ground) {
     assert!(ground.store.steps(&id, Revision(2)).await.unwrap().is_empty());
 }
 
-pub async fn d4_completing_twice_is_one_completion(ground: Ground) {
+pub async fn d04_completing_twice_is_one_completion(ground: Ground) {
     let id = ground.ended("c1", "hello").await;
     let lease = ground.claim("p1", 2).await.lease;
     ground.store.complete_job(completion(&lease, "First", 3)).await.unwrap();
@@ -188,7 +188,7 @@ pub async fn a_released_attempt_is_not_counted(ground: Ground) {
     assert_eq!(ground.claim("p2", 3).await.job.attempts, 1);
 }
 
-pub async fn s4_failure_is_of_job_and_conversation_together(ground: Ground) {
+pub async fn s04_failure_is_of_job_and_conversation_together(ground: Ground) {
     let id = ground.ended("c1", "hello").await;
     let lease = ground.claim("p1", 2).await.lease;
     let outcome = AttemptOutcome::Failed { error: "understand: refused".into() };
@@ -203,7 +203,7 @@ pub async fn s4_failure_is_of_job_and_conversation_together(ground: Ground) {
     nothing_due(&ground, 9_999).await;
 }
 
-pub async fn s1_spent_attempts_fail_visibly(ground: Ground) {
+pub async fn s01_spent_attempts_fail_visibly(ground: Ground) {
     ground.ended("c1", "hello").await;
     let mut now = 2;
     let mut attempts = 0;
@@ -291,7 +291,7 @@ pub async fn counts_tell_the_truth(ground: Ground) {
     assert_eq!((counts.effects_pending, counts.oldest_effect.as_secs()), (1, 8));
 }
 
-pub async fn s3_process_gone_frees_its_leases(ground: Ground) {
+pub async fn s03_process_gone_frees_its_leases(ground: Ground) {
     ground.completed("c1", "hello", "Done").await;
     ground.ended("c2", "hello").await;
     let held = ground.claim("p1", 3).await.lease;

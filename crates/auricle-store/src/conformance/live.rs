@@ -164,7 +164,7 @@ pub async fn a_batch_is_stored_whole_or_not_at_all(ground: Ground) {
     assert_eq!(ground.segment_ids("ann", "c1").await, ["c".into()]);
 }
 
-pub async fn m5_the_older_session_is_fenced(ground: Ground) {
+pub async fn m05_the_older_session_is_fenced(ground: Ground) {
     let older = ground.live("c1").await;
     let newer = ground.store.open_conversation(opening(Choice::Resume, "c2")).await.unwrap().ownership;
     let late = batch(&older, 1, &[segment("late", 0.0, "late")]);
