@@ -1,6 +1,6 @@
 //! The topic, by words that betray it.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 
 use auricle_core::Category;
 
@@ -83,7 +83,7 @@ const CLEAR: f64 = 2.0;
 
 /// The category and its emoji; `other` unless one is clear.
 pub(super) fn of(sentences: &[Sentence]) -> (Category, Option<&'static str>) {
-    let mut counts: HashMap<String, f64> = HashMap::new();
+    let mut counts: BTreeMap<String, f64> = BTreeMap::new();
     for sentence in sentences {
         let mut seen: Vec<String> = sentence.words.iter().map(|word| stem(word)).collect();
         seen.sort();

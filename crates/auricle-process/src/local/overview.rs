@@ -1,6 +1,6 @@
 //! Ranking sentences (TextRank) and choosing a few.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 
 use super::text::{Sentence, capitalised};
 
@@ -18,7 +18,7 @@ pub(super) fn rank(sentences: &[Sentence]) -> Vec<(usize, f64)> {
     let fit: Vec<usize> = (0..sentences.len()).filter(|index| is_candidate(&sentences[*index])).collect();
     let step = fit.len().div_ceil(CANDIDATES_MAX).max(1);
     let candidates: Vec<usize> = fit.into_iter().step_by(step).collect();
-    let topics: Vec<HashMap<String, f64>> =
+    let topics: Vec<BTreeMap<String, f64>> =
         candidates.iter().map(|index| weights(&sentences[*index])).collect();
     let likeness = likenesses(&topics);
     let mut scores = vec![1.0; candidates.len()];
@@ -52,21 +52,21 @@ fn prior(sentence: &Sentence, place: f64) -> f64 {
     statement * length * (1.15 - 0.3 * place)
 }
 
-fn weights(sentence: &Sentence) -> HashMap<String, f64> {
-    let mut weights = HashMap::new();
+fn weights(sentence: &Sentence) -> BTreeMap<String, f64> {
+    let mut weights = BTreeMap::new();
     for topic in sentence.topics() {
         *weights.entry(topic).or_insert(0.0) += 1.0;
     }
     weights
 }
 
-fn alike(a: &HashMap<String, f64>, b: &HashMap<String, f64>) -> f64 {
+fn alike(a: &BTreeMap<String, f64>, b: &BTreeMap<String, f64>) -> f64 {
     let (small, large) = if a.len() <= b.len() { (a, b) } else { (b, a) };
     let shared = small.keys().filter(|topic| large.contains_key(*topic)).count() as f64;
     shared / (1.0 + (a.len() as f64).ln() + (b.len() as f64).ln())
 }
 
-fn likenesses(topics: &[HashMap<String, f64>]) -> Vec<Vec<(usize, f64)>> {
+fn likenesses(topics: &[BTreeMap<String, f64>]) -> Vec<Vec<(usize, f64)>> {
     let mut rows = vec![Vec::new(); topics.len()];
     for a in 0..topics.len() {
         for b in a + 1..topics.len() {

@@ -1,6 +1,6 @@
 //! A title from key phrases: runs of topic words, weighed by how often their words come and where.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 
 use super::text::{Sentence, capitalised, is_topic, stem};
 
@@ -36,12 +36,13 @@ pub(super) fn of(sentences: &[Sentence], ranked: &[(usize, f64)]) -> String {
 struct Phrase {
     words: Vec<String>,
     score: f64,
-    first: usize,
+    /// Sentence and word where it is first said; no two phrases share it.
+    first: (usize, usize),
 }
 
 /// How much a word matters: how often it is said, damped.
-fn weights(sentences: &[Sentence]) -> HashMap<String, f64> {
-    let mut counts: HashMap<String, f64> = HashMap::new();
+fn weights(sentences: &[Sentence]) -> BTreeMap<String, f64> {
+    let mut counts: BTreeMap<String, f64> = BTreeMap::new();
     for topic in sentences.iter().flat_map(Sentence::topics) {
         *counts.entry(topic).or_insert(0.0) += 1.0;
     }
@@ -53,8 +54,8 @@ fn is_weak(word: &str) -> bool {
     WEAK.split_whitespace().any(|weak| weak == word)
 }
 
-fn phrases(sentences: &[Sentence], weights: &HashMap<String, f64>) -> Vec<Phrase> {
-    let mut found: HashMap<String, Phrase> = HashMap::new();
+fn phrases(sentences: &[Sentence], weights: &BTreeMap<String, f64>) -> Vec<Phrase> {
+    let mut found: BTreeMap<String, Phrase> = BTreeMap::new();
     for (index, sentence) in sentences.iter().enumerate() {
         let mut at = 0;
         for run in sentence.words.split(|word| !is_topic(word) || is_weak(word)) {
@@ -76,7 +77,7 @@ fn phrases(sentences: &[Sentence], weights: &HashMap<String, f64>) -> Vec<Phrase
             let entry = found.entry(key.join(" ")).or_insert(Phrase {
                 words: run.to_vec(),
                 score: 0.0,
-                first: index,
+                first: (index, begin),
             });
             entry.score = entry.score.max(score) + if entry.score > 0.0 { score * 0.3 } else { 0.0 };
         }
