@@ -3,6 +3,7 @@
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::mpsc::RecvTimeoutError;
 use std::time::{Duration, Instant};
 
 use auricle_core::{Limits, ProcessId};
@@ -286,28 +287,27 @@ impl App {
 
     /// Starts, calls `started` once it serves, drains on SIGTERM or SIGINT, and returns. A second signal exits at once.
     pub fn run(self, started: impl FnOnce(Addresses)) -> Result<(), BuildError> {
+        // Before anything says that it runs: whoever reads that may stop it at once.
+        let signals = crate::signals::watch().map_err(BuildError::Thread)?;
         let running = self.start()?;
         started(running.addresses());
-        let handle = running.background.handle().clone();
-        handle.block_on(first_signal());
+        let _ = signals.recv();
         tracing::info!("draining; a second signal exits at once");
-        let again = handle.spawn(first_signal());
-        let drained = std::thread::scope(|scope| {
-            let (done, finished) = std::sync::mpsc::sync_channel(1);
+        let (done, drained) = std::sync::mpsc::sync_channel(1);
+        std::thread::scope(|scope| {
             scope.spawn(move || {
                 running.drain();
                 let _ = done.send(());
             });
-            while !again.is_finished() {
-                if finished.recv_timeout(Duration::from_millis(50)).is_ok() {
-                    return true;
+            while let Err(RecvTimeoutError::Timeout) = drained.recv_timeout(Duration::from_millis(50)) {
+                if signals.try_recv().is_ok() {
+                    // The scope would wait for the drain: the second signal asked not to.
+                    tracing::warn!("exit without draining");
+                    std::process::exit(130);
                 }
             }
-            // The scope would wait for the drain: the second signal asked not to.
-            tracing::warn!("exit without draining");
-            std::process::exit(130);
         });
-        tracing::info!(drained, "stopped");
+        tracing::info!("stopped");
         Ok(())
     }
 }
@@ -431,22 +431,6 @@ fn write_addresses(path: &Path, addresses: Addresses) {
     let written = std::fs::write(&draft, format!("{text}\n")).and_then(|()| std::fs::rename(&draft, path));
     if let Err(error) = written {
         tracing::warn!(%error, path = %path.display(), "write where the server listens");
-    }
-}
-
-async fn first_signal() {
-    use tokio::signal::unix::{SignalKind, signal};
-    let (Ok(mut terminate), Ok(mut interrupt)) =
-        (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
-    else {
-        tracing::error!(
-            "cannot wait for signals; stop this process with SIGKILL, nothing that was stored is lost"
-        );
-        return std::future::pending().await;
-    };
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
     }
 }
 

@@ -22,6 +22,7 @@ mod repair;
 pub mod rest;
 mod runtimes;
 mod serve;
+mod signals;
 mod sweeper;
 mod vitals;
 
