@@ -2,8 +2,9 @@
 //!
 //! Owns: which conversation words go to, when it begins and ends, what is stored and in what order the client hears of it,
 //! timers, and how a session leaves. Leaves to its driver (`auricle-server`): sockets, codecs, engines, the store, clocks.
-//! Invariants: words are emitted only after [`Input::Committed`]; audio is forgotten only after its words were committed;
-//! at most one batch is uncommitted; nothing outside the client's own connection closes it, except the server's drain.
+//! Invariants: words are emitted only after [`Input::Committed`]; each stretch of audio has its words stored by this session
+//! or is left to repair, and never both; at most one batch is uncommitted; nothing outside the client's own connection closes
+//! it, except the server's drain.
 //!
 //! Use: after each [`Session::handle`], drain [`Session::poll_output`] until `None`, then wait for the next input or for
 //! [`Session::poll_timeout`]. Start at [`Session::handle`].
@@ -39,6 +40,8 @@ use self::words::{Ear, Transcript};
 struct Current {
     /// `None` until the first batch of an empty conversation is committed.
     started_at: Option<UnixMicros>,
+    /// Added to media times in the last batch.
+    offset_secs: Option<f64>,
     tail: Option<Segment>,
     has_content: bool,
     /// When speech or a photo was last stored; silence is counted from here.
@@ -87,6 +90,8 @@ pub struct Session {
     noted_reason: Option<FinaliseReason>,
     /// `finalise now` callers that wait for an answer.
     finalise_waiting: bool,
+    /// Another session has the conversation; what the store has of ours is still to be answered.
+    superseded: bool,
     photos_uncommitted: usize,
     storage_degraded: bool,
     outputs: VecDeque<Output>,
@@ -118,6 +123,7 @@ impl Session {
             onboarding,
             noted_reason: None,
             finalise_waiting: false,
+            superseded: false,
             photos_uncommitted: 0,
             storage_degraded: false,
             outputs: VecDeque::new(),
@@ -127,8 +133,7 @@ impl Session {
         session.outputs.push_back(Output::Open(choice));
         if session.config.engine {
             // At once, so that words are not late because the store is: they wait for their conversation.
-            let channels = 0..session.ears.len();
-            session.outputs.extend(channels.map(|channel| Output::OpenEngine { channel }));
+            (0..session.ears.len()).for_each(|channel| session.open_engine(channel));
         }
         session
     }
@@ -178,8 +183,15 @@ impl Session {
                 soonest = Some((at, reason));
             }
         };
+        if matches!(self.state, State::Over) {
+            return None;
+        }
         if let Some(leaving) = &self.leaving {
-            consider(self.leaving_deadline(leaving), TimerReason::EngineDrain);
+            // Past both, only the store's answer is waited for.
+            let deadlines = [leaving.deadline, leaving.deadline + self.limits.engine_drain_max];
+            if let Some(at) = deadlines.into_iter().find(|at| *at > self.now.mono) {
+                consider(at, TimerReason::EngineDrain);
+            }
         } else {
             consider(self.next_ping, TimerReason::Ping);
         }
@@ -199,7 +211,7 @@ impl Session {
             consider(at, TimerReason::StoreRetry);
         }
         for ear in &self.ears {
-            if let Some(at) = ear.reopen_at {
+            if let Some(at) = ear.reopen_at.filter(|_| !ear.is_leaving_audio()) {
                 consider(at, TimerReason::EngineReopen);
             }
         }
@@ -229,7 +241,7 @@ impl Session {
         }
         self.zero_at.get_or_insert(self.now.wall);
         if let Some(ear) = self.ears.get_mut(channel) {
-            ear.heard += u64::from(samples);
+            ear.hear(samples);
         }
     }
 
@@ -295,8 +307,11 @@ impl Session {
     }
 
     fn on_opened(&mut self, opened: OpenedConversation) {
-        if !matches!(self.state, State::Opening { .. }) {
-            return;
+        match self.state {
+            State::Opening { .. } => {}
+            // The session gave up waiting for it.
+            State::Over => return self.outputs.push_back(Output::Release),
+            _ => return,
         }
         self.storage_ok();
         let silent_for = self.now.wall.saturating_since(opened.finished_at);
@@ -308,6 +323,7 @@ impl Session {
         let has_content = opened.has_content;
         let current = Current {
             started_at: opened.tail.is_some().then_some(opened.started_at),
+            offset_secs: None,
             tail: opened.tail,
             has_content,
             last_content,
@@ -347,10 +363,17 @@ impl Session {
         }
     }
 
-    /// Opening, with a new conversation's run of audio.
+    fn open_engine(&mut self, channel: usize) {
+        let ear = &mut self.ears[channel];
+        ear.reopen_at = None;
+        ear.listening = true;
+        self.outputs.push_back(Output::OpenEngine { channel });
+    }
+
+    /// Opening, after another conversation.
     fn open(&mut self, choice: OpenChoice) {
         self.state = State::Opening { choice: choice.clone(), retry_at: None };
-        self.outputs.push_back(Output::NewRun);
+        self.outputs.push_back(Output::Disown);
         self.outputs.push_back(Output::Open(choice));
     }
 
@@ -382,10 +405,10 @@ impl Session {
             _ => {}
         }
         self.transcript.retry_if_due(now, &mut self.outputs);
-        for (channel, ear) in self.ears.iter_mut().enumerate() {
-            if due(&ear.reopen_at) {
-                ear.reopen_at = None;
-                self.outputs.push_back(Output::OpenEngine { channel });
+        for channel in 0..self.ears.len() {
+            let ear = &self.ears[channel];
+            if due(&ear.reopen_at) && !ear.is_leaving_audio() {
+                self.open_engine(channel);
             }
         }
         self.images.expire(now);

@@ -22,7 +22,7 @@ pub(super) struct Ending {
 #[derive(Debug)]
 pub(super) struct Leaving {
     finalise: bool,
-    /// When the engine is no longer waited for.
+    /// When the engine is no longer waited for; after as long again, nor is the store.
     pub(super) deadline: Instant,
 }
 
@@ -37,11 +37,11 @@ impl Session {
             _ => self.noted_reason.unwrap_or(reason),
         };
         let marks: Vec<u64> = self.ears.iter().map(|ear| ear.heard).collect();
-        let waits =
-            self.config.engine && self.ears.iter().any(|ear| ear.covered < ear.heard && !ear.finished);
+        let waits = self.config.engine && self.ears.iter().any(|ear| !ear.has_decided(ear.heard));
         if waits && self.leaving.is_none() {
             self.outputs.push_back(Output::FlushEngine);
         }
+        self.end_runs();
         // Client transcripts may run ahead of the audio: all that has come belongs to this conversation.
         let mark_secs = if self.config.engine { self.media_secs() } else { f64::INFINITY };
         let deadline = self.now.mono + self.limits.engine_flush_max;
@@ -51,7 +51,7 @@ impl Session {
     pub(super) fn advance_ending(&mut self) {
         let State::Ending(_, ending) = &self.state else { return };
         let decided = !self.config.engine
-            || self.ears.iter().zip(&ending.marks).all(|(ear, mark)| ear.finished || ear.covered >= *mark);
+            || self.ears.iter().zip(&ending.marks).all(|(ear, mark)| ear.has_decided(*mark));
         if (!decided && self.now.mono < ending.deadline)
             || self.transcript.holds_before(ending.mark_secs)
             || self.photos_uncommitted > 0
@@ -59,9 +59,10 @@ impl Session {
             return;
         }
         let reason = ending.reason;
-        for (ear, mark) in self.ears.iter_mut().zip(&ending.marks) {
-            if ear.covered < *mark {
-                ear.floor = *mark;
+        for (channel, (ear, mark)) in self.ears.iter_mut().zip(&ending.marks).enumerate() {
+            if !ear.finished && ear.covered < *mark {
+                ear.floor = ear.floor.max(*mark);
+                self.outputs.push_back(Output::LeaveRun { channel, until_sample: *mark });
             }
         }
         // Ending => Finalising: all that could be heard in time is durable.
@@ -78,12 +79,10 @@ impl Session {
         if let Ended::Queued { conversation, .. } = &ended {
             self.emit(Event::ProcessingStarted { conversation: conversation.clone() });
         }
-        if std::mem::take(&mut self.finalise_waiting) {
-            self.outputs.push_back(Output::FinaliseAnswer(ended));
-        }
+        self.answer_finalise(ended);
         if self.leaving.is_some() {
-            self.outputs.push_back(Output::NewRun);
-            self.state = State::Over;
+            self.outputs.push_back(Output::Disown);
+            self.be_over();
         } else {
             self.open(OpenChoice::New);
         }
@@ -101,10 +100,7 @@ impl Session {
         self.finalise_waiting = true;
         match &self.state {
             State::Live(_) => self.begin_ending(reason),
-            State::Detached | State::Over => {
-                self.finalise_waiting = false;
-                self.outputs.push_back(Output::FinaliseAnswer(Ended::Already));
-            }
+            State::Detached | State::Over => self.answer_finalise(Ended::Already),
             State::Opening { .. } | State::Ending(..) | State::Finalising { .. } => {}
         }
     }
@@ -142,15 +138,6 @@ impl Session {
         }
     }
 
-    /// First the engine's time, then as much again for the store.
-    pub(super) fn leaving_deadline(&self, leaving: &Leaving) -> Instant {
-        if self.now.mono < leaving.deadline {
-            leaving.deadline
-        } else {
-            leaving.deadline + self.limits.engine_drain_max
-        }
-    }
-
     pub(super) fn advance_leaving(&mut self) {
         let Some(leaving) = &self.leaving else { return };
         let late = self.now.mono >= leaving.deadline;
@@ -162,29 +149,42 @@ impl Session {
                     self.advance_ending();
                 } else {
                     // Live => Over: the conversation waits for a reconnect or the sweeper.
-                    self.outputs.push_back(Output::NewRun);
                     self.outputs.push_back(Output::Release);
-                    self.state = State::Over;
+                    self.be_over();
                 }
             }
             // The store has been unable to take the words for too long: engine audio stays in the spool, and repair
-            // brings the words back; the lease frees the conversation.
-            State::Live(_) | State::Opening { .. } | State::Ending(..) | State::Finalising { .. }
-                if self.now.mono >= leaving.deadline + self.limits.engine_drain_max =>
+            // brings the words back; the lease frees the conversation. What the store still has to answer is waited for.
+            State::Live(_)
+            | State::Opening { .. }
+            | State::Ending(..)
+            | State::Finalising { retry_at: Some(_), .. }
+                if self.now.mono >= leaving.deadline + self.limits.engine_drain_max
+                    && !self.transcript.waits_for_answer() =>
             {
-                self.leave_words_elsewhere();
-                self.outputs.push_back(Output::NewRun);
+                self.leave_words();
                 self.outputs.push_back(Output::Release);
-                self.state = State::Over;
+                self.be_over();
             }
-            State::Detached if drained && self.transcript.is_empty() => {
-                self.outputs.push_back(Output::NewRun);
-                self.state = State::Over;
-            }
+            State::Detached if drained => self.be_over(),
             _ => {}
         }
-        if matches!(self.state, State::Over) && std::mem::take(&mut self.finalise_waiting) {
-            self.outputs.push_back(Output::FinaliseAnswer(Ended::Already));
+    }
+
+    /// Over, with whatever is undecided left to repair.
+    pub(super) fn be_over(&mut self) {
+        self.forget_covered();
+        for channel in 0..self.ears.len() {
+            self.outputs.push_back(Output::EndRun { channel });
+            self.outputs.push_back(Output::LeaveRun { channel, until_sample: u64::MAX });
+        }
+        self.answer_finalise(Ended::Already);
+        self.state = State::Over;
+    }
+
+    pub(super) fn answer_finalise(&mut self, ended: Ended) {
+        if std::mem::take(&mut self.finalise_waiting) {
+            self.outputs.push_back(Output::FinaliseAnswer(ended));
         }
     }
 }

@@ -21,6 +21,7 @@ const QUESTIONS: [&str; 6] = [
 const ANSWER_PAUSE: Duration = Duration::from_secs(2);
 const ANSWER_WORDS_MIN: usize = 2;
 const QUESTION_SPEAKER: &str = "SPEAKER_99";
+const QUESTION_PROVIDER: &str = "onboarding";
 const WORDS_PER_SEC: f64 = 2.5;
 const QUESTION_GAP_SECS: f64 = 0.5;
 
@@ -107,7 +108,8 @@ impl Session {
                     end: start + length,
                     translations: Vec::new(),
                     speech_profile_processed: true,
-                    stt_provider: None,
+                    // Another provider's: no answer is merged into it, and no word of it into an answer.
+                    stt_provider: Some(QUESTION_PROVIDER.to_owned()),
                 };
                 self.emit(Event::OnboardingQuestion { index, total: QUESTIONS.len(), text });
                 self.inject(segment);

@@ -25,11 +25,15 @@ impl Speakers {
     }
 
     /// A suggestion for each stored segment that is new, not assigned, and of a known speaker.
-    pub(super) fn suggest(&self, stored: &[Segment], heard: &[Segment], with_person: bool) -> Vec<Event> {
+    pub(super) fn suggest(
+        &self,
+        stored: &[Segment],
+        is_new: impl Fn(&SegmentId) -> bool,
+        with_person: bool,
+    ) -> Vec<Event> {
         if self.known.is_empty() {
             return Vec::new();
         }
-        let is_new = |id: &SegmentId| heard.iter().any(|segment| segment.id == *id);
         let open = stored.iter().filter(|s| !s.is_user && s.person_id.is_none() && is_new(&s.id));
         open.filter_map(|segment| {
             let number = segment.speaker_number();

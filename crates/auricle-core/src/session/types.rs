@@ -273,7 +273,7 @@ pub enum Output {
     Open(OpenChoice),
     /// Store words in the session's conversation; answer with `Committed` or `CommitFailed`.
     Append(Batch),
-    /// Store words, by their time, in the conversation that another session owns now. No answer.
+    /// Store words that have no audio behind them, by their time, in the conversation that was this session's. No answer.
     AppendElsewhere {
         /// Wall-clock zero of the segments' times.
         zero_at: UnixMicros,
@@ -297,7 +297,7 @@ pub enum Output {
     FinaliseAnswer(Ended),
     /// Give the conversation up without ending it. No answer.
     Release,
-    /// Open the engine for a channel; trouble comes back as `Ear`.
+    /// Open the engine for a channel, for all audio from here on; trouble comes back as `Ear`.
     OpenEngine {
         /// Which.
         channel: usize,
@@ -306,14 +306,23 @@ pub enum Output {
     FlushEngine,
     /// No more audio comes; answer with `Ear(Finished)` for each channel.
     FinishEngine,
-    /// What is spooled from here on belongs to another conversation; undecided audio before stays for repair.
-    NewRun,
-    /// The engine gave up on what it has not decided: leave it for repair.
-    AbandonRun {
+    /// The conversation is not this session's any more. No answer.
+    Disown,
+    /// Audio from here on is spooled in a run of its own; the run so far waits for [`Output::Forget`] or
+    /// [`Output::LeaveRun`].
+    EndRun {
         /// Whose.
         channel: usize,
     },
-    /// Audio before this is not needed any more.
+    /// Leave to repair what is not forgotten of the ended runs that begin before this. Words of that audio never come
+    /// from this session.
+    LeaveRun {
+        /// Whose.
+        channel: usize,
+        /// In samples at the session's rate; [`u64::MAX`] when the session is over.
+        until_sample: u64,
+    },
+    /// Words of all audio before this are stored.
     Forget {
         /// Whose.
         channel: usize,

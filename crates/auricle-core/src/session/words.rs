@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::time::Instant;
 
+use crate::ids::SegmentId;
 use crate::job::Backoff;
 use crate::segment::{Segment, Speaker, Word};
 use crate::transcript::{TranscriptClock, combine};
@@ -17,22 +18,54 @@ use super::{
 pub(super) struct Ear {
     /// Received and decoded.
     pub(super) heard: u64,
-    /// Decided by the engine.
+    /// Decided by the engine: all words before this have come.
     pub(super) covered: u64,
     /// Told to the spool.
     forgotten: u64,
-    /// Words that begin before this are not ours any more: their audio was left to repair.
+    /// Words that begin before this do not count: their audio is repair's.
     pub(super) floor: u64,
     pub(super) finished: bool,
+    /// A stream hears what comes, or is being opened.
+    pub(super) listening: bool,
+    /// The stream failed: what it had not decided before this goes to repair once all that it had is stored.
+    leave_until: Option<u64>,
     failures: u32,
     pub(super) reopen_at: Option<Instant>,
     troubled: bool,
 }
 
-/// Segments on their way into the store, in seconds of this connection's media until they are in a batch.
+impl Ear {
+    pub(super) fn hear(&mut self, samples: u32) {
+        self.heard += u64::from(samples);
+        if !self.listening {
+            // Spooled apart, for repair.
+            self.floor = self.heard;
+        }
+    }
+
+    /// Whether nothing before `mark` is to be waited for.
+    pub(super) fn has_decided(&self, mark: u64) -> bool {
+        self.finished || self.covered.max(self.floor) >= mark
+    }
+
+    /// Whether a failed stream's audio still waits for its words to be stored. Only then is the next stream opened.
+    pub(super) fn is_leaving_audio(&self) -> bool {
+        self.leave_until.is_some()
+    }
+}
+
+/// A segment on its way into the store, in seconds of this connection's media.
+#[derive(Clone, Debug)]
+struct Heard {
+    /// Whose audio is behind it, if any is.
+    channel: Option<usize>,
+    segment: Segment,
+}
+
+/// What has been heard and is not yet stored.
 #[derive(Debug, Default)]
 pub(super) struct Transcript {
-    pending: Vec<Segment>,
+    pending: Vec<Heard>,
     pub(super) in_flight: Option<InFlight>,
 }
 
@@ -41,7 +74,7 @@ pub(super) struct Transcript {
 pub(super) struct InFlight {
     batch: Batch,
     /// The same segments before merging, to begin again with elsewhere.
-    heard: Vec<Segment>,
+    heard: Vec<Heard>,
     pub(super) retry_at: Option<Instant>,
 }
 
@@ -52,12 +85,13 @@ impl Transcript {
 
     /// Whether segments that begin before `until` (seconds of media) are still to be stored.
     pub(super) fn holds_before(&self, until: f64) -> bool {
-        self.in_flight.is_some() || self.pending.iter().any(|segment| segment.start < until)
+        self.in_flight.is_some() || self.pending.iter().any(|heard| heard.segment.start < until)
     }
 
     pub(super) fn assign(&mut self, assignment: &SpeakerAssignment) {
         let in_flight = self.in_flight.iter_mut().flat_map(|batch| &mut batch.batch.upsert);
-        self.pending.iter_mut().chain(in_flight).for_each(|segment| assignment.apply(segment));
+        let pending = self.pending.iter_mut().map(|heard| &mut heard.segment);
+        pending.chain(in_flight).for_each(|segment| assignment.apply(segment));
     }
 
     pub(super) fn retry_if_due(&mut self, now: Instant, outputs: &mut VecDeque<Output>) {
@@ -69,16 +103,23 @@ impl Transcript {
         }
     }
 
-    /// Everything not yet stored, in media time; the batch under way included.
-    pub(super) fn take_all(&mut self) -> Vec<Segment> {
-        let mut all = self.in_flight.take().map(|batch| batch.heard).unwrap_or_default();
-        all.append(&mut self.pending);
-        all
+    /// Whether the store has a batch and has not answered.
+    pub(super) fn waits_for_answer(&self) -> bool {
+        self.in_flight.as_ref().is_some_and(|batch| batch.retry_at.is_none())
     }
 
-    fn put_back(&mut self, mut segments: Vec<Segment>) {
-        segments.append(&mut self.pending);
-        self.pending = segments;
+    /// What the store did not take is pending again.
+    fn take_back(&mut self) {
+        let mut heard = self.in_flight.take().map(|batch| batch.heard).unwrap_or_default();
+        heard.append(&mut self.pending);
+        self.pending = heard;
+    }
+
+    /// Where a channel's first words that are not stored begin, in seconds of media.
+    fn first_uncommitted(&self, channel: usize) -> Option<f64> {
+        let in_flight = self.in_flight.iter().flat_map(|batch| &batch.heard);
+        let own = self.pending.iter().chain(in_flight).filter(|heard| heard.channel == Some(channel));
+        own.map(|heard| heard.segment.start).reduce(f64::min)
     }
 }
 
@@ -95,7 +136,14 @@ impl Session {
 
     pub(super) fn on_words(&mut self, channel: usize, words: Vec<Word>) {
         let Some(voice) = self.config.voices.get(channel).cloned() else { return };
-        let floor = self.ears[channel].floor as f64 / f64::from(self.config.sample_rate_hz.max(1));
+        let rate_hz = f64::from(self.config.sample_rate_hz.max(1));
+        let ear = &mut self.ears[channel];
+        ear.failures = 0;
+        let floor = ear.floor as f64 / rate_hz;
+        // Words are final and in order: whatever is before the last one's end is decided.
+        if let Some(last) = words.last() {
+            ear.covered = ear.covered.max(((last.end * rate_hz) as u64).min(ear.heard));
+        }
         let mut segments: Vec<Segment> = Vec::new();
         let mut last_voice = None;
         for word in words {
@@ -113,8 +161,7 @@ impl Session {
             last_voice = Some(word.speaker);
             segments.push(self.segment_of(&voice, word));
         }
-        self.ears[channel].failures = 0;
-        self.hear(segments);
+        self.hear(Some(channel), segments);
     }
 
     fn segment_of(&mut self, voice: &Voice, word: Word) -> Segment {
@@ -151,10 +198,10 @@ impl Session {
             segment.stt_provider.clone_from(&provider);
             heard.push(segment);
         }
-        self.hear(heard);
+        self.hear(None, heard);
     }
 
-    fn hear(&mut self, mut segments: Vec<Segment>) {
+    fn hear(&mut self, channel: Option<usize>, mut segments: Vec<Segment>) {
         if segments.is_empty() {
             return;
         }
@@ -164,7 +211,7 @@ impl Session {
             segments.iter_mut().for_each(|segment| segment.is_user = true);
             onboarding.heard(self.now.mono, &segments);
         }
-        self.transcript.pending.append(&mut segments);
+        self.transcript.pending.extend(segments.into_iter().map(|segment| Heard { channel, segment }));
         if matches!(self.state, State::Detached) {
             self.open(OpenChoice::New);
         }
@@ -172,7 +219,7 @@ impl Session {
 
     pub(super) fn inject(&mut self, segment: Segment) {
         self.zero_at.get_or_insert(self.now.wall);
-        self.transcript.pending.push(segment);
+        self.transcript.pending.push(Heard { channel: None, segment });
     }
 
     pub(super) fn on_covered(&mut self, channel: usize, until_sample: u64) {
@@ -202,18 +249,20 @@ impl Session {
                 let delay = backoff.delay(ear.failures, &mut self.entropy);
                 ear.reopen_at = self.leaving.is_none().then(|| now + delay);
                 ear.finished = self.leaving.is_some();
-                ear.covered = ear.heard;
-                ear.forgotten = ear.heard;
+                ear.listening = false;
                 ear.floor = ear.heard;
+                ear.leave_until = Some(ear.heard);
                 let news = !std::mem::replace(&mut ear.troubled, true);
-                self.outputs.push_back(Output::AbandonRun { channel });
+                self.outputs.push_back(Output::EndRun { channel });
                 if news {
                     self.emit(Event::SttDegraded { reason });
                 }
             }
             EarState::Finished => {
                 ear.finished = true;
-                ear.covered = ear.heard;
+                if ear.listening {
+                    ear.covered = ear.heard;
+                }
             }
         }
     }
@@ -231,17 +280,20 @@ impl Session {
         let Some(first_audio_at) = self.zero_at else { return };
         let pending = std::mem::take(&mut self.transcript.pending);
         let (mut heard, later): (Vec<_>, Vec<_>) =
-            pending.into_iter().partition(|segment| segment.start < until);
+            pending.into_iter().partition(|heard| heard.segment.start < until);
         self.transcript.pending = later;
-        heard.sort_by(|a, b| a.start.total_cmp(&b.start));
-        let Some(first_start) = heard.first().map(|segment| segment.start) else { return };
+        heard.sort_by(|a, b| a.segment.start.total_cmp(&b.segment.start));
+        let Some(first_start) = heard.first().map(|heard| heard.segment.start) else { return };
         let clock = match current.started_at {
             Some(started_at) => TranscriptClock { started_at, first_audio_at },
             None => TranscriptClock::starting(first_audio_at, first_start),
         };
         // The first word of a conversation is its zero, to the last digit.
         let offset = if current.started_at.is_none() { -first_start } else { clock.offset_secs(first_start) };
-        let new = heard.iter().cloned().map(|mut segment| {
+        // What was once moved up to the conversation's start stays in front of what follows it.
+        let offset = *current.offset_secs.insert(current.offset_secs.map_or(offset, |last| last.max(offset)));
+        let new = heard.iter().map(|heard| {
+            let mut segment = heard.segment.clone();
             segment.start = to_micros(segment.start + offset);
             segment.end = to_micros(segment.end + offset);
             segment
@@ -266,32 +318,38 @@ impl Session {
             current.has_content = true;
             current.last_content = now;
         }
-        let suggestions = self.speakers.suggest(&batch.upsert, &heard, self.config.speaker_auto_assign);
+        let is_new = |id: &SegmentId| heard.iter().any(|heard| heard.segment.id == *id);
+        let suggestions = self.speakers.suggest(&batch.upsert, is_new, self.config.speaker_auto_assign);
         if !batch.delete.is_empty() {
             self.emit(Event::SegmentsDeleted(batch.delete));
         }
         self.emit(Event::Segments(batch.upsert));
         suggestions.into_iter().for_each(|suggestion| self.emit(suggestion));
+        if std::mem::take(&mut self.superseded) {
+            self.on_superseded();
+        }
     }
 
     pub(super) fn on_commit_failed(&mut self, failure: CommitFailure) {
         let Some(in_flight) = &mut self.transcript.in_flight else { return };
+        let superseded = std::mem::take(&mut self.superseded);
         match failure {
-            CommitFailure::Retry => {
+            CommitFailure::Retry if !superseded => {
                 in_flight.retry_at = Some(self.now.mono + self.limits.store_retry_every);
                 self.storage_down();
             }
-            CommitFailure::Superseded => self.on_superseded(),
+            CommitFailure::Retry | CommitFailure::Superseded => {
+                self.transcript.take_back();
+                self.on_superseded();
+            }
             CommitFailure::Ended => {
                 // Somebody else ended the conversation: what was not yet in it begins the next one.
-                let heard = self.transcript.in_flight.take().map(|batch| batch.heard).unwrap_or_default();
-                self.transcript.put_back(heard);
-                if std::mem::take(&mut self.finalise_waiting) {
-                    self.outputs.push_back(Output::FinaliseAnswer(Ended::Already));
-                }
+                self.transcript.take_back();
+                self.answer_finalise(Ended::Already);
                 if self.leaving.is_some() {
-                    self.leave_words_elsewhere();
-                    self.state = State::Over;
+                    self.leave_words();
+                    self.outputs.push_back(Output::Disown);
+                    self.be_over();
                 } else {
                     self.open(OpenChoice::New);
                 }
@@ -299,44 +357,74 @@ impl Session {
         }
     }
 
-    /// Another session has this conversation. Words already heard belong to it; later ones begin a conversation of our own.
+    /// Another session has this conversation. What was heard so far belongs to it; later words begin a conversation of our
+    /// own. While the store has a batch, only its answer tells which words are in.
     pub(super) fn on_superseded(&mut self) {
         if !matches!(self.state, State::Live(_) | State::Ending(..)) {
             return;
         }
-        self.leave_words_elsewhere();
-        for ear in &mut self.ears {
+        if self.transcript.waits_for_answer() {
+            self.superseded = true;
+            return;
+        }
+        self.transcript.take_back();
+        self.end_runs();
+        self.leave_words();
+        for (channel, ear) in self.ears.iter_mut().enumerate() {
             ear.covered = ear.heard;
             ear.forgotten = ear.heard;
             ear.floor = ear.heard;
+            self.outputs.push_back(Output::LeaveRun { channel, until_sample: ear.heard });
         }
-        self.outputs.push_back(Output::NewRun);
-        self.state = if self.leaving.is_some() { State::Over } else { State::Detached };
+        self.answer_finalise(Ended::Already);
+        self.outputs.push_back(Output::Disown);
+        // Live, Ending => Detached.
+        self.state = State::Detached;
     }
 
-    pub(super) fn leave_words_elsewhere(&mut self) {
-        let segments = self.transcript.take_all();
+    /// Gives up what is not stored: words with audio behind them come back through repair, others are stored by their time.
+    pub(super) fn leave_words(&mut self) {
+        self.forget_covered();
+        self.transcript.take_back();
+        let pending = std::mem::take(&mut self.transcript.pending);
+        let without_audio = pending.into_iter().filter(|heard| heard.channel.is_none());
+        let segments: Vec<_> = without_audio.map(|heard| heard.segment).collect();
         if let (Some(zero_at), false) = (self.zero_at, segments.is_empty()) {
             self.outputs.push_back(Output::AppendElsewhere { zero_at, segments });
         }
+        for ear in &mut self.ears {
+            ear.covered = ear.forgotten;
+        }
     }
 
-    /// Audio may go once every word before it is durable.
+    pub(super) fn end_runs(&mut self) {
+        self.outputs.extend((0..self.ears.len()).map(|channel| Output::EndRun { channel }));
+    }
+
+    /// Audio may go once every word before it is durable; what a failed stream left undecided, once every word that it did
+    /// decide is.
     pub(super) fn forget_covered(&mut self) {
-        if !self.transcript.is_empty() {
-            return;
-        }
+        let rate_hz = f64::from(self.config.sample_rate_hz.max(1));
         for (channel, ear) in self.ears.iter_mut().enumerate() {
-            if ear.covered > ear.forgotten {
-                ear.forgotten = ear.covered;
-                self.outputs.push_back(Output::Forget { channel, until_sample: ear.covered });
+            let uncommitted = self.transcript.first_uncommitted(channel);
+            let until = uncommitted.map_or(ear.covered, |start| ear.covered.min((start * rate_hz) as u64));
+            if until > ear.forgotten {
+                ear.forgotten = until;
+                self.outputs.push_back(Output::Forget { channel, until_sample: until });
+            }
+            if uncommitted.is_none()
+                && let Some(until_sample) = ear.leave_until.take()
+            {
+                ear.covered = ear.covered.max(until_sample);
+                ear.forgotten = ear.forgotten.max(until_sample);
+                self.outputs.push_back(Output::LeaveRun { channel, until_sample });
             }
         }
     }
 
     pub(super) fn end_of_transcript(&self) -> f64 {
-        let pending =
-            self.transcript.pending.iter().chain(self.transcript.in_flight.iter().flat_map(|b| &b.heard));
-        pending.map(|segment| segment.end).fold(0.0, f64::max)
+        let in_flight = self.transcript.in_flight.iter().flat_map(|batch| &batch.heard);
+        let uncommitted = self.transcript.pending.iter().chain(in_flight);
+        uncommitted.map(|heard| heard.segment.end).fold(0.0, f64::max)
     }
 }

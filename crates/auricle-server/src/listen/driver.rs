@@ -248,12 +248,6 @@ impl Driver {
         }
     }
 
-    fn end_run(&mut self, channel: usize) {
-        if self.ears[channel].end_run() {
-            self.listen.repair.notify_one();
-        }
-    }
-
     fn on_command(&mut self, command: Command) -> Option<Input> {
         match command {
             Command::Finalise { reason, answer } => {
@@ -286,6 +280,8 @@ impl Driver {
                 self.member.owns(Some(opened.ownership.conversation.clone()));
                 self.ownership = Some(opened.ownership.clone());
                 self.last_ownership = None;
+                // Until now audio was spooled for the conversation before: nothing is without one.
+                self.ears.iter_mut().for_each(Ear::disown_run);
                 for (id, base64) in std::mem::take(&mut self.photos_waiting) {
                     self.append_photo(id, base64);
                 }
@@ -335,14 +331,18 @@ impl Driver {
                     }
                 }
             }
-            Output::NewRun => {
-                (0..self.ears.len()).for_each(|channel| self.end_run(channel));
+            Output::Disown => {
                 if let Some(ownership) = self.ownership.take() {
                     self.last_ownership = Some(ownership);
                     self.member.owns(None);
                 }
             }
-            Output::AbandonRun { channel } => self.end_run(channel),
+            Output::EndRun { channel } => self.ears[channel].split_run(),
+            Output::LeaveRun { channel, until_sample } => {
+                if self.ears[channel].leave_run(until_sample) {
+                    self.listen.repair.notify_one();
+                }
+            }
             Output::Forget { channel, until_sample } => self.ears[channel].forget(until_sample),
             Output::Emit(event) => self.emit(event),
             Output::Close(close) => {

@@ -73,7 +73,8 @@ impl Ear {
         let samples = u32::try_from(pcm.len()).unwrap_or(u32::MAX);
         self.heard += u64::from(samples);
         let taken = match &mut self.listening {
-            None => true,
+            // Repair's: it is spooled apart from what a stream hears.
+            None => false,
             Some(listening) if listening.rate_hz == self.format.sample_rate_hz => listening.stream.push(pcm),
             Some(listening) => {
                 scratch.clear();
@@ -178,9 +179,19 @@ impl Ear {
         self.runs.forget(until);
     }
 
-    /// Ends the run: what is not forgotten stays for repair. True if anything stays.
-    pub(super) fn end_run(&mut self) -> bool {
-        self.runs.end()
+    /// What is heard from here on is spooled in a run of its own.
+    pub(super) fn split_run(&mut self) {
+        self.runs.split();
+    }
+
+    /// What is heard from here on is spooled for another conversation; see [`Runs::leave`] and [`Ear::begin_run`].
+    pub(super) fn disown_run(&mut self) {
+        self.runs.disown();
+    }
+
+    /// Leaves ended runs that begin before `until` to repair. True if anything is left.
+    pub(super) fn leave_run(&mut self, until: u64) -> bool {
+        self.runs.leave(until)
     }
 
     /// Writes out what has waited long enough; says when to call again at the latest.

@@ -1,8 +1,8 @@
 //! One channel's audio on its way to the spool: in runs, so that what the engine hears and what it could not take are kept
 //! apart and no word is transcribed twice.
 //!
-//! Positions are samples of the connection. A run that the engine hears is forgotten as words cover it; a run that the engine
-//! could not take is left to repair as soon as it ends, whatever is covered behind it.
+//! Positions are samples of the connection. A run that the engine hears is forgotten as words cover it, however long after its
+//! end; a run that the engine could not take is left to repair as soon as it ends, whatever is covered behind it.
 
 use std::collections::VecDeque;
 use std::time::Instant;
@@ -160,19 +160,35 @@ impl Runs {
         self.runs = kept;
     }
 
-    /// Ends all runs and forgets their owner. True if anything is left to repair.
-    pub(super) fn end(&mut self) -> bool {
-        self.owner = None;
+    /// The next frame begins a run.
+    pub(super) fn split(&mut self) {
         let heard = self.heard;
-        let mut left = false;
+        if let Some(last) = self.runs.back_mut() {
+            last.end.get_or_insert(heard);
+        }
+    }
+
+    /// The next frame begins a run for whoever [`Runs::begin`] names next.
+    pub(super) fn disown(&mut self) {
+        self.split();
+        self.owner = None;
+    }
+
+    /// Leaves to repair what is not forgotten of the ended runs that begin before `until` and that the engine heard.
+    /// `u64::MAX`: of all ended runs. True if anything is left.
+    pub(super) fn leave(&mut self, until: u64) -> bool {
+        let (mut left, mut kept) = (false, VecDeque::new());
         for run in self.runs.drain(..) {
-            if run.taken && run.forgotten >= run.end.unwrap_or(heard) {
-                run.writer.finish();
-            } else {
-                run.writer.abandon();
-                left = true;
+            match run.end {
+                Some(end) if run.taken && run.forgotten >= end => run.writer.finish(),
+                Some(_) if until == u64::MAX || (run.taken && run.zero < until) => {
+                    run.writer.abandon();
+                    left = true;
+                }
+                _ => kept.push_back(run),
             }
         }
+        self.runs = kept;
         left
     }
 
@@ -241,6 +257,11 @@ mod tests {
         }
     }
 
+    fn leave_all(runs: &mut Runs) -> bool {
+        runs.split();
+        runs.leave(u64::MAX)
+    }
+
     #[test]
     fn what_words_cover_is_forgotten_and_the_rest_is_left() {
         let rig = Rig::new();
@@ -250,7 +271,7 @@ mod tests {
             assert!(!runs.append(&[name; 8], FRAME, true));
         }
         runs.forget(6 * u64::from(FRAME));
-        assert!(runs.end());
+        assert!(leave_all(&mut runs));
         assert_eq!(rig.left(), [(0.12, vec![6, 7, 8, 9])]);
     }
 
@@ -268,7 +289,7 @@ mod tests {
         assert_eq!(left, [7], "repair is told as soon as the engine takes audio again");
         // The engine has covered all that it heard, and what it could not take with it.
         runs.forget(12 * u64::from(FRAME));
-        assert!(!runs.end());
+        assert!(!leave_all(&mut runs));
         assert_eq!(rig.left(), [(0.08, vec![4, 5, 6])]);
     }
 
@@ -281,7 +302,7 @@ mod tests {
         }
         rig.begin(&mut runs);
         runs.append(&[6; 8], FRAME, true);
-        assert!(runs.end());
+        assert!(leave_all(&mut runs));
         assert_eq!(rig.left(), [(0.0, vec![0, 1, 2, 3]), (0.12, vec![6])]);
     }
 
@@ -295,7 +316,30 @@ mod tests {
         rig.begin(&mut runs);
         runs.append(&[3; 8], FRAME, true);
         runs.forget(u64::from(FRAME));
-        assert!(runs.end());
+        assert!(leave_all(&mut runs));
         assert_eq!(rig.left(), [(0.02, vec![1, 2, 3])]);
+    }
+
+    #[test]
+    fn an_ended_run_waits_for_its_words_and_only_what_is_left_goes_to_repair() {
+        let rig = Rig::new();
+        let mut runs = Runs::new(16_000);
+        rig.begin(&mut runs);
+        let play = |runs: &mut Runs, names: std::ops::Range<u8>| {
+            names.for_each(|name| _ = runs.append(&[name; 8], FRAME, true));
+        };
+        play(&mut runs, 0..4);
+        runs.split();
+        play(&mut runs, 4..8);
+        runs.disown();
+        rig.begin(&mut runs);
+        play(&mut runs, 8..12);
+        runs.forget(3 * u64::from(FRAME));
+        assert_eq!(rig.left(), [], "nothing is left before it is said");
+        assert!(runs.leave(4 * u64::from(FRAME)));
+        assert_eq!(rig.left(), [(0.06, vec![3])]);
+        runs.forget(10 * u64::from(FRAME));
+        assert!(leave_all(&mut runs));
+        assert_eq!(rig.left(), [(0.06, vec![3]), (0.2, vec![10, 11])]);
     }
 }
