@@ -20,6 +20,8 @@ pub(super) struct Clock {
     from: ZonedDateTime,
 }
 
+const END_OF_DAY: Time = Time::constant(23, 59, 0, 0);
+
 /// A date found in a sentence.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Found {
@@ -48,8 +50,12 @@ impl Clock {
         let said = Said::read(words, self.from.datetime())?;
         let date = said.date.unwrap_or_else(|| self.from.date());
         let (time, timed) = match said.time {
+            // "This afternoon", said in the evening: some time today, if at all.
+            Some(time) if said.date == Some(self.from.date()) && time < self.from.time() => {
+                (END_OF_DAY, false)
+            }
             Some(time) => (time, true),
-            None => (Time::constant(23, 59, 0, 0), false),
+            None => (END_OF_DAY, false),
         };
         let mut at = date.to_datetime(time).to_zoned_datetime(self.from.time_zone().clone()).ok()?;
         if said.date.is_none() && at < self.from {
@@ -529,6 +535,7 @@ mod tests {
             ("at five", "Fri 2026-01-16 17:00", "at five"),
             ("Monday at ten o'clock", "Mon 2026-01-19 10:00", "monday at ten o'clock"),
             ("tonight", "Thu 2026-01-15 20:00", "tonight"),
+            ("this afternoon", "Thu 2026-01-15 23:59", "this afternoon"),
             ("at noon tomorrow", "Fri 2026-01-16 12:00", "at noon tomorrow"),
         ] {
             assert_eq!(found(said), Some((at.into(), words.into())), "{said}");

@@ -1,0 +1,11 @@
+//! The worker and the outbox on a real store: whatever an attempt or a delivery does, nothing is lost, doubled or stuck.
+
+#![allow(clippy::unwrap_used, reason = "what a test stands on must hold")]
+
+#[path = "work/rig.rs"]
+mod rig;
+
+#[path = "work/effects.rs"]
+mod effects;
+#[path = "work/jobs.rs"]
+mod jobs;
