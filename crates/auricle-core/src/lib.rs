@@ -1,17 +1,19 @@
 //! Rules and machines of Auricle: values in, values out.
 //!
 //! Owns: identifiers, the domain's types, every bound ([`Limits`]), the transcript clock and merging, the
-//! conversation's life and the session machine.
+//! conversation's life, the session machine, the pusher link and its breaker.
 //! Leaves to others: bytes and JSON (`auricle-wire`), durability (`auricle-store`), sockets and clocks
 //! (`auricle-server`).
 //! Invariant: nothing here does I/O, reads a clock, owns randomness or is `async`. Time and entropy are arguments.
 
 #![warn(missing_docs)]
 
+pub mod breaker;
 pub mod conversation;
 pub mod ids;
 pub mod job;
 pub mod limits;
+pub mod link;
 pub mod segment;
 pub mod session;
 pub mod time;

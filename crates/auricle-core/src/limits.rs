@@ -189,6 +189,53 @@ limits! {
     request_body_bytes_max: usize = MIB;
     /// Conversations in one page of a listing. More are refused with 422.
     list_page_max: usize = 200;
+    /// Failed tries to reach the pusher after which a link is degraded. Source of the link's numbers:
+    /// pusher-and-processing 2.1.
+    link_attempts_max: u32 = 6;
+    /// First wait between tries.
+    link_backoff_first: Duration = Duration::from_secs(1);
+    /// Longest wait between tries.
+    link_backoff_max: Duration = Duration::from_secs(60);
+    /// How long a degraded link waits before it tries again.
+    link_degraded_for: Duration = Duration::from_secs(60);
+    /// How long one try to connect may take.
+    link_connect_max: Duration = Duration::from_secs(10);
+    /// How often a link says that it lives; balancers end connections without data.
+    link_heartbeat_every: Duration = Duration::from_secs(20);
+    /// A link that has heard nothing for this long, pongs included, is taken for dead.
+    link_silent_max: Duration = Duration::from_secs(60);
+    /// How long writing one frame may take. Full: the connection is taken for dead.
+    link_write_max: Duration = Duration::from_secs(10);
+    /// How often words and audio are sent in batches.
+    link_flush_every: Duration = Duration::from_secs(1);
+    /// How long a request waits for its answer before it is sent again.
+    link_request_wait: Duration = Duration::from_secs(120);
+    /// How often a request is sent. Full: the hint is dropped; its job is found without it.
+    link_request_tries_max: u32 = 3;
+    /// Requests of one session without an answer. Full: the oldest hint is dropped.
+    link_requests_max: usize = 100;
+    /// Segments that wait for one session's link. Full: the oldest are dropped.
+    link_segments_max: usize = 1_000;
+    /// Audio that waits for one session's link. Full: the oldest is dropped.
+    link_audio_bytes_max: usize = 10 * MIB;
+    /// Audio that waits for all links of the process. Full: what comes is dropped.
+    link_audio_total_bytes_max: usize = 256 * MIB;
+    /// Audio of one frame; longer stretches are sent in pieces.
+    link_frame_bytes_max: usize = MIB;
+    /// Speaker samples that wait for one session's link. Full: the oldest is dropped.
+    link_samples_max: usize = 50;
+    /// Inputs of one session that its link has not taken. Full: they are dropped; jobs are found without them.
+    link_inputs_max: usize = 256;
+    /// How long a link goes on after its session's end to send what waits.
+    link_leave_max: Duration = Duration::from_secs(5);
+    /// Failures to reach the pusher, of all sessions, that open the breaker. Source: pusher-and-processing 2.2.
+    breaker_failures: usize = 20;
+    /// Within which time.
+    breaker_window: Duration = Duration::from_secs(30);
+    /// How long the breaker lets nobody through.
+    breaker_open_for: Duration = Duration::from_secs(60);
+    /// How long a job waits for the pusher before a listening process takes it itself, while the pusher can be reached.
+    fallback_after: Duration = Duration::from_secs(5);
     /// How long a drain may take.
     drain_max: Duration = Duration::from_secs(30);
 }
