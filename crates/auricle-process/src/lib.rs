@@ -21,7 +21,7 @@ pub use deliver::*;
 pub use local::Local;
 pub use outbox::Outbox;
 pub use understanding::*;
-pub use worker::Worker;
+pub use worker::{ClaimWhen, Worker};
 
 /// What a loop calls while it is alive, so that a watchdog sees one that is not.
 pub type Beat = Arc<dyn Fn() + Send + Sync>;

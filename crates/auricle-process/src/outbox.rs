@@ -50,6 +50,7 @@ impl Outbox {
         let mut deliveries = JoinSet::new();
         // A delivery and its record take less than this, or the effect is claimed again.
         let lease = self.limits.effect_attempt_max * 2;
+        let kinds: Vec<_> = self.deliverers.keys().copied().collect();
         while !stop.is_cancelled() {
             beat();
             while deliveries.try_join_next().is_some() {}
@@ -57,7 +58,8 @@ impl Outbox {
             let claimed = if room == 0 {
                 Vec::new()
             } else {
-                let claimed = self.store.claim_effects(&self.process, self.clock.wall(), lease, room).await;
+                let claimed =
+                    self.store.claim_effects(&self.process, self.clock.wall(), lease, room, &kinds).await;
                 claimed.unwrap_or_else(|error| {
                     tracing::warn!(%error, "claim effects");
                     Vec::new()

@@ -9,7 +9,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use auricle_core::{Backoff, Conversation, EffectId, Limits, ProcessId};
-use auricle_store::{AttemptOutcome, ClaimedJob, Completion, JobLease, NewEffect, Store, StoreError};
+use auricle_store::{
+    AttemptOutcome, ClaimRule, ClaimedJob, Completion, JobLease, NewEffect, Store, StoreError,
+};
 use futures_util::FutureExt;
 use jiff::tz::TimeZone;
 use tokio::sync::Notify;
@@ -77,10 +79,16 @@ pub struct Worker {
     wake: Arc<Notify>,
     /// Woken when effects have been recorded.
     effects: Arc<Notify>,
+    /// Asked at each claim.
+    rule: ClaimWhen,
 }
 
+/// Which jobs a worker may claim at the moment.
+pub type ClaimWhen = Arc<dyn Fn() -> ClaimRule + Send + Sync>;
+
 impl Worker {
-    /// `effects`: the outbox's waker.
+    /// `effects`: the outbox's waker. `rule`: which jobs it may claim, asked at each claim; for a worker that stands in for
+    /// others.
     pub fn new(
         store: Arc<dyn Store>,
         understand: Arc<dyn Understand>,
@@ -89,8 +97,10 @@ impl Worker {
         clock: Arc<dyn Clock>,
         time_zone: TimeZone,
         effects: Arc<Notify>,
+        rule: ClaimWhen,
     ) -> Self {
-        Self { store, understand, limits, process, clock, time_zone, wake: Arc::new(Notify::new()), effects }
+        let wake = Arc::new(Notify::new());
+        Self { store, understand, limits, process, clock, time_zone, wake, effects, rule }
     }
 
     /// Notify it when there may be a job. A hint: the worker looks by itself every second.
@@ -130,7 +140,7 @@ impl Worker {
     }
 
     async fn claim(&self) -> Option<ClaimedJob> {
-        match self.store.claim_job(&self.process, self.clock.wall(), self.limits.lease).await {
+        match self.store.claim_job(&self.process, self.clock.wall(), self.limits.lease, (self.rule)()).await {
             Ok(claimed) => claimed,
             Err(error) => {
                 tracing::warn!(%error, "claim a job");

@@ -10,7 +10,7 @@ use auricle_core::{Limits, ProcessId};
 use auricle_process::{Outbox, Worker};
 use auricle_speech::Engine;
 use auricle_store::spool::{Spool, SpoolOptions};
-use auricle_store::{SqliteOptions, SqliteStore, Store};
+use auricle_store::{ClaimRule, SqliteOptions, SqliteStore, Store};
 use axum::Router;
 use axum::routing::get;
 use tokio::runtime::Runtime;
@@ -346,6 +346,8 @@ fn processors(config: &Config, parts: &Parts) -> (Arc<Worker>, Arc<Outbox>) {
         clock,
         config.time_zone(),
         outbox.waker(),
+        // One at a time for each user, so that nobody's backlog holds the others up.
+        Arc::new(|| ClaimRule { one_per_user: true, ..ClaimRule::default() }),
     ));
     (worker, outbox)
 }

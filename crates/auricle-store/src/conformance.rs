@@ -144,7 +144,11 @@ impl Ground {
 
     /// Claims the one due job for `process`.
     pub async fn claim(&self, process: &str, secs: i64) -> ClaimedJob {
-        self.store.claim_job(&process.into(), at(secs), LEASE).await.unwrap().expect("a job is due")
+        self.store
+            .claim_job(&process.into(), at(secs), LEASE, ClaimRule::default())
+            .await
+            .unwrap()
+            .expect("a job is due")
     }
 
     /// A conversation that was processed under this title.
@@ -198,10 +202,11 @@ macro_rules! store_conformance {
                 a_retry_waits_for_its_time, a_released_attempt_is_not_counted, s04_failure_is_of_job_and_conversation_together,
                 s01_spent_attempts_fail_visibly, a_failed_job_is_revived, l14_a_discarded_record_keeps_its_transcript,
                 d15_an_older_revisions_worker_changes_nothing, jobs_are_listed_by_user_and_state, counts_tell_the_truth,
-                s03_process_gone_frees_its_leases;
+                s03_process_gone_frees_its_leases, a_claim_may_leave_the_first_chance_to_others,
+                a_claim_may_be_for_one_of_each_user;
             effects: effects_are_recorded_with_the_completion, d09_an_effect_is_held_by_one_deliverer,
                 d16_an_effect_is_delivered_again_after_a_crash, d10_a_key_is_recorded_once, retries_wait_for_their_time,
-                ended_effects_stay_ended, attempts_end_some_time;
+                ended_effects_stay_ended, attempts_end_some_time, effects_are_claimed_by_kind;
             search: words_are_anded_over_the_conversation, phrases_and_prefixes, any_text_is_a_query,
                 users_see_only_their_own, matches_are_marked_and_placed, the_index_follows_every_write,
                 pages_do_not_overlap;

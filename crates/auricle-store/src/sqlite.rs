@@ -259,9 +259,10 @@ impl Store for SqliteStore {
         process: &ProcessId,
         now: UnixMicros,
         lease: Duration,
+        rule: ClaimRule,
     ) -> Result<Option<ClaimedJob>> {
         let process = process.clone();
-        self.writer.write(move |db| jobs::claim(db, &process, now, lease)).await
+        self.writer.write(move |db| jobs::claim(db, &process, now, lease, rule)).await
     }
 
     async fn renew_job(&self, lease: &JobLease, until: UnixMicros) -> Result<()> {
@@ -313,9 +314,13 @@ impl Store for SqliteStore {
         now: UnixMicros,
         lease: Duration,
         limit: usize,
+        kinds: &[&str],
     ) -> Result<Vec<Effect>> {
         let (process, attempts_max) = (process.clone(), self.options.effect_attempts_max);
-        self.writer.write(move |db| effects::claim(db, &process, now, lease, limit, attempts_max)).await
+        let kinds: Vec<String> = kinds.iter().map(|kind| (*kind).to_owned()).collect();
+        self.writer
+            .write(move |db| effects::claim(db, &process, now, lease, limit, &kinds, attempts_max))
+            .await
     }
 
     async fn end_effect(

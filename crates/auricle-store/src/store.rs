@@ -230,6 +230,15 @@ pub struct JobLease {
     pub epoch: Epoch,
 }
 
+/// Which jobs a claim may take. The default takes any that is due.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ClaimRule {
+    /// Only what has been due for at least this long: the first chance is somebody else's.
+    pub waited: Duration,
+    /// None of a user of whom the process already has one.
+    pub one_per_user: bool,
+}
+
 /// A claimed job.
 #[derive(Clone, Debug)]
 pub struct ClaimedJob {
@@ -409,13 +418,15 @@ pub trait Store: Send + Sync + 'static {
     async fn set_geolocation(&self, user: &UserId, id: &ConversationId, place: &Geolocation) -> Result<()>;
 
     // --- jobs --------------------------------------------------------------------------------------------------------
-    /// Claims the most overdue runnable job: queued and due, or leased with an expired lease (its epoch grows, its attempt
-    /// counts). A job whose attempts are spent becomes failed here instead. `None` if there is nothing to do.
+    /// Claims the most overdue runnable job that `rule` allows: queued and due, or leased with an expired lease (its epoch
+    /// grows, its attempt counts). A job whose attempts are spent becomes failed here instead. `None` if there is nothing
+    /// to do.
     async fn claim_job(
         &self,
         process: &ProcessId,
         now: UnixMicros,
         lease: Duration,
+        rule: ClaimRule,
     ) -> Result<Option<ClaimedJob>>;
     /// Extends the lease. `Fenced` if it was lost.
     async fn renew_job(&self, lease: &JobLease, until: UnixMicros) -> Result<()>;
@@ -436,13 +447,15 @@ pub trait Store: Send + Sync + 'static {
     async fn job_counts(&self, now: UnixMicros) -> Result<JobCounts>;
 
     // --- effects -----------------------------------------------------------------------------------------------------
-    /// Claims up to `limit` due effects: pending, or leased with an expired lease.
+    /// Claims up to `limit` due effects of these kinds (the part of the name before the first `:`): pending, or leased with
+    /// an expired lease.
     async fn claim_effects(
         &self,
         process: &ProcessId,
         now: UnixMicros,
         lease: Duration,
         limit: usize,
+        kinds: &[&str],
     ) -> Result<Vec<Effect>>;
     /// Ends a delivery. `Fenced` if it was claimed by another meanwhile.
     async fn end_effect(

@@ -8,6 +8,7 @@ use std::time::Duration;
 use auricle_core::{ConversationStatus, DiscardReason, JobState, Limits};
 
 use auricle_process::Clock;
+use auricle_store::ClaimRule;
 use auricle_store::conformance::completion;
 
 use crate::rig::{Act, Rig, Script, until};
@@ -141,7 +142,11 @@ async fn d14_a_worker_that_lost_its_lease_writes_nothing() {
     let worker = rig.work("p2", &late);
     until("it is in the middle", || late.running.load(Ordering::SeqCst) == 1).await;
     rig.clock.forward(rig.limits.lease + Duration::from_secs(1));
-    let claimed = rig.ground.other.claim_job(&"p1".into(), rig.clock.wall(), rig.limits.lease).await;
+    let claimed = rig
+        .ground
+        .other
+        .claim_job(&"p1".into(), rig.clock.wall(), rig.limits.lease, ClaimRule::default())
+        .await;
     let done = completion(&claimed.unwrap().unwrap().lease, "Others", 100);
     rig.ground.other.complete_job(done).await.unwrap();
     late.gate.as_ref().unwrap().add_permits(1);

@@ -167,6 +167,7 @@ impl Rig {
             Arc::clone(&self.clock) as Arc<dyn Clock>,
             jiff::tz::TimeZone::UTC,
             Arc::default(),
+            Arc::new(auricle_store::ClaimRule::default),
         ));
         let stop = CancellationToken::new();
         let task = tokio::spawn(worker.run(stop.clone(), Arc::new(|| {})));

@@ -266,7 +266,10 @@ impl Rig {
 
 async fn claim(store: &SqliteStore, process: &ProcessId) -> auricle_store::JobLease {
     loop {
-        let claimed = store.claim_job(process, SystemClock.wall(), Duration::from_secs(15)).await.unwrap();
+        let claimed = store
+            .claim_job(process, SystemClock.wall(), Duration::from_secs(15), Default::default())
+            .await
+            .unwrap();
         match claimed {
             Some(claimed) => return claimed.lease,
             None => settle().await,

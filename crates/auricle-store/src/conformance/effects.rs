@@ -1,12 +1,12 @@
 //! Effects: keyed, held by one, delivered at least once.
 
-use auricle_core::{EffectState, Epoch};
+use auricle_core::{EffectState, Epoch, ProcessId};
 
 use super::{Ground, LEASE, at, completion};
 use crate::store::{Effect, EffectOutcome, StoreError};
 
 async fn take(ground: &Ground, process: &str, secs: i64) -> Vec<Effect> {
-    ground.store.claim_effects(&process.into(), at(secs), LEASE, 10).await.unwrap()
+    ground.store.claim_effects(&process.into(), at(secs), LEASE, 10, &["notify"]).await.unwrap()
 }
 
 pub async fn effects_are_recorded_with_the_completion(ground: Ground) {
@@ -22,8 +22,8 @@ pub async fn d09_an_effect_is_held_by_one_deliverer(ground: Ground) {
     ground.completed("c1", "hello", "Greeting").await;
     let (p1, p2) = ("p1".into(), "p2".into());
     let (one, two) = tokio::join!(
-        ground.store.claim_effects(&p1, at(10), LEASE, 10),
-        ground.other.claim_effects(&p2, at(10), LEASE, 10),
+        ground.store.claim_effects(&p1, at(10), LEASE, 10, &["notify"]),
+        ground.other.claim_effects(&p2, at(10), LEASE, 10, &["notify"]),
     );
     let taken: Vec<_> = one.unwrap().into_iter().chain(two.unwrap()).collect();
     assert_eq!(taken.len(), 1);
@@ -96,4 +96,12 @@ pub async fn attempts_end_some_time(ground: Ground) {
     }
     assert!((1..100).contains(&attempts), "{attempts}");
     assert_eq!(ground.store.effects(&id).await.unwrap()[0].state, EffectState::Failed);
+}
+
+pub async fn effects_are_claimed_by_kind(ground: Ground) {
+    ground.completed("c1", "hello", "Title").await;
+    let p1 = ProcessId::from("p1");
+    let claim = |kinds: &'static [&'static str]| ground.store.claim_effects(&p1, at(10), LEASE, 10, kinds);
+    assert!(claim(&["webhook", "notif", "memory_created"]).await.unwrap().is_empty());
+    assert_eq!(claim(&["webhook", "notify"]).await.unwrap().len(), 1);
 }

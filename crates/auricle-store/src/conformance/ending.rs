@@ -145,7 +145,14 @@ pub async fn deletion_takes_everything_and_fences(ground: Ground) {
     assert!(ground.store.search(&ann, "greeting", 10, 0).await.unwrap().is_empty());
     assert!(ground.store.jobs(None, None, 10).await.unwrap().is_empty());
     assert!(ground.store.effects(&done).await.unwrap().is_empty());
-    assert!(ground.store.claim_effects(&"p1".into(), at(9_999), super::LEASE, 10).await.unwrap().is_empty());
+    assert!(
+        ground
+            .store
+            .claim_effects(&"p1".into(), at(9_999), super::LEASE, 10, &["notify"])
+            .await
+            .unwrap()
+            .is_empty()
+    );
     assert!(matches!(ground.store.delete(&ann, &done).await, Err(StoreError::NotFound(_))));
     let owner = ground.live("c2").await;
     ground.store.delete(&ann, &"c2".into()).await.unwrap();

@@ -5,14 +5,17 @@ use auricle_core::{
 };
 
 use super::{Ground, LEASE, at, completion, segment};
-use crate::store::{AttemptOutcome, InsertRecovered, StoreError};
+use crate::store::{AttemptOutcome, ClaimRule, InsertRecovered, StoreError};
+use std::time::Duration;
 
 fn fenced<T: std::fmt::Debug>(result: Result<T, StoreError>) {
     assert!(matches!(result, Err(StoreError::Fenced(_))), "{result:?}");
 }
 
 async fn nothing_due(ground: &Ground, secs: i64) {
-    assert!(ground.store.claim_job(&"p1".into(), at(secs), LEASE).await.unwrap().is_none());
+    assert!(
+        ground.store.claim_job(&"p1".into(), at(secs), LEASE, ClaimRule::default()).await.unwrap().is_none()
+    );
 }
 
 async fn status(ground: &Ground, id: &str) -> ConversationStatus {
@@ -43,8 +46,10 @@ pub async fn d01_two_processes_never_hold_one_job(ground: Ground) {
         let store = if worker % 2 == 0 { ground.store.clone() } else { ground.other.clone() };
         tasks.push(tokio::spawn(async move {
             let mut mine = Vec::new();
-            while let Some(claimed) =
-                store.claim_job(&format!("w{worker}").into(), at(5), LEASE).await.unwrap()
+            while let Some(claimed) = store
+                .claim_job(&format!("w{worker}").into(), at(5), LEASE, ClaimRule::default())
+                .await
+                .unwrap()
             {
                 mine.push(claimed.job.id);
             }
@@ -74,7 +79,8 @@ pub async fn claims_take_the_most_overdue(ground: Ground) {
 pub async fn s03_an_expired_lease_is_claimed_by_another(ground: Ground) {
     ground.ended("c1", "hello").await;
     let first = ground.claim("p1", 2).await;
-    let second = ground.other.claim_job(&"p2".into(), at(17), LEASE).await.unwrap().unwrap();
+    let second =
+        ground.other.claim_job(&"p2".into(), at(17), LEASE, ClaimRule::default()).await.unwrap().unwrap();
     assert_eq!((second.job.attempts, second.job.leased_by), (2, Some("p2".into())));
     assert!(second.lease.epoch > first.lease.epoch);
 }
@@ -82,7 +88,13 @@ pub async fn s03_an_expired_lease_is_claimed_by_another(ground: Ground) {
 pub async fn d14_a_worker_that_wakes_late_changes_nothing(ground: Ground) {
     ground.ended("c1", "hello").await;
     let late = ground.claim("p1", 2).await.lease;
-    let owner = ground.other.claim_job(&"p2".into(), at(17), LEASE).await.unwrap().unwrap().lease;
+    let owner = ground
+        .other
+        .claim_job(&"p2".into(), at(17), LEASE, ClaimRule::default())
+        .await
+        .unwrap()
+        .unwrap()
+        .lease;
     fenced(ground.store.renew_job(&late, at(99)).await);
     fenced(ground.store.record_step(&late, "understand", "old", at(18)).await);
     fenced(ground.store.complete_job(completion(&late, "Old", 18)).await);
@@ -207,7 +219,9 @@ pub async fn s01_spent_attempts_fail_visibly(ground: Ground) {
     ground.ended("c1", "hello").await;
     let mut now = 2;
     let mut attempts = 0;
-    while let Some(claimed) = ground.store.claim_job(&"p1".into(), at(now), LEASE).await.unwrap() {
+    while let Some(claimed) =
+        ground.store.claim_job(&"p1".into(), at(now), LEASE, ClaimRule::default()).await.unwrap()
+    {
         attempts += 1;
         assert_eq!((claimed.job.attempts, attempts <= claimed.job.attempts_max), (attempts, true));
         now += 15;
@@ -295,10 +309,39 @@ pub async fn s03_process_gone_frees_its_leases(ground: Ground) {
     ground.completed("c1", "hello", "Done").await;
     ground.ended("c2", "hello").await;
     let held = ground.claim("p1", 3).await.lease;
-    ground.store.claim_effects(&"p1".into(), at(5), LEASE, 10).await.unwrap();
+    ground.store.claim_effects(&"p1".into(), at(5), LEASE, 10, &["notify"]).await.unwrap();
     ground.store.process_gone(&ProcessId::from("p1"), at(6)).await.unwrap();
     fenced(ground.store.complete_job(completion(&held, "Late", 6)).await);
     assert_eq!(ground.claim("p2", 6).await.job.id, held.job);
-    let effects = ground.other.claim_effects(&"p2".into(), at(6), LEASE, 10).await.unwrap();
+    let effects = ground.other.claim_effects(&"p2".into(), at(6), LEASE, 10, &["notify"]).await.unwrap();
     assert_eq!((effects.len(), effects[0].state), (1, EffectState::Leased));
+}
+
+pub async fn a_claim_may_leave_the_first_chance_to_others(ground: Ground) {
+    ground.ended("c1", "hello").await;
+    let rule = ClaimRule { waited: Duration::from_secs(5), ..ClaimRule::default() };
+    let p1 = ProcessId::from("p1");
+    let claim = |secs| ground.store.claim_job(&p1, at(secs), LEASE, rule);
+    assert!(claim(6).await.unwrap().is_none(), "queued at 2: not yet");
+    let claimed = claim(7).await.unwrap().unwrap();
+    // A lease that has run out is nobody's first chance any more, but waits as long.
+    assert!(claim(7 + 15 + 4).await.unwrap().is_none());
+    let again = claim(7 + 15 + 5).await.unwrap().unwrap();
+    assert_eq!(again.lease.job, claimed.lease.job);
+}
+
+pub async fn a_claim_may_be_for_one_of_each_user(ground: Ground) {
+    ground.ended("c1", "hello").await;
+    ground.ended("c2", "hello").await;
+    let rule = ClaimRule { one_per_user: true, ..ClaimRule::default() };
+    let claim = |process: &'static str, secs| {
+        let store = ground.store.clone();
+        async move { store.claim_job(&process.into(), at(secs), LEASE, rule).await.unwrap() }
+    };
+    let first = claim("p1", 5).await.unwrap();
+    assert!(claim("p1", 5).await.is_none(), "the process has one of this user");
+    assert!(claim("p2", 5).await.is_some(), "another process has not");
+    ground.store.complete_job(completion(&first.lease, "Title", 6)).await.unwrap();
+    ground.ended("c3", "hello").await;
+    assert!(claim("p1", 7).await.is_some(), "and then the next");
 }

@@ -56,20 +56,25 @@ pub(super) fn claim(
     now: UnixMicros,
     lease: Duration,
     limit: usize,
+    kinds: &[String],
     attempts_max: u32,
 ) -> Result<Vec<Effect>> {
+    let kinds = serde_json::Value::from(kinds).to_string();
     // Deliverers that died with it, again and again: it must end some time too.
     db.prepare_cached(
         "UPDATE effects SET state = 'failed', leased_by = NULL, \
          last_error = coalesce(last_error, 'its deliverer ended without a word') \
-         WHERE state IN ('pending', 'leased') AND due_at <= ?1 AND attempts >= ?2",
+         WHERE state IN ('pending', 'leased') AND due_at <= ?1 AND attempts >= ?2 \
+         AND substr(name, 1, instr(name || ':', ':') - 1) IN (SELECT value FROM json_each(?3))",
     )?
-    .execute(params![now.0, attempts_max])?;
+    .execute(params![now.0, attempts_max, kinds])?;
     let mut due = db.prepare_cached(
-        "SELECT rid FROM effects WHERE state IN ('pending', 'leased') AND due_at <= ?1 ORDER BY due_at, rid LIMIT ?2",
+        "SELECT rid FROM effects WHERE state IN ('pending', 'leased') AND due_at <= ?1 \
+         AND substr(name, 1, instr(name || ':', ':') - 1) IN (SELECT value FROM json_each(?3)) \
+         ORDER BY due_at, rid LIMIT ?2",
     )?;
     let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-    let rids = rows::collect(due.query(params![now.0, limit])?, |row| Ok(row.get::<_, i64>(0)?))?;
+    let rids = rows::collect(due.query(params![now.0, limit, kinds])?, |row| Ok(row.get::<_, i64>(0)?))?;
     let mut take = db.prepare_cached(
         "UPDATE effects SET state = 'leased', epoch = epoch + 1, attempts = attempts + 1, leased_by = ?2, due_at = ?3 \
          WHERE rid = ?1",

@@ -12,7 +12,8 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::{effects, rows, search};
 use crate::store::{
-    AttemptOutcome, ClaimedJob, Completion, Job, JobCounts, JobLease, Result, StepRecord, StoreError,
+    AttemptOutcome, ClaimRule, ClaimedJob, Completion, Job, JobCounts, JobLease, Result, StepRecord,
+    StoreError,
 };
 
 /// Spent jobs that one claim fails on its way; the next claim goes on.
@@ -103,14 +104,18 @@ pub(super) fn claim(
     process: &ProcessId,
     now: UnixMicros,
     lease: Duration,
+    rule: ClaimRule,
 ) -> Result<Option<ClaimedJob>> {
+    let due_by = UnixMicros(now.0.saturating_sub(i64::try_from(rule.waited.as_micros()).unwrap_or(i64::MAX)));
     for _ in 0..SPENT_MAX {
         let due: Option<(i64, i64, u32, u32, Option<String>)> = db
             .prepare_cached(
                 "SELECT rid, conversation, attempts, attempts_max, last_error FROM jobs \
-                 WHERE state IN ('queued', 'leased') AND due_at <= ?1 ORDER BY due_at, rid LIMIT 1",
+                 WHERE state IN ('queued', 'leased') AND due_at <= ?1 AND NOT (?2 AND user IN \
+                 (SELECT user FROM jobs WHERE leased_by = ?3 AND state = 'leased' AND lease_expires_at > ?4)) \
+                 ORDER BY due_at, rid LIMIT 1",
             )?
-            .query_row([now.0], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?, row.get(4)?)))
+            .query_row(params![due_by.0, rule.one_per_user, process.as_str(), now.0], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?, row.get(4)?)))
             .optional()?;
         let Some((rid, conversation, attempts, attempts_max, last_error)) = due else { return Ok(None) };
         if attempts >= attempts_max {
