@@ -176,7 +176,8 @@ pub fn with_epoch(ownership: &Ownership, epoch: u64) -> Ownership {
 macro_rules! store_conformance {
     ($ground:expr) => {
         $crate::store_conformance!(@each $ground;
-            accounts: users_are_made_once, time_zone_is_kept_by_user, keys_name_their_user_until_removed;
+            accounts: users_are_made_once, time_zone_is_kept_by_user, keys_name_their_user_until_removed,
+                speaker_samples_are_kept_by_person_and_conversation;
             live: a_stub_is_made_and_owned, resume_takes_the_newest_of_user_and_source, resume_is_by_source_and_user,
                 resume_ends_with_the_timeout, a_client_named_conversation_is_not_resumed_by_others,
                 named_resumes_makes_or_gives_a_stub, named_of_another_user_gives_a_stub, new_is_always_a_stub,

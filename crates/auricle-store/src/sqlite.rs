@@ -14,6 +14,7 @@ mod readers;
 mod reading;
 mod rows;
 mod search;
+mod speakers;
 #[cfg(test)]
 mod tests;
 mod writer;
@@ -25,7 +26,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use auricle_core::{
     Conversation, ConversationId, EffectId, Epoch, FinaliseReason, Geolocation, JobId, JobState, Limits,
-    Photo, PhotoId, ProcessId, Revision, SegmentId, UnixMicros, UserId,
+    PersonId, Photo, PhotoId, ProcessId, Revision, SegmentId, UnixMicros, UserId,
 };
 
 use crate::store::*;
@@ -306,6 +307,29 @@ impl Store for SqliteStore {
 
     async fn job_counts(&self, now: UnixMicros) -> Result<JobCounts> {
         self.readers.read(move |db| jobs::counts(db, now)).await
+    }
+
+    async fn add_speaker_sample(
+        &self,
+        user: &UserId,
+        person: &PersonId,
+        conversation: &ConversationId,
+        segments: &[SegmentId],
+        now: UnixMicros,
+    ) -> Result<()> {
+        let (user, person, conversation) = (user.clone(), person.clone(), conversation.clone());
+        let segments = segments.to_vec();
+        self.writer.write(move |db| speakers::add(db, &user, &person, &conversation, &segments, now)).await
+    }
+
+    async fn speaker_samples(
+        &self,
+        user: &UserId,
+        person: &PersonId,
+        limit: usize,
+    ) -> Result<Vec<SpeakerSample>> {
+        let (user, person) = (user.clone(), person.clone());
+        self.readers.read(move |db| speakers::list(db, &user, &person, limit)).await
     }
 
     async fn claim_effects(

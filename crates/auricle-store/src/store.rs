@@ -5,8 +5,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use auricle_core::{
     Conversation, ConversationId, ConversationStatus, DiscardReason, EffectId, EffectKey, EffectState, Epoch,
-    FinaliseReason, Geolocation, JobId, JobState, Photo, PhotoId, ProcessId, Provenance, Revision, Segment,
-    SegmentId, Source, Structured, UnixMicros, UserId,
+    FinaliseReason, Geolocation, JobId, JobState, PersonId, Photo, PhotoId, ProcessId, Provenance, Revision,
+    Segment, SegmentId, Source, Structured, UnixMicros, UserId,
 };
 
 /// What went wrong in the store.
@@ -230,6 +230,14 @@ pub struct JobLease {
     pub epoch: Epoch,
 }
 
+/// Where a person's voice was heard.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SpeakerSample {
+    pub conversation: ConversationId,
+    pub segments: Vec<SegmentId>,
+    pub kept_at: UnixMicros,
+}
+
 /// Which jobs a claim may take. The default takes any that is due.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ClaimRule {
@@ -445,6 +453,25 @@ pub trait Store: Send + Sync + 'static {
     /// Revives a failed job: queued now, attempts back to 0, conversation `processing`. `Conflict` unless failed.
     async fn retry_job(&self, user: Option<&UserId>, id: &JobId, now: UnixMicros) -> Result<()>;
     async fn job_counts(&self, now: UnixMicros) -> Result<JobCounts>;
+
+    // --- speakers ----------------------------------------------------------------------------------------------------
+    /// Keeps where a person's voice was heard, for later use. The same person and conversation again: its segments are added.
+    /// `NotFound` if the user has no such conversation.
+    async fn add_speaker_sample(
+        &self,
+        user: &UserId,
+        person: &PersonId,
+        conversation: &ConversationId,
+        segments: &[SegmentId],
+        now: UnixMicros,
+    ) -> Result<()>;
+    /// Where a person's voice was heard, newest first.
+    async fn speaker_samples(
+        &self,
+        user: &UserId,
+        person: &PersonId,
+        limit: usize,
+    ) -> Result<Vec<SpeakerSample>>;
 
     // --- effects -----------------------------------------------------------------------------------------------------
     /// Claims up to `limit` due effects of these kinds (the part of the name before the first `:`): pending, or leased with

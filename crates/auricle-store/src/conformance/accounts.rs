@@ -1,6 +1,6 @@
 //! Users and keys.
 
-use auricle_core::UserId;
+use auricle_core::{PersonId, SegmentId, UserId};
 
 use super::{Ground, at};
 use crate::store::StoreError;
@@ -36,4 +36,23 @@ pub async fn keys_name_their_user_until_removed(ground: Ground) {
     assert_eq!(store.remove_api_key(&ann, "laptop").await.unwrap(), 0);
     assert_eq!(store.api_key_user([1; 32]).await.unwrap(), None);
     assert_eq!(store.api_key_user([2; 32]).await.unwrap(), Some(bob));
+}
+
+pub async fn speaker_samples_are_kept_by_person_and_conversation(ground: Ground) {
+    ground.ended("c1", "hello").await;
+    let (ann, ada): (UserId, PersonId) = ("ann".into(), "ada".into());
+    let add = |id: &'static str, segments: &'static [&'static str], secs| {
+        let (store, ann, ada) = (ground.store.clone(), ann.clone(), ada.clone());
+        let segments: Vec<SegmentId> = segments.iter().map(|id| (*id).into()).collect();
+        async move { store.add_speaker_sample(&ann, &ada, &id.into(), &segments, at(secs)).await }
+    };
+    add("c1", &["s1", "s2"], 5).await.unwrap();
+    add("c1", &["s2", "s3"], 6).await.unwrap();
+    let found = ground.other.speaker_samples(&ann, &ada, 10).await.unwrap();
+    assert_eq!(found.len(), 1);
+    assert_eq!((found[0].segments.len(), found[0].kept_at), (3, at(6)));
+    assert!(matches!(add("nobodys", &["s1"], 7).await, Err(StoreError::NotFound(_))));
+    assert!(ground.store.speaker_samples(&"bob".into(), &ada, 10).await.unwrap().is_empty());
+    ground.store.delete(&ann, &"c1".into()).await.unwrap();
+    assert!(ground.store.speaker_samples(&ann, &ada, 10).await.unwrap().is_empty());
 }
