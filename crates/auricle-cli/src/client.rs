@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
-use auricle_server::config::{Config, FileSource, ProcessEnv, Sources};
+use auricle_server::config::{Config, FileSource, ProcessEnv, Shape, Sources};
 use auricle_wire::rest::Problem;
 use serde::de::DeserializeOwned;
 
@@ -52,7 +52,8 @@ impl Target {
     }
 
     fn running(&self) -> Option<String> {
-        let folder = self.data_dir.clone().or_else(|| Some(load(None, Vec::new()).ok()?.data_dir))?;
+        let folder =
+            self.data_dir.clone().or_else(|| Some(load(None, Vec::new(), Shape::Embedded).ok()?.data_dir))?;
         let text = std::fs::read_to_string(folder.join("addresses.json")).ok()?;
         let addresses: serde_json::Value = serde_json::from_str(&text).ok()?;
         Some(format!("http://{}", addresses.get("public")?.as_str()?))
@@ -106,8 +107,12 @@ fn root(error: &dyn std::error::Error) -> String {
     source.to_string()
 }
 
-/// The configuration from file, environment and flags.
-pub(crate) fn load(file: Option<PathBuf>, flags: Vec<(String, String)>) -> anyhow::Result<Config> {
+/// The configuration of a process of this shape, from file, environment and flags.
+pub(crate) fn load(
+    file: Option<PathBuf>,
+    flags: Vec<(String, String)>,
+    shape: Shape,
+) -> anyhow::Result<Config> {
     let file = match file {
         Some(path) => {
             let text = std::fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))?;
@@ -115,7 +120,7 @@ pub(crate) fn load(file: Option<PathBuf>, flags: Vec<(String, String)>) -> anyho
         }
         None => None,
     };
-    Ok(Config::load(Sources { file, env: &ProcessEnv, flags })?)
+    Ok(Config::load(Sources { file, env: &ProcessEnv, flags, shape })?)
 }
 
 /// Runs an async command.

@@ -6,6 +6,7 @@ mod output;
 
 use std::process::ExitCode;
 
+use auricle_server::config::Shape;
 use clap::{Parser, Subcommand};
 
 #[global_allocator]
@@ -31,6 +32,10 @@ struct Cli {
 enum Command {
     /// Run the server: sockets, REST, processing, probes, in one process.
     Serve(commands::serve::Args),
+    /// Run the listening half alone: sockets, REST, probes; records are made by a pusher, or here if it is gone.
+    Listen(commands::serve::Args),
+    /// Run the processing half alone: realtime triggers and records, for any number of listening processes.
+    Pusher(commands::serve::Args),
     /// Play audio files to a server as a device would, and show the transcript.
     Stream(commands::stream::Args),
     /// List, show, search, export, rename and delete conversations.
@@ -61,7 +66,9 @@ fn main() -> ExitCode {
     // Fails only if a provider is installed already, which is as good.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let done = match cli.command {
-        Command::Serve(args) => commands::serve::run(&args),
+        Command::Serve(args) => commands::serve::run(&args, Shape::Embedded),
+        Command::Listen(args) => commands::serve::run(&args, Shape::Listen),
+        Command::Pusher(args) => commands::serve::run(&args, Shape::Pusher),
         Command::Stream(args) => commands::stream::run(&args),
         Command::Conversations(command) => commands::conversations::run(&command),
         Command::Jobs(command) => commands::jobs::run(&command),

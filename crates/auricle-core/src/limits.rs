@@ -234,6 +234,14 @@ limits! {
     breaker_window: Duration = Duration::from_secs(30);
     /// How long the breaker lets nobody through.
     breaker_open_for: Duration = Duration::from_secs(60);
+    /// Requests to process that a pusher watches. Full: they are answered as failed for now.
+    requests_watched_max: usize = 10_000;
+    /// How long a pusher watches a request. Full: it is answered as failed for now; its job goes on.
+    request_watch_max: Duration = Duration::from_secs(1_500);
+    /// A pusher closes a link on which it has heard nothing for this long. Source: pusher-and-processing 1.1 (R4).
+    pusher_silent_max: Duration = Duration::from_secs(300);
+    /// Realtime triggers of one link that wait to be delivered. Full: the oldest are dropped.
+    pusher_link_bytes_max: usize = 20 * MIB;
     /// How long a job waits for the pusher before a listening process takes it itself, while the pusher can be reached.
     fallback_after: Duration = Duration::from_secs(5);
     /// How long a drain may take.

@@ -69,45 +69,30 @@ impl AttemptError {
 
 /// Runs jobs of this process.
 pub struct Worker {
-    store: Arc<dyn Store>,
-    understand: Arc<dyn Understand>,
-    limits: Arc<Limits>,
-    process: ProcessId,
-    clock: Arc<dyn Clock>,
+    /// Where jobs are.
+    pub store: Arc<dyn Store>,
+    /// What makes records of them.
+    pub understand: Arc<dyn Understand>,
+    /// Bounds.
+    pub limits: Arc<Limits>,
+    /// As leases name it.
+    pub process: ProcessId,
+    /// Time.
+    pub clock: Arc<dyn Clock>,
     /// For users who have set none.
-    time_zone: TimeZone,
-    wake: Arc<Notify>,
-    /// Woken when effects have been recorded.
-    effects: Arc<Notify>,
-    /// Asked at each claim.
-    rule: ClaimWhen,
+    pub time_zone: TimeZone,
+    /// Notified when there may be a job. A hint: the worker looks by itself every second.
+    pub wake: Arc<Notify>,
+    /// The outbox's waker: notified when effects have been recorded.
+    pub effects: Arc<Notify>,
+    /// Which jobs it may claim, asked at each claim; for a worker that stands in for others.
+    pub rule: ClaimWhen,
 }
 
 /// Which jobs a worker may claim at the moment.
 pub type ClaimWhen = Arc<dyn Fn() -> ClaimRule + Send + Sync>;
 
 impl Worker {
-    /// `effects`: the outbox's waker. `rule`: which jobs it may claim, asked at each claim; for a worker that stands in for
-    /// others.
-    pub fn new(
-        store: Arc<dyn Store>,
-        understand: Arc<dyn Understand>,
-        limits: Arc<Limits>,
-        process: ProcessId,
-        clock: Arc<dyn Clock>,
-        time_zone: TimeZone,
-        effects: Arc<Notify>,
-        rule: ClaimWhen,
-    ) -> Self {
-        let wake = Arc::new(Notify::new());
-        Self { store, understand, limits, process, clock, time_zone, wake, effects, rule }
-    }
-
-    /// Notify it when there may be a job. A hint: the worker looks by itself every second.
-    pub fn waker(&self) -> Arc<Notify> {
-        Arc::clone(&self.wake)
-    }
-
     /// Claims and runs jobs until `stop`; then claims no more, lets attempts end within a grace, and gives the rest back.
     ///
     /// May be dropped at any await: leases run out and others take over.

@@ -7,7 +7,7 @@ use std::sync::mpsc::RecvTimeoutError;
 use std::time::{Duration, Instant};
 
 use auricle_core::{Limits, ProcessId};
-use auricle_process::{Outbox, Worker};
+use auricle_process::{Deliver, Outbox, Worker};
 use auricle_speech::Engine;
 use auricle_store::spool::{Spool, SpoolOptions};
 use auricle_store::{ClaimRule, SqliteOptions, SqliteStore, Store};
@@ -18,12 +18,14 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use crate::clock::{SystemClock, monotonic};
-use crate::config::Config;
+use crate::config::{Config, Shape};
 use crate::hub::Hub;
 use crate::listen::Listen;
 use crate::runtimes::SessionWorker;
 use crate::vitals::Vitals;
-use crate::{accept, auth, listen, loops, notify, probe, repair, rest, runtimes, serve, sweeper};
+use crate::{
+    accept, auth, link, listen, loops, notify, probe, pusher, repair, rest, runtimes, serve, sweeper,
+};
 
 /// Why the server could not be built. Each names what to do.
 #[derive(Debug, thiserror::Error)]
@@ -64,6 +66,9 @@ pub enum BuildError {
         /// Why.
         source: std::io::Error,
     },
+    /// No client for webhooks can be made.
+    #[error("cannot set up webhooks: {0}")]
+    Webhooks(String),
     /// The system refuses threads.
     #[error("cannot start a thread: {0}")]
     Thread(std::io::Error),
@@ -86,7 +91,7 @@ pub struct App {
     probe_listener: TcpListener,
     parts: Parts,
     // Dropped last: the lock on the data folder.
-    _lock: std::fs::File,
+    _lock: Option<std::fs::File>,
 }
 
 /// What the runtimes share.
@@ -94,13 +99,20 @@ pub struct App {
 struct Parts {
     limits: Arc<Limits>,
     store: Arc<SqliteStore>,
-    spool: Spool,
-    engine: Arc<dyn Engine>,
+    /// Not in a pusher.
+    hearing: Option<Hearing>,
     auth: Arc<auth::Authenticator>,
     hub: Arc<Hub>,
     vitals: Vitals,
     clock: SystemClock,
     process: ProcessId,
+}
+
+/// What only a process with clients of its own has.
+#[derive(Clone)]
+struct Hearing {
+    spool: Spool,
+    engine: Arc<dyn Engine>,
     repair: Arc<Notify>,
 }
 
@@ -117,21 +129,23 @@ pub struct Running {
     background: Runtime,
     processing: Runtime,
     addresses_file: PathBuf,
-    _lock: std::fs::File,
+    /// Tells links of a pusher that they end.
+    stop_links: CancellationToken,
+    _lock: Option<std::fs::File>,
 }
 
-/// Puts the server together: opens the store and the spool, sets up engine and authentication, binds both ports.
+/// Puts the server of `config.shape` together: opens the store and the spool, sets up engine and authentication, binds both
+/// ports.
 pub fn build(config: Config) -> Result<App, BuildError> {
     let data_dir = config.data_dir.clone();
     let unusable = |source| BuildError::DataDir { path: data_dir.clone(), source };
     std::fs::create_dir_all(&data_dir).map_err(unusable)?;
-    let lock = lock(&data_dir)?;
+    // A pusher shares the store with whoever listens; the spool is one process's own.
+    let lock = (config.shape != Shape::Pusher).then(|| lock(&data_dir)).transpose()?;
     let limits = Arc::new(config.limits.clone());
     let clock = SystemClock;
     let store = SqliteStore::open(data_dir.join("auricle.db"), SqliteOptions::from(&*limits))?;
-    let spool =
-        Spool::open(data_dir.join("spool"), SpoolOptions::from(&*limits)).map_err(BuildError::Spool)?;
-    let engine = auricle_speech::build(&speech(&config))?;
+    let hearing = (config.shape != Shape::Pusher).then(|| hearing(&config)).transpose()?;
     let auth = auth::Authenticator::new(&config, Arc::clone(&store) as Arc<dyn Store>)
         .map_err(|error| BuildError::Auth(error.to_string()))?;
     let listener = bind(config.bind, "--bind")?;
@@ -145,15 +159,20 @@ pub fn build(config: Config) -> Result<App, BuildError> {
         hub: Hub::new(limits.sessions_max, limits.sessions_per_user_max),
         limits,
         store,
-        spool,
-        engine,
+        hearing,
         auth: Arc::new(auth),
         vitals: Vitals::new(monotonic()),
         clock,
         process: ProcessId::random(&mut rand::rng()),
-        repair: Arc::new(Notify::new()),
     };
     Ok(App { config, addresses, listener, probe_listener, parts, _lock: lock })
+}
+
+fn hearing(config: &Config) -> Result<Hearing, BuildError> {
+    let options = SpoolOptions::from(&config.limits);
+    let spool = Spool::open(config.data_dir.join("spool"), options).map_err(BuildError::Spool)?;
+    let engine = auricle_speech::build(&speech(config))?;
+    Ok(Hearing { spool, engine, repair: Arc::new(Notify::new()) })
 }
 
 /// The engine's own settings from ours.
@@ -213,61 +232,45 @@ impl App {
         let processing = runtimes::processing(config.processing_threads()).map_err(thread)?;
         let (stop_accepting, stop_work) = (CancellationToken::new(), CancellationToken::new());
         let (stop_loops, stop_probe) = (CancellationToken::new(), CancellationToken::new());
+        let stop_links = CancellationToken::new();
         let metrics = crate::metrics::recorder(&config);
-        let engine_name = parts.engine.name();
+        // Announced before the first session: what a process owns counts only while it is announced.
+        let until = parts.clock.wall() + parts.limits.lease;
+        background.block_on(parts.store.process_alive(&parts.process, until))?;
+        let wake_up = Arc::new(Notify::new());
+        let wake: Arc<dyn Fn() + Send + Sync> = {
+            let wake_up = Arc::clone(&wake_up);
+            Arc::new(move || wake_up.notify_one())
+        };
+        let links = (config.shape == Shape::Listen)
+            .then(|| {
+                let (limits, runtime) = (Arc::clone(&parts.limits), background.handle().clone());
+                link::Links::new(&config.pusher, limits, runtime, Arc::clone(&wake))
+            })
+            .flatten();
         let probe_state = probe::ProbeState {
             vitals: parts.vitals.clone(),
             store: Arc::clone(&parts.store) as Arc<dyn Store>,
             hub: Arc::clone(&parts.hub),
             limits: Arc::clone(&parts.limits),
             metrics,
-            dependencies: Arc::new(move || serde_json::json!({ "speech": engine_name })),
+            dependencies: dependencies(&parts, links.clone()),
         };
         probe::start(probe_listener, probe_state, stop_probe.clone()).map_err(thread)?;
-        // Announced before the first session: what a process owns counts only while it is announced.
-        let until = parts.clock.wall() + parts.limits.lease;
-        background.block_on(parts.store.process_alive(&parts.process, until))?;
-        let (worker, outbox) = processors(&config, &parts);
-        let wake: Arc<dyn Fn() + Send + Sync> = {
-            let wake = worker.waker();
-            Arc::new(move || wake.notify_one())
-        };
+        let (worker, outbox) = processors(&config, &parts, wake_up, links.clone());
         let worker_done =
             run_loops(&parts, worker, outbox, &wake, &background, &processing, &stop_work, &stop_loops);
-        let rest = rest::router(rest::RestState {
-            store: Arc::clone(&parts.store) as Arc<dyn Store>,
-            auth: Arc::clone(&parts.auth),
-            live: Arc::new(crate::live::Live { hub: Arc::clone(&parts.hub) }),
-            wake_jobs: Arc::clone(&wake),
-            limits: Arc::clone(&parts.limits),
-            clock: parts.clock,
-        });
-        let offload = serve::Offload::new(
-            rest,
-            background.handle().clone(),
-            parts.limits.requests_running_max,
-            parts.limits.request_max,
-        );
-        let listen = Arc::new(Listen {
-            store: Arc::clone(&parts.store) as Arc<dyn Store>,
-            spool: parts.spool.clone(),
-            engine: Arc::clone(&parts.engine),
-            hub: Arc::clone(&parts.hub),
-            auth: Arc::clone(&parts.auth),
-            limits: Arc::clone(&parts.limits),
-            clock: parts.clock,
-            process: parts.process.clone(),
-            repair: Arc::clone(&parts.repair),
-            jobs: wake,
-        });
-        let router = listen::router(listen)
-            .route("/health", get(healthy))
-            .route("/v1/health", get(healthy))
-            .fallback(move |request| offload.clone().call(request));
+        let router = match &parts.hearing {
+            Some(hearing) => listening(&parts, hearing, &wake, &background, links),
+            None => pushing(&config, &parts, &wake, &background, stop_links.clone())?,
+        };
         let workers = session_workers(&config, &parts, router, &stop_loops).map_err(thread)?;
         accept::start(listener, Arc::clone(&workers), parts.limits.connections_max, stop_accepting.clone())
             .map_err(thread)?;
-        let addresses_file = config.data_dir.join("addresses.json");
+        let addresses_file = config.data_dir.join(match config.shape {
+            Shape::Embedded | Shape::Listen => "addresses.json",
+            Shape::Pusher => "pusher-addresses.json",
+        });
         write_addresses(&addresses_file, addresses);
         Ok(Running {
             parts,
@@ -281,6 +284,7 @@ impl App {
             background,
             processing,
             addresses_file,
+            stop_links,
             _lock,
         })
     }
@@ -328,28 +332,143 @@ fn session_workers(
         .collect()
 }
 
-fn processors(config: &Config, parts: &Parts) -> (Arc<Worker>, Arc<Outbox>) {
+/// What a process with clients serves.
+fn listening(
+    parts: &Parts,
+    hearing: &Hearing,
+    wake: &Arc<dyn Fn() + Send + Sync>,
+    background: &Runtime,
+    links: Option<Arc<link::Links>>,
+) -> Router {
+    let rest = rest::router(rest::RestState {
+        store: Arc::clone(&parts.store) as Arc<dyn Store>,
+        auth: Arc::clone(&parts.auth),
+        live: Arc::new(crate::live::Live { hub: Arc::clone(&parts.hub) }),
+        wake_jobs: Arc::clone(wake),
+        limits: Arc::clone(&parts.limits),
+        clock: parts.clock,
+    });
+    let offload = serve::Offload::new(
+        rest,
+        background.handle().clone(),
+        parts.limits.requests_running_max,
+        parts.limits.request_max,
+    );
+    let listen = Arc::new(Listen {
+        store: Arc::clone(&parts.store) as Arc<dyn Store>,
+        spool: hearing.spool.clone(),
+        engine: Arc::clone(&hearing.engine),
+        hub: Arc::clone(&parts.hub),
+        auth: Arc::clone(&parts.auth),
+        limits: Arc::clone(&parts.limits),
+        clock: parts.clock,
+        process: parts.process.clone(),
+        repair: Arc::clone(&hearing.repair),
+        jobs: Arc::clone(wake),
+        links,
+    });
+    listen::router(listen)
+        .route("/health", get(healthy))
+        .route("/v1/health", get(healthy))
+        .fallback(move |request| offload.clone().call(request))
+}
+
+/// What a pusher serves.
+fn pushing(
+    config: &Config,
+    parts: &Parts,
+    wake: &Arc<dyn Fn() + Send + Sync>,
+    background: &Runtime,
+    draining: CancellationToken,
+) -> Result<Router, BuildError> {
+    let requests = pusher::Requests::new(
+        Arc::clone(&parts.store) as Arc<dyn Store>,
+        Arc::clone(&parts.limits),
+        parts.clock,
+        Arc::clone(wake),
+        background.handle().clone(),
+    );
+    let triggers = pusher::Triggers::new(&config.webhooks, parts.limits.effect_attempt_max)
+        .map_err(|error| BuildError::Webhooks(error.to_string()))?;
+    let pusher = Arc::new(pusher::Pusher {
+        store: Arc::clone(&parts.store) as Arc<dyn Store>,
+        secret: config.pusher.secret.clone(),
+        limits: Arc::clone(&parts.limits),
+        clock: parts.clock,
+        requests,
+        triggers: Arc::new(triggers),
+        runtime: background.handle().clone(),
+        draining,
+    });
+    Ok(pusher::router(pusher).route("/health", get(healthy)).route("/v1/health", get(healthy)))
+}
+
+/// What `/readyz` tells of others. Never asked for: what is known already.
+fn dependencies(
+    parts: &Parts,
+    links: Option<Arc<link::Links>>,
+) -> Arc<dyn Fn() -> serde_json::Value + Send + Sync> {
+    let engine = parts.hearing.as_ref().map(|hearing| hearing.engine.name());
+    Arc::new(move || {
+        let mut known = serde_json::Map::new();
+        if let Some(engine) = engine {
+            known.insert("speech".into(), engine.into());
+        }
+        if let Some(links) = &links {
+            known.insert("pusher".into(), links.describe());
+        }
+        known.into()
+    })
+}
+
+fn processors(
+    config: &Config,
+    parts: &Parts,
+    wake: Arc<Notify>,
+    links: Option<Arc<link::Links>>,
+) -> (Arc<Worker>, Arc<Outbox>) {
     let store = Arc::clone(&parts.store) as Arc<dyn Store>;
     let clock: Arc<dyn auricle_process::Clock> = Arc::new(parts.clock);
+    let mut deliverers: Vec<Arc<dyn Deliver>> = Vec::new();
+    if parts.hearing.is_some() {
+        deliverers
+            .push(Arc::new(notify::NotifyClient { store: Arc::clone(&store), hub: Arc::clone(&parts.hub) }));
+    }
     let outbox = Arc::new(Outbox::new(
         Arc::clone(&store),
-        vec![Arc::new(notify::NotifyClient { store: Arc::clone(&store), hub: Arc::clone(&parts.hub) })],
+        deliverers,
         Arc::clone(&parts.limits),
         parts.process.clone(),
         Arc::clone(&clock),
     ));
-    let worker = Arc::new(Worker::new(
+    let worker = Arc::new(Worker {
         store,
-        Arc::new(auricle_process::Local),
-        Arc::clone(&parts.limits),
-        parts.process.clone(),
+        understand: Arc::new(auricle_process::Local),
+        limits: Arc::clone(&parts.limits),
+        process: parts.process.clone(),
         clock,
-        config.time_zone(),
-        outbox.waker(),
-        // One at a time for each user, so that nobody's backlog holds the others up.
-        Arc::new(|| ClaimRule { one_per_user: true, ..ClaimRule::default() }),
-    ));
+        time_zone: config.time_zone(),
+        wake,
+        effects: outbox.waker(),
+        rule: claim_when(config, links),
+    });
     (worker, outbox)
+}
+
+/// Which jobs this process takes (design 5, "The fallback, done right"). A listening process stands in for the pusher: at
+/// once when it cannot be reached, else for what nobody took in time. One at a time for each user, so that nobody's backlog
+/// holds the others up.
+fn claim_when(config: &Config, links: Option<Arc<link::Links>>) -> auricle_process::ClaimWhen {
+    let (shape, patience) = (config.shape, config.limits.fallback_after);
+    Arc::new(move || match shape {
+        Shape::Embedded => ClaimRule { one_per_user: true, ..ClaimRule::default() },
+        Shape::Pusher => ClaimRule::default(),
+        Shape::Listen => {
+            let reachable = links.as_ref().is_none_or(|links| links.is_healthy());
+            let waited = if reachable { patience } else { Duration::ZERO };
+            ClaimRule { waited, one_per_user: true }
+        }
+    })
 }
 
 /// Starts every background loop under its watchdog.
@@ -366,21 +485,15 @@ fn run_loops(
 ) -> tokio::sync::watch::Receiver<bool> {
     let held = Arc::new(repair::Held::default());
     let sweeper = Arc::new(sweeper::Sweeper {
+        // Audio that a listening process still holds becomes words first, if it lives.
+        patience: if parts.hearing.is_some() { Duration::ZERO } else { sweeper::OTHERS_PATIENCE },
         store: Arc::clone(&parts.store) as Arc<dyn Store>,
         held: Arc::clone(&held),
         process: parts.process.clone(),
         limits: Arc::clone(&parts.limits),
         clock: parts.clock,
         wake_jobs: Arc::clone(wake),
-        repair: Arc::clone(&parts.repair),
-    });
-    let repairer = Arc::new(repair::Repair {
-        store: Arc::clone(&parts.store) as Arc<dyn Store>,
-        spool: parts.spool.clone(),
-        held,
-        engine: Arc::clone(&parts.engine),
-        limits: Arc::clone(&parts.limits),
-        wake: Arc::clone(&parts.repair),
+        repair: parts.hearing.as_ref().map(|hearing| Arc::clone(&hearing.repair)),
     });
     let watch = background.handle();
     let start = |name, runtime: &Runtime, make: loops::MakeLoop| {
@@ -390,7 +503,17 @@ fn run_loops(
     let announcer = Arc::clone(&sweeper);
     start("announcer", background, Box::new(move |pulse| Box::pin(Arc::clone(&announcer).announce(pulse))));
     start("sweeper", background, Box::new(move |pulse| Box::pin(Arc::clone(&sweeper).sweep(pulse))));
-    start("repair", background, Box::new(move |pulse| Box::pin(Arc::clone(&repairer).run(pulse))));
+    if let Some(hearing) = &parts.hearing {
+        let repairer = Arc::new(repair::Repair {
+            store: Arc::clone(&parts.store) as Arc<dyn Store>,
+            spool: hearing.spool.clone(),
+            held,
+            engine: Arc::clone(&hearing.engine),
+            limits: Arc::clone(&parts.limits),
+            wake: Arc::clone(&hearing.repair),
+        });
+        start("repair", background, Box::new(move |pulse| Box::pin(Arc::clone(&repairer).run(pulse))));
+    }
     start("outbox", background, {
         let stop = stop_loops.clone();
         Box::new(move |pulse| {
@@ -462,6 +585,7 @@ impl Running {
     pub fn drain(self) {
         let deadline = monotonic() + self.parts.limits.drain_max;
         self.parts.hub.begin_drain();
+        self.stop_links.cancel();
         self.stop_work.cancel();
         self.close_sessions(deadline);
         let background = self.background.handle().clone();
@@ -479,7 +603,9 @@ impl Running {
             }
             self.parts.store.close().await;
         });
-        self.parts.spool.settle();
+        if let Some(hearing) = &self.parts.hearing {
+            hearing.spool.settle();
+        }
         self.stop_probe.cancel();
         let _ = std::fs::remove_file(&self.addresses_file);
         self.processing.shutdown_timeout(Duration::from_secs(1));

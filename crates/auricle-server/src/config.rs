@@ -24,6 +24,9 @@ pub use self::keys::{Key, keys};
 pub use self::layers::{Env, FileSource, ProcessEnv, Sources};
 pub use self::value::{Secret, Zone};
 
+/// Where a pusher is found, unless it is told otherwise; its probes are on the next port.
+const PUSHER_PORT: u16 = 8090;
+
 /// All that can be configured. Made by [`Config::load`]; `Default` is what an empty machine runs with.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -37,16 +40,22 @@ pub struct Config {
     pub auth: AuthConfig,
     /// What turns speech into words.
     pub speech: SpeechConfig,
+    /// The pusher: where it is, and what guards it.
+    pub pusher: PusherConfig,
     /// Threads for job attempts; 0 means as many as run at once.
     pub processing_threads: usize,
     /// Threads for live sessions; 0 means one a core.
     pub sessions_workers: usize,
     /// The time zone of users who have set none.
     pub user_time_zone: Zone,
+    /// Who is told of what, for every user.
+    pub webhooks: WebhooksConfig,
     /// What is logged and how.
     pub log: LogConfig,
     /// Every bound.
     pub limits: Limits,
+    /// Which halves run. Not a key: the command says.
+    pub shape: Shape,
     /// Which layer each key came from, in the table's order; empty for defaults.
     origins: Vec<Option<String>>,
 }
@@ -68,6 +77,42 @@ pub struct AuthConfig {
     pub oidc_jwks_url: Option<String>,
     /// The claim that holds the user id.
     pub oidc_user_claim: String,
+}
+
+/// Which halves of the server run in this process.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Shape {
+    /// Both: `auricle serve`.
+    #[default]
+    Embedded,
+    /// Sockets of clients: `auricle listen`.
+    Listen,
+    /// Processing and realtime triggers: `auricle pusher`.
+    Pusher,
+}
+
+/// What a pusher understands of process requests. Source: pusher-and-processing 1.3.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PusherProtocol {
+    /// Ours: job-bound requests, which may be repeated.
+    Auricle,
+    /// Omi's second generation: bare requests, never repeated.
+    OmiR2,
+    /// Omi's third and later: job-bound requests, never repeated.
+    OmiR3,
+}
+
+/// The pusher: where it is, and what guards it.
+#[derive(Clone, Debug)]
+pub struct PusherConfig {
+    /// Where a listening process finds it; `None`: hints are not sent, and jobs are found by looking.
+    pub url: Option<String>,
+    /// What both halves show each other.
+    pub secret: Option<Secret>,
+    /// What it understands.
+    pub protocol: PusherProtocol,
+    /// Whether audio is forwarded.
+    pub audio: bool,
 }
 
 /// The speech engines this program has.
@@ -94,6 +139,15 @@ pub struct SpeechConfig {
     pub pocketsphinx_model: Option<PathBuf>,
     /// The scripted engine's script; `None` means its built-in exchange.
     pub script: Option<PathBuf>,
+}
+
+/// Who is told of what, for every user. Set by the operator, so any address is allowed.
+#[derive(Clone, Debug)]
+pub struct WebhooksConfig {
+    /// Words, as they are stored.
+    pub transcript: Option<String>,
+    /// Audio, as it is heard.
+    pub audio: Option<String>,
 }
 
 /// How log lines look.
@@ -126,6 +180,7 @@ pub struct LogConfig {
 }
 
 value::words!(SpeechEngine { PocketSphinx = "pocketsphinx", Scripted = "scripted", None = "none" });
+value::words!(PusherProtocol { Auricle = "auricle", OmiR2 = "omi-r2", OmiR3 = "omi-r3" });
 value::words!(LogFormat { Text = "text", Json = "json" });
 value::words!(LogLevel {
     Error = "error",
@@ -165,11 +220,14 @@ impl Config {
                 pocketsphinx_model: None,
                 script: None,
             },
+            pusher: PusherConfig { url: None, secret: None, protocol: PusherProtocol::Auricle, audio: false },
             processing_threads: 0,
             sessions_workers: 0,
             user_time_zone: Zone::System,
+            webhooks: WebhooksConfig { transcript: None, audio: None },
             log: LogConfig { format: LogFormat::Text, level: LogLevel::Info },
             limits: Limits::default(),
+            shape: Shape::Embedded,
             origins: Vec::new(),
         }
     }
@@ -232,10 +290,16 @@ impl Config {
         let (mut config, mut mistakes) = (Self::default(), Vec::new());
         let env = sources.env.vars();
         config.data_dir = layers::data_dir(&env);
+        config.shape = sources.shape;
+        if sources.shape == Shape::Pusher {
+            // Both halves run on one machine without further ado.
+            config.bind.set_port(PUSHER_PORT);
+            config.probe_bind.set_port(PUSHER_PORT + 1);
+        }
         for setting in layers::settings(&sources, &env, &mut mistakes) {
             config.apply(setting, &mut mistakes);
         }
-        check::rules(&config, &mut mistakes);
+        check::rules(&config, sources.shape, &mut mistakes);
         if mistakes.is_empty() { Ok(config) } else { Err(ConfigError { mistakes }) }
     }
 

@@ -32,6 +32,7 @@ pub(crate) use self::events::memory_created;
 use crate::auth::Authenticator;
 use crate::clock::SystemClock;
 use crate::hub::{Hub, Permit, Refusal};
+use crate::link::Links;
 use crate::serve::unavailable;
 
 /// Bytes of one socket's read buffer. The default of 128 KiB costs 134 KB a session; frames are some 100 bytes.
@@ -59,6 +60,8 @@ pub(crate) struct Listen {
     pub(crate) repair: Arc<Notify>,
     /// Wakes the workers.
     pub(crate) jobs: Arc<dyn Fn() + Send + Sync>,
+    /// Links to the pusher, where there is one.
+    pub(crate) links: Option<Arc<Links>>,
 }
 
 impl Listen {

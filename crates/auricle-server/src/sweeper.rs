@@ -11,6 +11,9 @@ use crate::clock::{SystemClock, monotonic};
 use crate::repair::Held;
 use crate::vitals::Pulse;
 
+/// How long a process that holds no audio leaves conversations to those that may.
+pub(crate) const OTHERS_PATIENCE: Duration = Duration::from_secs(60);
+
 /// What the sweeper works with.
 pub(crate) struct Sweeper {
     pub(crate) store: Arc<dyn Store>,
@@ -19,7 +22,9 @@ pub(crate) struct Sweeper {
     pub(crate) limits: Arc<Limits>,
     pub(crate) clock: SystemClock,
     pub(crate) wake_jobs: Arc<dyn Fn() + Send + Sync>,
-    pub(crate) repair: Arc<Notify>,
+    pub(crate) repair: Option<Arc<Notify>>,
+    /// How much longer than its timeout a conversation without a client is left to others.
+    pub(crate) patience: Duration,
 }
 
 impl Sweeper {
@@ -47,7 +52,7 @@ impl Sweeper {
     }
 
     async fn sweep_once(&self, pulse: &Pulse) {
-        let now = self.clock.wall();
+        let now = self.clock.wall().plus_secs_f64(-self.patience.as_secs_f64());
         let orphans = match self.store.orphans(now, self.limits.sweep_batch_max).await {
             Ok(orphans) => orphans,
             Err(error) => return tracing::warn!(%error, "look for conversations without a client"),
@@ -56,7 +61,9 @@ impl Sweeper {
             pulse.beat(monotonic());
             // Words that are still on disk as audio come first; repair is bounded, so this wait is too.
             if self.held.holds(&orphan.conversation) {
-                self.repair.notify_one();
+                if let Some(repair) = &self.repair {
+                    repair.notify_one();
+                }
                 continue;
             }
             let finalise = Finalise {

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use auricle_server::config::{
-    Config, ConfigError, FileSource, LogFormat, Mistake, Sources, SpeechEngine, keys, markdown,
+    Config, ConfigError, FileSource, LogFormat, Mistake, Shape, Sources, SpeechEngine, keys, markdown,
 };
 
 #[derive(Default)]
@@ -21,6 +21,10 @@ fn owned(pairs: &[(&str, &str)]) -> Vec<(String, String)> {
 }
 
 fn load(given: &Given) -> Result<Config, ConfigError> {
+    load_for(Shape::Embedded, given)
+}
+
+fn load_for(shape: Shape, given: &Given) -> Result<Config, ConfigError> {
     let env = owned(&given.env);
     Config::load(Sources {
         file: given
@@ -28,6 +32,7 @@ fn load(given: &Given) -> Result<Config, ConfigError> {
             .map(|text| FileSource { path: PathBuf::from("/etc/auricle.toml"), text: text.to_owned() }),
         env: &env,
         flags: owned(&given.flags),
+        shape,
     })
 }
 
@@ -96,6 +101,7 @@ fn every_key_can_be_given_in_every_layer_and_reads_back_as_it_is_shown() {
         f if f.starts_with("one of text") => "json",
         f if f.starts_with("one of error") => "trace",
         f if f.starts_with("one of pocketsphinx") => "none",
+        f if f.starts_with("one of auricle") => "omi-r3",
         f if f.contains("time zone") => "Europe/Madrid",
         f if f.starts_with("text") || f.starts_with("8 to") => "some-text",
         other => panic!("no sample for {other:?}"),
@@ -103,20 +109,26 @@ fn every_key_can_be_given_in_every_layer_and_reads_back_as_it_is_shown() {
     // These are bound by rules to other keys; a test of their own gives them.
     let bound = ["auth.oidc_issuer", "auth.oidc_audience", "auth.oidc_jwks_url", "limits.lease_renew_every"];
     for key in keys().iter().filter(|key| !bound.contains(&key.name.as_str())) {
-        let text = samples(&key.form);
+        let is_url = key.name.starts_with("webhooks.") || key.name.ends_with(".url");
+        let text = if is_url { "http://127.0.0.1:9/x" } else { samples(&key.form) };
         let env = key.envs.iter().map(|env| (vec![(env.clone(), text.to_owned())], vec![]));
         let flags = key.flags.iter().map(|flag| (vec![], vec![(flag.clone(), text.to_owned())]));
         for (env, flags) in env.chain(flags) {
             let layers = format!("{env:?} {flags:?}");
-            let config = Config::load(Sources { file: None, env: &env, flags }).unwrap();
+            let config =
+                Config::load(Sources { file: None, env: &env, flags, shape: Shape::Embedded }).unwrap();
             let shown = key.show(&config);
             if key.secret {
                 assert_eq!(shown, "********");
                 continue;
             }
             assert_ne!(shown, key.default, "{layers}");
-            let again =
-                Config::load(Sources { file: None, env: &vec![], flags: vec![(key.name.clone(), shown)] });
+            let again = Config::load(Sources {
+                file: None,
+                env: &vec![],
+                flags: vec![(key.name.clone(), shown)],
+                shape: Shape::Embedded,
+            });
             assert_eq!(again.unwrap().hash(), config.hash(), "{layers}");
         }
     }
@@ -266,6 +278,42 @@ fn a_bind_beyond_loopback_needs_a_credential() {
     assert_eq!((found[0].key.as_str(), found[0].value.as_deref()), ("auth.admin_key", Some("********")));
     for bind in ["127.0.0.1:0", "[::1]:0", "127.3.2.1:0", "[::ffff:127.0.0.1]:0"] {
         load(&Given { flags: vec![("bind", bind)], ..Given::default() }).unwrap();
+    }
+}
+
+#[test]
+fn a_pusher_has_ports_of_its_own_and_beyond_loopback_needs_its_secret() {
+    let pusher = |given: &Given| load_for(Shape::Pusher, given);
+    let config = pusher(&Given::default()).unwrap();
+    assert_eq!(config.bind.to_string(), "127.0.0.1:8090");
+    assert_eq!(config.probe_bind.to_string(), "127.0.0.1:8091");
+    // Whoever reaches it may speak for every user: a credential of users does not help.
+    for (secret, accepted) in
+        [(None, false), (Some("too-short"), false), (Some("sixteen-letters-long"), true)]
+    {
+        let env = secret.map(|secret| ("AURICLE_PUSHER_SECRET", secret));
+        let env = env.into_iter().chain([("AURICLE_ADMIN_KEY", "sixteen-letters-long")]).collect();
+        let given = Given { flags: vec![("bind", "0.0.0.0:8090")], env, ..Given::default() };
+        let loaded = pusher(&given);
+        assert_eq!(loaded.is_ok(), accepted, "{secret:?}");
+        if let Err(error) = loaded {
+            assert!(!error.to_string().contains("too-short") && error.to_string().contains("pusher.secret"));
+        }
+    }
+}
+
+#[test]
+fn urls_of_others_are_checked_before_they_are_needed() {
+    for (key, url, accepted) in [
+        ("pusher.url", "http://pusher:8090", true),
+        ("pusher.url", "wss://pusher.example", true),
+        ("pusher.url", "pusher:8090", false),
+        ("pusher.url", "http://pusher?x=1", false),
+        ("webhooks.transcript", "https://example.org/hook?key=1", true),
+        ("webhooks.audio", "ftp://example.org", false),
+    ] {
+        let loaded = load(&Given { flags: vec![(key, url)], ..Given::default() });
+        assert_eq!(loaded.is_ok(), accepted, "{key} {url}");
     }
 }
 

@@ -2,6 +2,8 @@
 
 use std::process::ExitCode;
 
+use auricle_server::config::Shape;
+
 use super::serve::Settings;
 use crate::output;
 
@@ -12,6 +14,9 @@ pub(crate) enum Command {
     Show {
         #[command(flatten)]
         settings: Settings,
+        /// Of which command.
+        #[arg(long = "for", value_enum, default_value_t, value_name = "COMMAND")]
+        command: Runs,
         /// For scripts.
         #[arg(long)]
         json: bool,
@@ -20,13 +25,35 @@ pub(crate) enum Command {
     Check {
         #[command(flatten)]
         settings: Settings,
+        /// For which command.
+        #[arg(long = "for", value_enum, default_value_t, value_name = "COMMAND")]
+        command: Runs,
     },
+}
+
+/// The commands that run a server.
+#[derive(clap::ValueEnum, Clone, Copy, Debug, Default)]
+pub(crate) enum Runs {
+    #[default]
+    Serve,
+    Listen,
+    Pusher,
+}
+
+impl From<Runs> for Shape {
+    fn from(runs: Runs) -> Self {
+        match runs {
+            Runs::Serve => Self::Embedded,
+            Runs::Listen => Self::Listen,
+            Runs::Pusher => Self::Pusher,
+        }
+    }
 }
 
 pub(crate) fn run(command: &Command) -> anyhow::Result<ExitCode> {
     match command {
-        Command::Show { settings, json } => {
-            let rows = settings.load()?.show();
+        Command::Show { settings, command: runs, json } => {
+            let rows = settings.load((*runs).into())?.show();
             if *json {
                 let rows: Vec<_> = rows
                     .iter()
@@ -38,8 +65,8 @@ pub(crate) fn run(command: &Command) -> anyhow::Result<ExitCode> {
                 output::line(&output::table(&["key", "value", "from"], rows.collect()));
             }
         }
-        Command::Check { settings } => {
-            let config = settings.load()?;
+        Command::Check { settings, command: runs } => {
+            let config = settings.load((*runs).into())?;
             output::line(&format!("the configuration is right (hash {})", config.hash()));
         }
     }

@@ -53,7 +53,7 @@ const FREE_BYTES_MIN: u64 = 2 * 1024 * 1024 * 1024;
 const FILES_A_SESSION: u64 = 2;
 
 pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
-    let config = args.settings.load()?;
+    let config = args.settings.load(auricle_server::config::Shape::Embedded)?;
     let checks = vec![
         ok("configuration", format!("right (hash {})", config.hash())),
         data_dir(&config),

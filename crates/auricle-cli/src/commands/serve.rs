@@ -1,10 +1,10 @@
-//! `auricle serve`.
+//! `auricle serve`, `auricle listen` and `auricle pusher`: the same program with both halves or one.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Context;
-use auricle_server::config::{Config, LogFormat};
+use auricle_server::config::{Config, LogFormat, Shape};
 use clap::{Arg, ArgAction, ArgMatches, Command, FromArgMatches};
 
 use crate::{client, output};
@@ -19,9 +19,9 @@ pub(crate) struct Settings {
 }
 
 impl Settings {
-    /// The effective configuration.
-    pub(crate) fn load(&self) -> anyhow::Result<Config> {
-        client::load(self.file.clone(), self.flags.clone())
+    /// The effective configuration of a process of this shape.
+    pub(crate) fn load(&self, shape: Shape) -> anyhow::Result<Config> {
+        client::load(self.file.clone(), self.flags.clone(), shape)
     }
 }
 
@@ -80,15 +80,15 @@ impl clap::Args for Settings {
     }
 }
 
-/// Run the server. Every key of the configuration is a flag; limits are in `auricle config show`.
+/// Every key of the configuration is a flag; limits are in `auricle config show`.
 #[derive(clap::Args, Clone, Debug)]
 pub(crate) struct Args {
     #[command(flatten)]
     settings: Settings,
 }
 
-pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
-    let config = args.settings.load()?;
+pub(crate) fn run(args: &Args, shape: Shape) -> anyhow::Result<ExitCode> {
+    let config = args.settings.load(shape)?;
     log(&config);
     let app = auricle_server::build(config).context("cannot start")?;
     app.run(|addresses| {

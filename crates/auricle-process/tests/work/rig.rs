@@ -159,16 +159,17 @@ impl Rig {
     }
 
     pub(crate) fn work(&self, process: &str, script: &Arc<Script>) -> Loop {
-        let worker = Arc::new(Worker::new(
-            Arc::clone(&self.ground.store),
-            Arc::clone(script) as Arc<dyn Understand>,
-            Arc::clone(&self.limits),
-            process.into(),
-            Arc::clone(&self.clock) as Arc<dyn Clock>,
-            jiff::tz::TimeZone::UTC,
-            Arc::default(),
-            Arc::new(auricle_store::ClaimRule::default),
-        ));
+        let worker = Arc::new(Worker {
+            store: Arc::clone(&self.ground.store),
+            understand: Arc::clone(script) as Arc<dyn Understand>,
+            limits: Arc::clone(&self.limits),
+            process: process.into(),
+            clock: Arc::clone(&self.clock) as Arc<dyn Clock>,
+            time_zone: jiff::tz::TimeZone::UTC,
+            wake: Arc::default(),
+            effects: Arc::default(),
+            rule: Arc::new(auricle_store::ClaimRule::default),
+        });
         let stop = CancellationToken::new();
         let task = tokio::spawn(worker.run(stop.clone(), Arc::new(|| {})));
         Loop { stop, task }

@@ -1,14 +1,14 @@
 //! Rules between keys.
 
 use super::value::show_duration;
-use super::{Config, Mistake};
+use super::{Config, Mistake, Shape};
 use crate::auth::is_user_id;
 
 /// Least length of an admin key that strangers may try.
 const PUBLIC_ADMIN_KEY_BYTES: usize = 16;
 
 /// Adds a mistake for every rule that is broken.
-pub(super) fn rules(config: &Config, mistakes: &mut Vec<Mistake>) {
+pub(super) fn rules(config: &Config, shape: Shape, mistakes: &mut Vec<Mistake>) {
     let mut broken = |key: &str, value: String, expected: &str| {
         mistakes.push(Mistake {
             key: key.to_owned(),
@@ -17,7 +17,12 @@ pub(super) fn rules(config: &Config, mistakes: &mut Vec<Mistake>) {
             origin: config.origin(key),
         });
     };
-    reach(config, &mut broken);
+    match shape {
+        Shape::Embedded | Shape::Listen => reach(config, &mut broken),
+        Shape::Pusher => reach_pusher(config, &mut broken),
+    }
+    pusher_url(config, &mut broken);
+    webhooks(config, &mut broken);
     oidc(config, &mut broken);
     if !is_user_id(&config.auth.local_user) {
         broken(
@@ -45,6 +50,50 @@ fn reach(config: &Config, broken: &mut impl FnMut(&str, String, &str)) {
     }
     if let Some(key) = config.auth.admin_key.as_ref().filter(|k| k.expose().len() < PUBLIC_ADMIN_KEY_BYTES) {
         broken("auth.admin_key", key.to_string(), "16 characters at least, since bind is beyond loopback");
+    }
+}
+
+/// Whoever reaches a pusher may speak for every user.
+fn reach_pusher(config: &Config, broken: &mut impl FnMut(&str, String, &str)) {
+    if config.is_loopback_only() {
+        return;
+    }
+    match &config.pusher.secret {
+        None => {
+            let expected = "a loopback address such as 127.0.0.1:8090, since pusher.secret (AURICLE_PUSHER_SECRET) is \
+                            not set: anybody who reaches the port could speak for every user";
+            broken("bind", config.bind.to_string(), expected);
+        }
+        Some(secret) if secret.expose().len() < PUBLIC_ADMIN_KEY_BYTES => {
+            broken(
+                "pusher.secret",
+                secret.to_string(),
+                "16 characters at least, since bind is beyond loopback",
+            );
+        }
+        Some(_) => {}
+    }
+}
+
+fn pusher_url(config: &Config, broken: &mut impl FnMut(&str, String, &str)) {
+    let Some(text) = &config.pusher.url else { return };
+    let url = reqwest::Url::parse(text).ok().filter(|url| url.has_host() && url.query().is_none());
+    let known = url.is_some_and(|url| ["http", "https", "ws", "wss"].contains(&url.scheme()));
+    if !known {
+        broken("pusher.url", text.clone(), "a URL such as http://pusher:8080, without a query");
+    }
+}
+
+fn webhooks(config: &Config, broken: &mut impl FnMut(&str, String, &str)) {
+    let urls =
+        [("webhooks.transcript", &config.webhooks.transcript), ("webhooks.audio", &config.webhooks.audio)];
+    for (key, url) in urls {
+        let Some(text) = url else { continue };
+        let known =
+            reqwest::Url::parse(text).is_ok_and(|url| url.has_host() && url.scheme().starts_with("http"));
+        if !known {
+            broken(key, text.clone(), "a URL that begins with http:// or https://");
+        }
     }
 }
 

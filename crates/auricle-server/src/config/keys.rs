@@ -53,9 +53,10 @@ own! {
     /// Folder of the database, the audio spool and `addresses.json`.
     "data_dir" = data_dir;
     /// Public address: sockets and REST. Beyond loopback only with a credential (`auth.admin_key`, `auth.api_keys` or
-    /// `auth.oidc_issuer`).
+    /// `auth.oidc_issuer`; of a pusher `pusher.secret`). A pusher's default port is 8090.
     "bind" = bind;
-    /// Address of `/livez`, `/readyz` and `/metrics`. They tell nothing about users; keep them inside all the same.
+    /// Address of `/livez`, `/readyz` and `/metrics`. They tell nothing about users; keep them inside all the same. A
+    /// pusher's default port is 8091.
     "probe_bind" = probe_bind;
     /// A bearer token that begins with this names the user that follows, as in Omi: it may act for everybody.
     "auth.admin_key" = auth.admin_key;
@@ -83,12 +84,25 @@ own! {
     "speech.pocketsphinx_model" = speech.pocketsphinx_model;
     /// What the `scripted` engine hears, as a JSON file. Not set: a built-in exchange that repeats.
     "speech.script" = speech.script;
+    /// Where a listening process finds the pusher, e.g. `http://127.0.0.1:8090`. Not set: no hints are sent, and jobs are
+    /// found by looking.
+    "pusher.url" = pusher.url;
+    /// What a listening process shows the pusher; both have the same. Without it a pusher serves loopback only.
+    "pusher.secret" = pusher.secret;
+    /// What the pusher at `pusher.url` understands: `auricle`, or the generation of an Omi pusher.
+    "pusher.protocol" = pusher.protocol;
+    /// Forward audio to the pusher, for whoever there wants it in real time.
+    "pusher.audio" = pusher.audio;
     /// Threads for processing ended conversations; 0 means as many as attempts run at once, one a core at most.
     "processing.threads" = processing_threads;
     /// Threads for live sessions; 0 means one a core.
     "sessions.workers" = sessions_workers;
     /// The time zone of users who have set none, in which "tomorrow at five" is understood.
     "user.time_zone" = user_time_zone;
+    /// A pusher posts words there as they are stored, for every user. Source: Omi's `realtime_transcript` webhook.
+    "webhooks.transcript" = webhooks.transcript;
+    /// A pusher posts audio there as it is heard, for every user. Needs `pusher.audio` on the listening side.
+    "webhooks.audio" = webhooks.audio;
     /// How log lines look.
     "log.format" = log.format;
     /// Least severe events that are logged.
@@ -96,11 +110,14 @@ own! {
 }
 
 /// Other names: canonical key, alias in the file (its environment variable and flag follow from it).
-const ALIASES: [(&str, &str); 1] = [("limits.jobs_running_max", "processing.max_concurrent")];
+const ALIASES: [(&str, &str); 2] =
+    [("limits.jobs_running_max", "processing.max_concurrent"), ("limits.fallback_after", "fallback_after")];
 /// Short flags and variables beside the systematic ones. Source: design section 7.
 const SHORT_FLAGS: [(&str, &str); 1] = [("speech.engine", "--speech")];
 const SHORT_ENVS: [(&str, &str); 2] =
     [("speech.engine", "AURICLE_SPEECH"), ("auth.admin_key", "AURICLE_ADMIN_KEY")];
+/// Keys whose value is never shown.
+const SECRETS: [&str; 2] = ["auth.admin_key", "pusher.secret"];
 /// Keys whose default depends on the machine.
 const DEFAULTS: [(&str, &str); 1] = [("data_dir", "$XDG_DATA_HOME/auricle or ~/.local/share/auricle")];
 
@@ -134,7 +151,7 @@ impl Key {
     fn new(name: &str, doc: &str, slot: Slot) -> Self {
         let aliases: Vec<_> = of(&ALIASES, name).collect();
         let names = || std::iter::once(name).chain(aliases.iter().map(String::as_str));
-        let secret = name == "auth.admin_key";
+        let secret = SECRETS.contains(&name);
         let flags =
             if secret { Vec::new() } else { names().map(flag_of).chain(of(&SHORT_FLAGS, name)).collect() };
         let mut key = Self {

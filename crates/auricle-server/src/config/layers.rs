@@ -16,6 +16,8 @@ pub struct Sources<'a> {
     pub env: &'a dyn Env,
     /// Flags as (key, text): the key in the form `section.name`, an alias of it, or the flag itself.
     pub flags: Vec<(String, String)>,
+    /// What is to run with it, which decides what must be there.
+    pub shape: super::Shape,
 }
 
 /// A configuration file that was read.

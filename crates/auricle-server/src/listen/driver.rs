@@ -11,6 +11,7 @@ use std::task::{Context, Poll};
 use std::time::Instant;
 
 use auricle_core::PhotoId;
+use auricle_core::link::Input as LinkInput;
 use auricle_core::session::{Close, EarState, Ended, Input, OpenedConversation, Output, Session};
 use auricle_store::{Opened, Ownership};
 use axum::extract::ws::{Message, WebSocket};
@@ -19,11 +20,12 @@ use futures_util::stream::{FuturesUnordered, Stream as _};
 use rand::{SeedableRng, rngs::StdRng};
 use tokio::sync::{mpsc, oneshot};
 
-use super::ear::{Ear, Heard, RunOwner};
+use super::ear::{Ear, Heard, MULTI_RATE_HZ, RunOwner};
 use super::events;
 use super::outbox::Outbox;
 use super::{Listen, SessionSpec};
 use crate::hub::{Command, Membership};
+use crate::link::LinkHandle;
 
 /// How long a closed socket is read on.
 const LINGER: std::time::Duration = std::time::Duration::from_secs(1);
@@ -67,6 +69,8 @@ pub(super) struct Driver {
     member: Membership,
     commands: mpsc::Receiver<Command>,
     outbox: Outbox,
+    /// To the pusher, where there is one.
+    link: Option<LinkHandle>,
     calls: FuturesUnordered<BoxFuture<'static, Done>>,
     ownership: Option<Ownership>,
     /// The conversation that a `Release`, `Finalise` or words of a superseded session still refer to.
@@ -93,6 +97,8 @@ impl Driver {
         member: Membership,
         commands: mpsc::Receiver<Command>,
     ) -> Self {
+        let rate_hz = if spec.channels.is_some() { MULTI_RATE_HZ } else { spec.session.sample_rate_hz };
+        let link = listen.links.as_ref().map(|links| links.open(&spec.user, rate_hz));
         let mut entropy = StdRng::from_rng(&mut rand::rng());
         let mut seed = [0; 32];
         rand::Rng::fill_bytes(&mut entropy, &mut seed);
@@ -110,6 +116,7 @@ impl Driver {
             run_owner,
             member,
             commands,
+            link,
             calls: FuturesUnordered::new(),
             ownership: None,
             last_ownership: None,
@@ -212,6 +219,7 @@ impl Driver {
         let mut pcm = std::mem::take(&mut self.pcm);
         let samples = self.ears[channel].decode(payload, &mut pcm);
         self.session.handle(now, Input::Audio { channel, samples });
+        self.forward_audio(channel, &pcm);
         if samples > 0 && self.spec.session.engine {
             self.begin_run(channel);
             if self.ears[channel].hear(payload, &pcm, &mut self.scratch) {
@@ -223,6 +231,23 @@ impl Driver {
         if pcm.capacity() <= 2_048 {
             self.pcm = pcm;
         }
+    }
+
+    /// To the pusher, labelled here and now. Several channels would have to be mixed first: they are not forwarded.
+    fn forward_audio(&self, channel: usize, pcm: &[i16]) {
+        let Some(link) = self.link.as_ref().filter(|link| link.wants_audio() && self.ears.len() == 1) else {
+            return;
+        };
+        let (Some(ownership), Some(zero_at)) = (&self.ownership, self.session.zero_at()) else { return };
+        if pcm.is_empty() {
+            return;
+        }
+        let before = self.ears[channel].heard() as f64 / f64::from(self.spec.session.sample_rate_hz);
+        link.give(LinkInput::Audio {
+            conversation: ownership.conversation.clone(),
+            at: zero_at.plus_secs_f64(before),
+            pcm: pcm.to_vec(),
+        });
     }
 
     /// Begins spooling for the conversation, once there are both audio and a conversation.
@@ -375,6 +400,12 @@ impl Driver {
                 }
             }));
             return;
+        }
+        if let (Some(link), auricle_core::session::Event::Segments(segments)) = (&self.link, &event)
+            && let Some(ownership) = self.ownership.as_ref().or(self.last_ownership.as_ref())
+        {
+            let conversation = ownership.conversation.clone();
+            link.give(LinkInput::Transcript { conversation, segments: segments.clone() });
         }
         let text = events::write(&event, &self.spec);
         if self.socket.is_some() && !self.outbox.text(text) {

@@ -16,7 +16,7 @@ use super::runs::Runs;
 /// Engine events of one stream that the session has not taken. Full: the engine waits on its own threads.
 const EVENTS_MAX: usize = 64;
 /// The rate of each channel of a multi-channel session's streams. Source: listen-protocol 2.3.
-const MULTI_RATE_HZ: u32 = 16_000;
+pub(super) const MULTI_RATE_HZ: u32 = 16_000;
 
 /// How this connection's audio is to be read.
 #[derive(Clone, Debug)]
@@ -66,6 +66,11 @@ impl Ear {
             metrics::counter!("auricle_frames_dropped_total", "reason" => "undecodable").increment(1);
         }
         u32::try_from(pcm.len()).unwrap_or(u32::MAX)
+    }
+
+    /// Samples heard so far.
+    pub(super) fn heard(&self) -> u64 {
+        self.heard
     }
 
     /// Hands a decoded frame to the engine and its bytes to the spool. True if audio was left to repair.

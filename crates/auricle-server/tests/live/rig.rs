@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use auricle_server::config::{Config, Env, Sources};
+use auricle_server::config::{Config, Env, Shape, Sources};
 use auricle_server::{Running, build};
 use auricle_testkit::{Client, Connect, Received};
 use auricle_wire::conversation::Segment;
@@ -176,7 +176,8 @@ fn run(settings: &[(String, String)]) -> Running {
     // Through the environment, since secrets have no flag.
     let name = |key: &str| format!("AURICLE_{}", key.replace('.', "_").to_uppercase());
     let variables = settings.iter().map(|(key, value)| (name(key), value.clone())).collect();
-    let sources = Sources { file: None, env: &Variables(variables), flags: Vec::new() };
+    let sources =
+        Sources { file: None, env: &Variables(variables), flags: Vec::new(), shape: Shape::Embedded };
     let config = Config::load(sources).unwrap();
     build(config).unwrap().start().unwrap()
 }

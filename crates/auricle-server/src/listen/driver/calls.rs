@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use auricle_core::link;
 use auricle_core::session::{Batch, CommitFailure, Ended, Input, OpenChoice, SpeakerAssignment};
 use auricle_core::{ConversationId, FinaliseReason, JobId, Photo, PhotoId, Segment, UnixMicros};
 use auricle_store::{
@@ -116,6 +117,13 @@ impl Driver {
 
     pub(super) fn assign(&mut self, assignment: SpeakerAssignment) {
         let Some(ownership) = self.ownership.clone() else { return };
+        if let (Some(link), Some(person)) = (&self.link, &assignment.person) {
+            link.give(link::Input::SpeakerSample {
+                person: person.clone(),
+                conversation: ownership.conversation.clone(),
+                segments: assignment.segments.clone(),
+            });
+        }
         let listen = Arc::clone(&self.listen);
         self.calls.push(Box::pin(async move {
             let person = assignment.person.as_ref().map(|person| person.as_str());
@@ -160,11 +168,17 @@ impl Driver {
             now: self.listen.clock.wall(),
         };
         let listen = Arc::clone(&self.listen);
+        let (link, language) = (self.link.clone(), self.spec.language.clone());
         self.calls.push(Box::pin(async move {
             let conversation = finalise.conversation.clone();
             Done::Input(match listen.store.finalise(finalise).await {
-                Ok(Finalised::Queued { revision, .. }) => {
+                Ok(Finalised::Queued { revision, job }) => {
                     listen.wake_jobs();
+                    if let Some(link) = link {
+                        let conversation = conversation.clone();
+                        let request = link::Request { conversation, language, job: Some(job), revision };
+                        link.give(link::Input::Process(request));
+                    }
                     Input::Finalised(Ended::Queued { conversation, revision })
                 }
                 Ok(Finalised::DeletedEmpty) => Input::Finalised(Ended::DeletedEmpty),

@@ -1,0 +1,243 @@
+//! Drives one link: turns each output of the machine into a call, and each answer into an input.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use auricle_core::breaker::Outcome;
+use auricle_core::link::{Frame, Input, Link, LinkConfig, LinkState, Output};
+use auricle_core::{ConversationId, UserId};
+use auricle_wire::pusher as wire;
+use rand::{SeedableRng, rngs::StdRng};
+use tokio::sync::mpsc;
+
+use super::connection::{Connection, Event};
+use super::{Links, dropped};
+use crate::clock::monotonic;
+use crate::config::PusherProtocol;
+use crate::convert;
+
+type Connecting = Pin<Box<dyn Future<Output = Option<Box<Connection>>> + Send>>;
+
+/// What woke the driver.
+enum Woken {
+    Input(Option<Input>),
+    Connected(Option<Box<Connection>>),
+    Event(Event),
+    Timer,
+}
+
+/// One link's driver.
+pub(super) struct Driver {
+    links: Arc<Links>,
+    link: Link,
+    url: String,
+    inbox: mpsc::Receiver<Input>,
+    open: bool,
+    connecting: Option<Connecting>,
+    connection: Option<Box<Connection>>,
+    state: Option<LinkState>,
+    /// Its share of `Links::audio_bytes`.
+    audio_bytes: usize,
+}
+
+impl Driver {
+    pub(super) fn new(
+        links: Arc<Links>,
+        config: LinkConfig,
+        user: UserId,
+        inbox: mpsc::Receiver<Input>,
+    ) -> Self {
+        let user = percent(user.as_str());
+        let url = format!("{}?uid={user}&sample_rate={}", links.url, config.sample_rate_hz);
+        let mut seed = [0; 32];
+        rand::Rng::fill_bytes(&mut StdRng::from_rng(&mut rand::rng()), &mut seed);
+        let link = Link::new(config, Arc::clone(&links.limits), seed, monotonic());
+        Self {
+            links,
+            link,
+            url,
+            inbox,
+            open: true,
+            connecting: None,
+            connection: None,
+            state: None,
+            audio_bytes: 0,
+        }
+    }
+
+    pub(super) async fn run(mut self) {
+        loop {
+            while let Some(output) = self.link.poll_output() {
+                self.perform(output);
+            }
+            self.count();
+            if self.link.is_over() {
+                break;
+            }
+            let woken = self.wait().await;
+            self.on_woken(woken);
+        }
+    }
+
+    async fn wait(&mut self) -> Woken {
+        let timer = async {
+            match self.link.poll_timeout() {
+                Some(at) => tokio::time::sleep_until(at.into()).await,
+                None => std::future::pending().await,
+            }
+        };
+        let connecting = async {
+            match &mut self.connecting {
+                Some(connecting) => connecting.await,
+                None => std::future::pending().await,
+            }
+        };
+        let connection = std::future::poll_fn(|cx| match &mut self.connection {
+            Some(connection) => connection.poll(cx),
+            None => std::task::Poll::Pending,
+        });
+        tokio::select! {
+            biased;
+            connected = connecting => Woken::Connected(connected),
+            event = connection => Woken::Event(event),
+            input = self.inbox.recv(), if self.open => Woken::Input(input),
+            () = timer => Woken::Timer,
+        }
+    }
+
+    fn on_woken(&mut self, woken: Woken) {
+        let input = match woken {
+            Woken::Input(Some(input)) => input,
+            Woken::Input(None) => {
+                self.open = false;
+                Input::Leave
+            }
+            Woken::Connected(connected) => {
+                self.connecting = None;
+                self.connection = connected;
+                if self.connection.is_some() { Input::Connected } else { Input::ConnectFailed }
+            }
+            Woken::Event(Event::Sent) => Input::Sent,
+            Woken::Event(Event::Heard(message)) => {
+                if let Some(conversation) = answered(&message) {
+                    self.link.handle(monotonic(), Input::Answered(conversation));
+                }
+                Input::Heard
+            }
+            Woken::Event(Event::Closed) => {
+                self.connection = None;
+                Input::Closed
+            }
+            Woken::Timer => Input::Tick,
+        };
+        self.link.handle(monotonic(), input);
+    }
+
+    fn perform(&mut self, output: Output) {
+        match output {
+            Output::Connect => match self.links.ask() {
+                Ok(permit) => {
+                    let (links, url) = (Arc::clone(&self.links), self.url.clone());
+                    self.connecting = Some(Box::pin(async move {
+                        let opening = Connection::open(&url, links.secret.as_ref());
+                        let opened = tokio::time::timeout(links.limits.link_connect_max, opening).await;
+                        let connection = opened.ok().and_then(Result::ok).map(Box::new);
+                        permit.settle(if connection.is_some() { Outcome::Ok } else { Outcome::Failed });
+                        connection
+                    }));
+                }
+                Err(_rejected) => self.link.handle(monotonic(), Input::Rejected),
+            },
+            Output::Send(frame) => {
+                let bytes = self.encode(frame);
+                if let Some(connection) = &mut self.connection {
+                    connection.frame(bytes);
+                }
+            }
+            Output::Ping => {
+                if let Some(connection) = &mut self.connection {
+                    connection.ping();
+                }
+            }
+            Output::Disconnect => {
+                self.connection = None;
+                self.connecting = None;
+            }
+            Output::Dropped { what, amount } => dropped(what, "full", amount),
+        }
+    }
+
+    fn encode(&self, frame: Frame) -> Vec<u8> {
+        let mut out = Vec::new();
+        match frame {
+            Frame::Heartbeat => wire::Frame::Heartbeat.encode(&mut out),
+            Frame::Audio { at, pcm } => {
+                let pcm: Vec<u8> = pcm.iter().flat_map(|sample| sample.to_le_bytes()).collect();
+                wire::Frame::Audio { first_sample_at: at.as_secs_f64(), pcm: &pcm }.encode(&mut out);
+            }
+            Frame::Transcript { conversation, segments } => {
+                let segments = segments.iter().map(convert::segment);
+                let segments = segments.filter_map(|segment| serde_json::to_value(segment).ok()).collect();
+                let transcript = wire::Transcript { segments, memory_id: Some(conversation.to_string()) };
+                wire::Frame::Transcript(transcript).encode(&mut out);
+            }
+            Frame::Conversation(id) => wire::Frame::ConversationId(id.as_str()).encode(&mut out),
+            Frame::Process(request) => {
+                // Source: pusher-and-processing 1.3: R2 wants the bare request, R3 and later its job.
+                let bound = self.links.protocol != PusherProtocol::OmiR2;
+                let request = wire::ProcessRequest {
+                    conversation_id: request.conversation.to_string(),
+                    language: request.language,
+                    byok_keys: None,
+                    finalization_job_id: request.job.filter(|_| bound).map(|job| job.to_string()),
+                    dispatch_generation: bound.then_some(u64::from(request.revision.0)),
+                    finalization_result_protocol: bound.then_some(2),
+                };
+                wire::Frame::ProcessRequest(request).encode(&mut out);
+            }
+            Frame::SpeakerSample { person, conversation, segments } => {
+                let sample = wire::SpeakerSample {
+                    person_id: person.to_string(),
+                    conversation_id: conversation.to_string(),
+                    segment_ids: segments.iter().map(ToString::to_string).collect(),
+                };
+                wire::Frame::SpeakerSample(sample).encode(&mut out);
+            }
+        }
+        out
+    }
+
+    fn count(&mut self) {
+        let state = (!self.link.is_over()).then(|| self.link.state());
+        let kind = |state: Option<LinkState>| state.map(|state| state == LinkState::Connected);
+        if kind(state) != kind(self.state) {
+            self.links.counts(self.state, state);
+        }
+        self.state = state;
+        let bytes = if self.link.is_over() { 0 } else { self.link.buffered_bytes() };
+        let last = std::mem::replace(&mut self.audio_bytes, bytes);
+        self.links.audio_bytes.fetch_add(bytes, Ordering::Relaxed);
+        self.links.audio_bytes.fetch_sub(last, Ordering::Relaxed);
+    }
+}
+
+impl Drop for Driver {
+    fn drop(&mut self) {
+        if self.state.is_some() {
+            self.links.counts(self.state, None);
+        }
+        self.links.audio_bytes.fetch_sub(self.audio_bytes, Ordering::Relaxed);
+    }
+}
+
+/// Which request an answer ends. Source: pusher-and-processing 1.3: `job_leased` is healthy work under way.
+fn answered(message: &[u8]) -> Option<ConversationId> {
+    let Ok(wire::Frame::ProcessResult(result)) = wire::decode(message) else { return None };
+    let under_way = result.error.as_deref() == Some("job_leased") && result.terminal != Some(true);
+    (!under_way).then(|| result.conversation_id.as_str().into())
+}
+
+fn percent(text: &str) -> String {
+    percent_encoding::utf8_percent_encode(text, percent_encoding::NON_ALPHANUMERIC).to_string()
+}
