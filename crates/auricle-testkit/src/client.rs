@@ -18,6 +18,8 @@ use auricle_wire::event::{self, Event, ServerMessage};
 use futures_util::{SinkExt, StreamExt};
 use tokio::net::TcpStream;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
+use tokio_tungstenite::tungstenite::protocol::CloseFrame;
+use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::tungstenite::{self, Message};
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream};
 
@@ -243,6 +245,7 @@ impl Client {
 
     /// Says goodbye with code 1000 and waits a little for the answer.
     pub async fn close(mut self) {
-        let _ = tokio::time::timeout(Duration::from_secs(5), self.socket.close(None)).await;
+        let goodbye = CloseFrame { code: CloseCode::Normal, reason: "".into() };
+        let _ = tokio::time::timeout(Duration::from_secs(5), self.socket.close(Some(goodbye))).await;
     }
 }

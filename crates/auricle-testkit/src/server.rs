@@ -22,8 +22,12 @@ const HEAD_BYTES_MAX: usize = 16 * 1024;
 pub enum Act {
     /// Wait for this many more binary messages.
     Hear(usize),
+    /// Wait for a binary message that begins with this.
+    HearUntil(Vec<u8>),
     /// Send a text message.
     Say(String),
+    /// Send a binary message.
+    SayBinary(Vec<u8>),
     /// Close with this code and reason, and end the connection.
     Close(u16, &'static str),
     /// End the connection without a close frame.
@@ -168,8 +172,22 @@ async fn play(mut socket: WebSocketStream<TcpStream>, script: Vec<Act>, state: &
                     }
                 }
             }
+            Act::HearUntil(beginning) => loop {
+                if !hear_binary(&mut socket, state, place).await {
+                    return;
+                }
+                let heard = lock(state).sessions[place].binary.last().cloned();
+                if heard.is_some_and(|message| message.starts_with(&beginning)) {
+                    break;
+                }
+            },
             Act::Say(text) => {
                 if socket.send(Message::Text(text.into())).await.is_err() {
+                    return;
+                }
+            }
+            Act::SayBinary(bytes) => {
+                if socket.send(Message::Binary(bytes.into())).await.is_err() {
                     return;
                 }
             }

@@ -1,9 +1,9 @@
-//! The scripted server and the client, against each other.
+//! The scripted server, the faulty network and the client, against each other.
 
 use std::collections::HashMap;
 use std::time::Duration;
 
-use auricle_testkit::{Act, Connect, ConnectError, Received, ScriptedServer};
+use auricle_testkit::{Act, Connect, ConnectError, Fault, FaultyProxy, Received, ScriptedServer};
 use auricle_wire::event::ServerMessage;
 
 const WAIT: Duration = Duration::from_secs(10);
@@ -50,4 +50,47 @@ async fn waiting_ends_without_a_message() {
     let (messages, found) =
         client.until(wait, |message| matches!(message, Received::Message(ServerMessage::Ping))).await;
     assert!(messages.is_empty() && !found);
+}
+
+#[tokio::test]
+async fn a_faulty_network_does_what_it_is_told_to_connections_old_and_new() {
+    let script = || vec![Act::Say(SEGMENTS.into()), Act::Hear(1), Act::Say(SEGMENTS.into()), Act::Stay];
+    let server = ScriptedServer::start(vec![script(), script(), script()], HashMap::new()).await.unwrap();
+    let target = server.url().trim_start_matches("http://").parse().unwrap();
+    let network = FaultyProxy::start(target).await.unwrap();
+    let connect = Connect::new(&format!("ws://{}", network.address()));
+    let moment = Duration::from_millis(100);
+
+    let mut client = connect.open().await.unwrap();
+    assert!(client.next(WAIT).await.unwrap().is_segments());
+    // Half-open: what is sent goes nowhere, and nobody says so.
+    network.set(Fault::HalfOpen);
+    assert!(client.send_audio(vec![1; 100]).await);
+    assert_eq!(client.next(moment).await, None);
+    network.set(Fault::None);
+    assert!(client.send_audio(vec![2; 100]).await);
+    assert!(client.next(WAIT).await.unwrap().is_segments());
+    assert_eq!(server.sessions()[0].binary, [vec![2; 100]]);
+    network.set(Fault::Refuse);
+    assert_eq!(client.next(WAIT).await, Some(Received::Lost));
+    assert!(connect.open().await.is_err());
+
+    // A black hole: connected, but no answer to the upgrade, until it is gone.
+    network.set(Fault::BlackHole);
+    let mut late = Box::pin(connect.open());
+    assert!(tokio::time::timeout(moment, &mut late).await.is_err());
+    network.set(Fault::None);
+    let mut client = late.await.unwrap();
+    assert!(client.next(WAIT).await.unwrap().is_segments());
+    network.set(Fault::ResetAfter(150));
+    let _ = client.send_audio(vec![3; 1_000]).await;
+    assert_eq!(client.next(WAIT).await, Some(Received::Lost));
+    assert_eq!(server.sessions()[1].binary, Vec::<Vec<u8>>::new(), "a frame that was cut is none");
+
+    network.set(Fault::Flap { up: moment, down: moment });
+    assert_eq!(
+        connect.open().await.unwrap().until(WAIT, Received::is_end).await.0.last(),
+        Some(&Received::Lost)
+    );
+    assert!(network.connections() >= 4);
 }

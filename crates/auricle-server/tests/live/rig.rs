@@ -1,6 +1,7 @@
 //! A server in a folder of its own, on ports that the system chooses, and devices that talk to it.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use auricle_server::config::{Config, Env, Shape, Sources};
@@ -36,15 +37,20 @@ pub(crate) struct Rig {
     public: SocketAddr,
     probe: SocketAddr,
     settings: Vec<(String, String)>,
-    _dir: TempDir,
+    shape: Shape,
+    _dir: Arc<TempDir>,
     http: reqwest::Client,
 }
 
 impl Rig {
     /// A server with the scripted engine, and `settings` as (key, value) on top.
     pub(crate) async fn start(settings: &[(&str, &str)]) -> Self {
+        Self::start_as(Shape::Embedded, Arc::new(TempDir::new().unwrap()), settings).await
+    }
+
+    /// One half or both, on a folder that another half may share.
+    pub(crate) async fn start_as(shape: Shape, dir: Arc<TempDir>, settings: &[(&str, &str)]) -> Self {
         let _ = rustls::crypto::ring::default_provider().install_default();
-        let dir = TempDir::new().unwrap();
         let script = dir.path().join("script.json");
         std::fs::write(&script, SCRIPT).unwrap();
         let folder = dir.path().join("data");
@@ -65,13 +71,14 @@ impl Rig {
             all.push(((*key).to_owned(), (*value).to_owned()));
         }
         let http = reqwest::Client::builder().no_proxy().build().unwrap();
-        let running = off_runtime(all.clone()).await;
+        let running = off_runtime(shape, all.clone()).await;
         let addresses = running.addresses();
         Self {
             public: addresses.public,
             probe: addresses.probe,
             running: Some(running),
             settings: all,
+            shape,
             _dir: dir,
             http,
         }
@@ -88,7 +95,7 @@ impl Rig {
     /// Drains, and starts again on the same folder.
     pub(crate) async fn restart(&mut self) {
         self.stop().await;
-        let running = off_runtime(self.settings.clone()).await;
+        let running = off_runtime(self.shape, self.settings.clone()).await;
         (self.public, self.probe) = (running.addresses().public, running.addresses().probe);
         self.running = Some(running);
     }
@@ -172,12 +179,11 @@ impl Drop for Rig {
     }
 }
 
-fn run(settings: &[(String, String)]) -> Running {
+fn run(shape: Shape, settings: &[(String, String)]) -> Running {
     // Through the environment, since secrets have no flag.
     let name = |key: &str| format!("AURICLE_{}", key.replace('.', "_").to_uppercase());
     let variables = settings.iter().map(|(key, value)| (name(key), value.clone())).collect();
-    let sources =
-        Sources { file: None, env: &Variables(variables), flags: Vec::new(), shape: Shape::Embedded };
+    let sources = Sources { file: None, env: &Variables(variables), flags: Vec::new(), shape };
     let config = Config::load(sources).unwrap();
     build(config).unwrap().start().unwrap()
 }
@@ -291,6 +297,6 @@ pub(crate) fn texts_of(conversation: &Value) -> String {
 }
 
 /// Starting blocks, which is nothing for a runtime's thread.
-async fn off_runtime(settings: Vec<(String, String)>) -> Running {
-    tokio::task::spawn_blocking(move || run(&settings)).await.unwrap()
+async fn off_runtime(shape: Shape, settings: Vec<(String, String)>) -> Running {
+    tokio::task::spawn_blocking(move || run(shape, &settings)).await.unwrap()
 }
