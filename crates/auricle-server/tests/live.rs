@@ -13,6 +13,8 @@ mod conversations;
 mod hostile;
 #[path = "live/probes.rs"]
 mod probes;
+#[path = "live/pusher.rs"]
+mod pusher;
 #[path = "live/split.rs"]
 mod split;
 #[path = "live/storage.rs"]

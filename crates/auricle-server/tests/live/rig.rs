@@ -1,6 +1,7 @@
 //! A server in a folder of its own, on ports that the system chooses, and devices that talk to it.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -38,7 +39,7 @@ pub(crate) struct Rig {
     probe: SocketAddr,
     settings: Vec<(String, String)>,
     shape: Shape,
-    _dir: Arc<TempDir>,
+    dir: Arc<TempDir>,
     http: reqwest::Client,
 }
 
@@ -79,13 +80,18 @@ impl Rig {
             running: Some(running),
             settings: all,
             shape,
-            _dir: dir,
+            dir,
             http,
         }
     }
 
     pub(crate) fn running(&self) -> &Running {
         self.running.as_ref().unwrap()
+    }
+
+    /// Where its files are.
+    pub(crate) fn data(&self) -> PathBuf {
+        self.dir.path().join("data")
     }
 
     pub(crate) fn public(&self) -> SocketAddr {
