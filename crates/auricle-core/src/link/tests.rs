@@ -176,7 +176,7 @@ fn d15_an_answer_ends_a_request_and_a_second_ending_replaces_the_first() {
 }
 
 #[test]
-fn l20_the_conversation_is_announced_before_its_audio_and_again_on_each_connection() {
+fn l20_l21_the_conversation_is_announced_before_its_audio_and_again_on_each_connection() {
     let mut rig = Rig::connected(config());
     rig.give(audio("c1", 0.0, 0.1));
     let first = sent(&rig.run(2 * SECOND, true));
@@ -234,7 +234,7 @@ fn m04_a_gap_begins_a_frame_with_its_own_time() {
 }
 
 #[test]
-fn l18_l19_what_a_lost_connection_had_been_given_is_sent_again() {
+fn l18_l19_d11_what_a_lost_connection_had_been_given_is_sent_again_as_the_same_segments() {
     let mut rig = Rig::connected(config());
     rig.give(words("c1", &["a"]));
     rig.give(audio("c1", 0.0, 0.5));
@@ -375,4 +375,31 @@ fn what_is_not_counted_as_dropped_arrives_under_its_own_label() {
             "seed {seed}: lost without a word"
         );
     }
+}
+
+#[test]
+fn l27_a_speaker_sample_waits_for_the_connection_and_goes_again_after_a_lost_one() {
+    let sample = || Input::SpeakerSample {
+        person: "ada".into(),
+        conversation: "c1".into(),
+        segments: vec!["s1".into()],
+    };
+    let mut rig = Rig::new(config());
+    rig.outputs();
+    rig.give(sample());
+    rig.give(Input::Connected);
+    // Handed over, and the connection is gone before it is known to be written.
+    assert_eq!(sent(&rig.run(SECOND / 10, false)).len(), 1);
+    rig.give(Input::Closed);
+    rig.run(2 * SECOND, false);
+    rig.give(Input::Connected);
+    let again = sent(&rig.run(SECOND / 10, true));
+    assert!(
+        matches!(&again[..], [Frame::SpeakerSample { person, .. }] if person.as_str() == "ada"),
+        "{again:?}"
+    );
+    rig.give(Input::Closed);
+    rig.run(2 * SECOND, true);
+    rig.give(Input::Connected);
+    assert_eq!(sent(&rig.run(SECOND, true)), [], "once it is written it is not repeated");
 }

@@ -253,7 +253,7 @@ fn a_silent_client_is_pinged_and_after_the_bound_closed() {
 }
 
 #[test]
-fn d04_a_drain_closes_with_restarting_and_leaves_the_conversation_to_a_reconnect() {
+fn p7_a_drain_closes_with_restarting_and_leaves_the_conversation_to_a_reconnect() {
     let always = SessionConfig { finalise_on_close: FinaliseOnClose::Always, ..config() };
     let mut rig = Rig::live(always);
     rig.handle(Input::Drain);

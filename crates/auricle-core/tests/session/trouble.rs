@@ -63,7 +63,7 @@ fn an_engine_that_fails_is_told_once_and_opened_again_later_and_later() {
 }
 
 #[test]
-fn l25_a_failing_engine_never_ends_a_session() {
+fn p2_a_failing_engine_never_ends_a_session() {
     let mut rig = Rig::live(config());
     for _ in 0..500 {
         failed(&mut rig);
@@ -103,7 +103,7 @@ fn busy_recognisers_are_told_once_and_recovery_too() {
 }
 
 #[test]
-fn m04_a_superseded_session_goes_on_with_a_conversation_of_its_own() {
+fn m05_a_superseded_session_goes_on_with_a_conversation_of_its_own() {
     let mut rig = Rig::live(config());
     rig.audio(0, 4);
     rig.words(0, 0.0, "theirs");

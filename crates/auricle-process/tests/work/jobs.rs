@@ -74,7 +74,7 @@ async fn a_permanent_error_is_not_tried_again() {
     assert!(errors.iter().any(|error| error.contains("no such model")), "{errors:?}");
     assert!(
         errors.iter().any(|error| error.contains("title")),
-        "l12: an empty title is a failure: {errors:?}"
+        "l14: an empty title is a failure: {errors:?}"
     );
     worker.stop().await;
 }
@@ -113,7 +113,7 @@ async fn p4_a_worker_killed_after_its_step_leaves_only_the_completion_to_the_nex
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn s03_a_killed_workers_job_is_taken_over_when_its_lease_has_run_out() {
+async fn l10_s03_a_killed_workers_job_is_taken_over_when_its_lease_has_run_out() {
     let rig = Rig::new(quick()).await;
     rig.ground.ended("c1", "hello").await;
     let (stuck, well) = (gated(), script([]));
@@ -129,7 +129,7 @@ async fn s03_a_killed_workers_job_is_taken_over_when_its_lease_has_run_out() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn d14_a_worker_that_lost_its_lease_writes_nothing() {
+async fn d07_d14_a_worker_that_lost_its_lease_writes_nothing() {
     // Its process was stopped: it renews nothing.
     let stopped = Limits {
         job_attempt_max: Duration::from_secs(600),
@@ -188,7 +188,7 @@ async fn p3_no_more_jobs_run_at_once_than_the_limit_says() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn d01_two_workers_understand_each_conversation_once() {
+async fn d01_d06_two_workers_understand_each_conversation_once() {
     let rig = Rig::new(quick()).await;
     for number in 0..20 {
         rig.ground.ended(&format!("c{number}"), "hello").await;
@@ -216,4 +216,31 @@ async fn l35_a_conversation_deleted_while_it_is_understood_stays_deleted() {
     worker.stop().await;
     assert_eq!(rig.ground.store.conversation(&"ann".into(), &"c1".into()).await.unwrap(), None);
     assert!(rig.ground.store.effects(&"c1".into()).await.unwrap().is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn l38_l39_an_ending_of_which_nobody_was_told_is_taken_up_all_the_same() {
+    let rig = Rig::new(quick()).await;
+    // The process that ended it died right after its transaction: no hint, no request, no session.
+    rig.ground.ended("c1", "hello").await;
+    rig.ground.other.process_gone(&"p1".into(), rig.clock.wall()).await.unwrap();
+    let script = script([]);
+    let worker = rig.work("p2", &script);
+    rig.reaches("c1", JobState::Completed).await;
+    assert_eq!(script.calls.load(Ordering::SeqCst), 1);
+    worker.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn s05_a_job_that_always_fails_holds_up_no_other() {
+    let rig = Rig::new(Limits { jobs_running_max: 1, ..quick() }).await;
+    rig.ground.ended("c0", "hello").await;
+    let worker = rig.work("p1", &script((0..3).map(|_| Act::Panic)));
+    for number in 1..6 {
+        rig.ground.ended(&format!("c{number}"), "hello").await;
+    }
+    for number in (0..6).rev() {
+        rig.reaches(&format!("c{number}"), JobState::Completed).await;
+    }
+    worker.stop().await;
 }

@@ -166,3 +166,98 @@ async fn m05_two_devices_of_one_user_have_a_conversation_each() {
         assert_eq!(&texts_of(&stored), text);
     }
 }
+
+#[tokio::test]
+async fn l37_a_conversation_that_its_client_named_keeps_that_name_to_its_record() {
+    const ID: &str = "b3b0b0b7-2d35-4a55-8f5e-5a0f1f0f7c02";
+    let rig = Rig::start(&[]).await;
+    let mut device = rig.device_as(rig.connect().param("client_conversation_id", ID)).await;
+    assert_eq!(device.conversation().await, ID);
+    device.speak(4.0).await;
+    device.texts_up_to("tomorrow").await;
+    let path = format!("/v1/conversations?conversation_id={ID}");
+    for _ in 0..2 {
+        // Asked again, as a client does that has not heard the answer: the same conversation, the same record.
+        let (code, answer) = rig.post(&path).await;
+        assert_eq!((code, answer["memory"]["id"].as_str()), (200, Some(ID)), "{answer}");
+        assert_eq!(answer["memory"]["status"], "completed");
+    }
+    assert_eq!(rig.get("/v1/jobs").await.1.as_array().unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn s06_a_desktops_conversation_is_processed_like_any_other_when_it_closes() {
+    let rig = Rig::start(&[]).await;
+    let mut device = rig.device_as(rig.connect().param("source", "desktop")).await;
+    let id = device.conversation().await;
+    device.speak(4.0).await;
+    let shown = device.texts_up_to("tomorrow").await;
+    device.client.close().await;
+    assert_eq!(texts_of(&rig.conversation_when(&id, "completed").await), shown);
+}
+
+#[tokio::test]
+async fn l26_what_both_channels_said_last_is_in_the_record() {
+    let rig = Rig::start(&[]).await;
+    let call = rig.connect().param("channels", 2).param("source", "phone_call");
+    let mut device = rig.device_as(call).await;
+    let id = device.conversation().await;
+    for _ in 0..175 {
+        for channel in [1, 2] {
+            let frame = [&[channel][..], &[1; 640]].concat();
+            assert!(device.client.send_audio(frame).await);
+        }
+    }
+    // Hung up before anything was shown.
+    device.client.close().await;
+    let record = rig.conversation_when(&id, "completed").await;
+    let said = texts_of(&record);
+    assert_eq!((said.matches("report").count(), said.matches("tomorrow").count()), (2, 2), "{said}");
+}
+
+#[tokio::test]
+async fn m07_a_setting_that_changes_during_a_conversation_counts_at_its_end() {
+    let rig = Rig::start(&[]).await;
+    let mut device = rig.device().await;
+    let id = device.conversation().await;
+    device.speak(12.0).await;
+    device.texts_up_to("fine").await;
+    let url = format!("http://{}/v1/users/me/time-zone", rig.public());
+    let client = reqwest::Client::builder().no_proxy().build().unwrap();
+    let zone = serde_json::json!({"time_zone": "Pacific/Auckland"});
+    assert_eq!(client.put(url).json(&zone).send().await.unwrap().status().as_u16(), 200);
+    rig.post("/v1/conversations").await;
+    let record = rig.conversation_when(&id, "completed").await;
+    let due = record["structured"]["action_items"][0]["due_at"].as_str().expect("a due date").to_owned();
+    // The last minute of a day in Auckland is noon of that day in UTC; of one in Madrid it is late in the evening.
+    assert!(due.contains("T10:59") || due.contains("T11:59"), "{record}");
+}
+
+#[tokio::test]
+async fn s02_a_conversation_that_failed_is_listed_with_its_transcript_and_its_reason() {
+    use auricle_store::{AttemptOutcome, ClaimRule, Store};
+    let rig = Rig::start(&[("limits.job_attempts_max", "1")]).await;
+    let mut device = rig.device().await;
+    let id = device.conversation().await;
+    device.speak(4.0).await;
+    let shown = device.texts_up_to("tomorrow").await;
+    rig.post("/v1/conversations").await;
+    rig.conversation_when(&id, "completed").await;
+    // A second revision, whose worker gives up.
+    let store = rig.running().store();
+    let (user, job) = ("local".into(), "again".into());
+    let when = auricle_core::UnixMicros(i64::MAX / 4);
+    store.reprocess(&user, &id.as_str().into(), job, when).await.unwrap();
+    let (worker, minute) = ("p".into(), std::time::Duration::from_secs(60));
+    let claimed = store.claim_job(&worker, when, minute, ClaimRule::default());
+    let lease = claimed.await.unwrap().unwrap().lease;
+    let (_, processing) = rig.get(&format!("/v1/conversations/{id}")).await;
+    assert_eq!((processing["status"].as_str(), texts_of(&processing)), (Some("processing"), shown.clone()));
+    let error = "the model answered 503".into();
+    store.end_attempt(&lease, AttemptOutcome::Failed { error }, when).await.unwrap();
+    let (_, failed) = rig.get(&format!("/v1/conversations/{id}")).await;
+    assert_eq!((failed["status"].as_str(), texts_of(&failed)), (Some("failed"), shown));
+    let listed = conversations(&rig).await;
+    let listed = listed.iter().find(|listed| listed["id"] == *id).expect("it is listed");
+    assert_eq!(listed["status"], "failed");
+}

@@ -209,13 +209,15 @@ pub(super) fn conversation(row: &Row<'_>) -> Result<(i64, Conversation)> {
         (Some(provider), Some(version)) => Some(Provenance { provider, version }),
         _ => None,
     };
-    let geolocation = from_json::<GeolocationJson>(text(19)?, "geolocation")?.map(|place| Geolocation {
-        google_place_id: place.google_place_id,
-        latitude: place.latitude,
-        longitude: place.longitude,
-        address: place.address,
-        location_type: place.location_type,
-    });
+    // Beside the point of a conversation: a place that cannot be read costs only itself (L13).
+    let geolocation =
+        from_json::<GeolocationJson>(text(19)?, "geolocation").unwrap_or_default().map(|place| Geolocation {
+            google_place_id: place.google_place_id,
+            latitude: place.latitude,
+            longitude: place.longitude,
+            address: place.address,
+            location_type: place.location_type,
+        });
     let found = Conversation {
         id: row.get::<_, String>(1)?.into(),
         user: row.get::<_, String>(2)?.into(),
