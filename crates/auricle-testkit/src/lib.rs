@@ -1,6 +1,7 @@
 //! What tests and measurements need around a server: a client, a scripted server for clients, a faulty network, word errors.
 //!
-//! Never part of a production build: other crates have it as a dev-dependency only (`tests/arrows.rs` sees to it).
+//! Nothing that serves uses it: other crates have it as a dev-dependency only, but for the command line's `bench`
+//! (`tests/arrows.rs` sees to it).
 
 pub mod client;
 pub mod proxy;
