@@ -408,11 +408,14 @@ fn dependencies(
     parts: &Parts,
     links: Option<Arc<link::Links>>,
 ) -> Arc<dyn Fn() -> serde_json::Value + Send + Sync> {
-    let engine = parts.hearing.as_ref().map(|hearing| hearing.engine.name());
+    let hearing = parts.hearing.clone();
     Arc::new(move || {
         let mut known = serde_json::Map::new();
-        if let Some(engine) = engine {
-            known.insert("speech".into(), engine.into());
+        if let Some(Hearing { spool, engine, .. }) = &hearing {
+            known.insert("speech".into(), engine.name().into());
+            let lag = u64::try_from(spool.silent_for().as_millis()).unwrap_or(u64::MAX);
+            let held = serde_json::json!({ "lag_ms": lag, "bytes": spool.disk_bytes() });
+            known.insert("spool".into(), held);
         }
         if let Some(links) = &links {
             known.insert("pusher".into(), links.describe());

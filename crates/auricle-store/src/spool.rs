@@ -21,6 +21,8 @@ use std::time::Duration;
 
 use auricle_core::{ConversationId, Limits, ProcessId, Source, UnixMicros, UserId};
 
+use crate::clock;
+
 pub use leftover::{Leftover, SpooledFrame};
 pub use run::RunWriter;
 
@@ -88,6 +90,8 @@ struct Shared {
     queue: SyncSender<thread::Message>,
     queued_bytes: AtomicUsize,
     disk_bytes: AtomicU64,
+    /// When the thread last did something, as [`clock::stamp_ms`].
+    beat_ms: AtomicU64,
     buffers: Mutex<Vec<Vec<u8>>>,
     /// Folder names of the runs this process still writes.
     live: Mutex<HashSet<String>>,
@@ -110,13 +114,18 @@ impl Shared {
     }
 
     fn grew(&self, bytes: u64) {
-        let total = self.disk_bytes.fetch_add(bytes, Ordering::Relaxed) + bytes;
-        metrics::gauge!("auricle_spool_bytes").set(total as f64);
+        self.resized(|total| total.saturating_add(bytes));
     }
 
     fn shrank(&self, bytes: u64) {
-        let total = self.disk_bytes.fetch_sub(bytes, Ordering::Relaxed).saturating_sub(bytes);
-        metrics::gauge!("auricle_spool_bytes").set(total as f64);
+        self.resized(|total| total.saturating_sub(bytes));
+    }
+
+    /// Saturates: a total that wrapped would refuse all audio.
+    fn resized(&self, change: impl Fn(u64) -> u64) {
+        let (set, get) = (Ordering::Relaxed, Ordering::Relaxed);
+        let before = self.disk_bytes.fetch_update(set, get, |total| Some(change(total)));
+        metrics::gauge!("auricle_spool_bytes").set(before.map_or(0, change) as f64);
     }
 }
 
@@ -144,6 +153,7 @@ impl Spool {
             queue,
             queued_bytes: AtomicUsize::new(0),
             disk_bytes: AtomicU64::new(0),
+            beat_ms: AtomicU64::new(clock::stamp_ms()),
             buffers: Mutex::default(),
             live: Mutex::default(),
         });
@@ -163,6 +173,11 @@ impl Spool {
     /// Bytes on disk, left-over ones included.
     pub fn disk_bytes(&self) -> u64 {
         self.0.disk_bytes.load(Ordering::Relaxed)
+    }
+
+    /// How long its thread has done nothing; it looks around every second. Longer: its disk does not answer.
+    pub fn silent_for(&self) -> Duration {
+        Duration::from_millis(clock::stamp_ms().saturating_sub(self.0.beat_ms.load(Ordering::Relaxed)))
     }
 
     /// Waits until everything handed over before is written. Blocks.

@@ -157,9 +157,43 @@ fn a_repair_that_stops_half_way_goes_on_from_there() {
     assert_eq!(numbers(&left(folder.path())), (70..100).collect::<Vec<_>>());
 }
 
-fn newest_chunk(folder: &Path) -> std::path::PathBuf {
-    let mut chunks: Vec<_> =
-        std::fs::read_dir(folder.join("run-r1")).unwrap().map(|entry| entry.unwrap().path()).collect();
+#[test]
+fn what_repair_marks_and_cuts_off_is_counted_so_that_the_total_ends_at_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let spool = Spool::open(folder.path(), options()).unwrap();
+    for (run, torn) in [("r1", false), ("r2", true)] {
+        let mut writer = spool.begin(header(run));
+        feed(&mut writer, 0..100);
+        writer.abandon();
+        spool.settle();
+        if torn {
+            // As a crash leaves it, counted at the next start.
+            let chunk = newest_chunk(folder.path(), run);
+            std::fs::OpenOptions::new().append(true).open(chunk).unwrap().write_all(&[0; 50]).unwrap();
+        }
+    }
+    drop(spool);
+    let spool = Spool::open(folder.path(), options()).unwrap();
+    for mut leftover in spool.leftovers().unwrap() {
+        for part in 1..=9 {
+            leftover.cover(sample(part * 10)).unwrap();
+        }
+        leftover.remove().unwrap();
+    }
+    assert_eq!(spool.disk_bytes(), 0);
+    // There is room, as before.
+    let mut writer = spool.begin(header("r3"));
+    feed(&mut writer, 0..100);
+    writer.abandon();
+    spool.settle();
+    assert_eq!(numbers(&left(folder.path())), (0..100).collect::<Vec<_>>());
+}
+
+fn newest_chunk(folder: &Path, run: &str) -> std::path::PathBuf {
+    let mut chunks: Vec<_> = std::fs::read_dir(folder.join(format!("run-{run}")))
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .collect();
     chunks.retain(|path| path.extension().is_some_and(|extension| extension == "chunk"));
     chunks.sort();
     chunks.pop().unwrap()
@@ -173,7 +207,7 @@ fn a_torn_tail_costs_only_itself() {
     feed(&mut run, 0..100);
     run.abandon();
     spool.settle();
-    let path = newest_chunk(folder.path());
+    let path = newest_chunk(folder.path(), "r1");
     let file = std::fs::OpenOptions::new().write(true).open(&path).unwrap();
     file.set_len(file.metadata().unwrap().len() - 7).unwrap();
     assert_eq!(numbers(&left(folder.path())), (0..99).collect::<Vec<_>>());
@@ -190,7 +224,7 @@ fn a_flipped_bit_is_never_played_as_audio() {
     feed(&mut run, 0..9);
     run.abandon();
     spool.settle();
-    let path = newest_chunk(folder.path());
+    let path = newest_chunk(folder.path(), "r1");
     let mut bytes = std::fs::read(&path).unwrap();
     let middle = bytes.len() / 2;
     bytes[middle] ^= 1;

@@ -161,15 +161,18 @@ impl Leftover {
         if until_sample <= self.covered {
             return Ok(());
         }
-        let Some((newest, _)) = chunks(&self.folder)?.pop() else { return Ok(()) };
+        let Some((newest, before)) = chunks(&self.folder)?.pop() else { return Ok(()) };
         let whole = whole_bytes(&fs::read(&newest)?);
         let mut file = fs::OpenOptions::new().append(true).open(&newest)?;
-        // Behind a torn tail the mark would never be read.
-        file.set_len(whole)?;
         let mut mark = Vec::new();
         record::put_covered(&mut mark, until_sample);
-        file.write_all(&mark)?;
-        file.sync_data()?;
+        // Behind a torn tail the mark would never be read.
+        let done = file.set_len(whole).and_then(|()| file.write_all(&mark)).and_then(|()| file.sync_data());
+        // Whatever came of it, the total is of what is there.
+        let after = file.metadata().map_or(before, |file| file.len());
+        self.shared.grew(after.saturating_sub(before));
+        self.shared.shrank(before.saturating_sub(after));
+        done?;
         self.covered = until_sample;
         Ok(())
     }
@@ -193,10 +196,11 @@ impl Leftover {
 
     /// Deletes it: its words are stored, or its gap is marked.
     pub fn remove(self) -> io::Result<()> {
-        let bytes = chunks(&self.folder)?.iter().map(|(_, bytes)| bytes).sum();
-        fs::remove_dir_all(&self.folder)?;
-        self.shared.shrank(bytes);
-        Ok(())
+        let bytes = || chunks(&self.folder).map(|found| found.iter().map(|(_, bytes)| bytes).sum::<u64>());
+        let before = bytes()?;
+        let done = fs::remove_dir_all(&self.folder);
+        self.shared.shrank(before.saturating_sub(if done.is_ok() { 0 } else { bytes().unwrap_or(before) }));
+        done
     }
 }
 

@@ -6,6 +6,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender};
@@ -68,15 +69,18 @@ impl Thread {
             let message = self.messages.recv_timeout(LOOK_EVERY);
             // Without holders there is nobody whose runs could go on.
             let Some(shared) = self.shared.upgrade() else { return };
+            shared.beat_ms.store(clock::stamp_ms(), Ordering::Relaxed);
             match message {
                 Ok(Message::Data { run, buffer, from, until }) => {
                     shared.queued_bytes.fetch_sub(buffer.len(), Ordering::Relaxed);
-                    self.write(&shared, &run, &buffer, from, until);
+                    self.contained(|thread| thread.write(&shared, &run, &buffer, from, until));
+                    run.queued.fetch_sub(1, Ordering::AcqRel);
+                    self.contained(|thread| thread.look(&shared, &run.name));
                     shared.give_back(buffer);
                 }
-                Ok(Message::Look(run)) => self.look(&shared, &run.name),
+                Ok(Message::Look(run)) => self.contained(|thread| thread.look(&shared, &run.name)),
                 Ok(Message::Settle(done)) => {
-                    self.look_at_all(&shared);
+                    self.contained(|thread| thread.look_at_all(&shared));
                     let _ = done.send(());
                 }
                 Err(RecvTimeoutError::Timeout) => {}
@@ -84,8 +88,18 @@ impl Thread {
             }
             if looked.elapsed() >= LOOK_EVERY {
                 looked = clock::monotonic();
-                self.look_at_all(&shared);
+                self.contained(|thread| thread.look_at_all(&shared));
             }
+        }
+    }
+
+    /// A panic costs what it was about, not the thread: every session's audio goes through here.
+    fn contained(&mut self, act: impl FnOnce(&mut Self)) {
+        if catch_unwind(AssertUnwindSafe(|| act(self))).is_err() {
+            metrics::counter!("auricle_spool_panics_total").increment(1);
+            tracing::error!("the spool's thread panicked and goes on");
+            // Whatever state a file was left in, what follows goes into a new one.
+            self.runs.values_mut().for_each(|files| files.file = None);
         }
     }
 
@@ -114,8 +128,6 @@ impl Thread {
                 tracing::warn!(%error, "audio could not be spooled");
             }
         }
-        run.queued.fetch_sub(1, Ordering::AcqRel);
-        self.look(shared, &run.name);
     }
 
     /// Frees what is covered, and closes a run that has ended.
