@@ -3,7 +3,7 @@
 
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "tests, and the child processes they start")]
 
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Stdio};
 
@@ -70,7 +70,7 @@ async fn write_for_ever(file: &Path) {
         let words = segment(&id, f64::from(number), "something else");
         store.append_segments(batch(&owner, i64::from(number), &[words])).await.unwrap();
         // On a line of its own, whatever the test harness has begun.
-        writeln!(std::io::stdout(), "\nstored {id}").unwrap();
+        println!("\nstored {id}");
     }
 }
 
