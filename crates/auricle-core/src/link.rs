@@ -291,12 +291,15 @@ impl Link {
         let own = match self.state {
             State::Connecting { .. } | State::Over => None,
             State::Connected { since_heard, next_heartbeat, next_flush } => {
-                let mut soonest = next_heartbeat.min(since_heard + self.limits.link_silent_max);
-                if self.in_flight.is_none() && !(self.audio.is_empty() && self.words.is_empty()) {
-                    soonest = soonest.min(next_flush);
-                }
+                let mut soonest = since_heard + self.limits.link_silent_max;
                 if let Some((_, handed)) = &self.in_flight {
+                    // Nothing else can be sent until it is written: the heartbeat and the batches wait for that.
                     soonest = soonest.min(*handed + self.limits.link_write_max);
+                } else {
+                    soonest = soonest.min(next_heartbeat);
+                    if !(self.audio.is_empty() && self.words.is_empty()) {
+                        soonest = soonest.min(next_flush);
+                    }
                 }
                 Some(
                     self.requests

@@ -376,3 +376,14 @@ fn what_is_not_counted_as_dropped_arrives_under_its_own_label() {
         );
     }
 }
+
+#[test]
+fn p1_a_frame_that_hangs_when_the_heartbeat_is_due_asks_for_no_timer_that_is_over() {
+    let mut rig = Rig::connected(config());
+    rig.now += Limits::default().link_heartbeat_every - SECOND;
+    rig.give(Input::Process(request("c1")));
+    rig.now += SECOND;
+    rig.give(Input::Tick);
+    let next = rig.link.poll_timeout().unwrap();
+    assert!(next > rig.now, "its driver would spin until the frame is written");
+}
