@@ -379,13 +379,19 @@ impl Link {
             Some((Frame::Audio { at, pcm }, _)) => {
                 let conversation = self.announced.clone();
                 if let Some(conversation) = conversation {
-                    self.audio.put_back(conversation, at, pcm);
+                    let dropped =
+                        self.audio.put_back(conversation, at, pcm, self.limits.link_audio_bytes_max);
+                    self.dropped("audio", dropped);
                 }
             }
             Some((Frame::Transcript { conversation, segments }, _)) => {
-                self.words.put_back(conversation, segments);
+                let dropped = self.words.put_back(conversation, segments, self.limits.link_segments_max);
+                self.dropped("transcript", dropped);
             }
             Some((Frame::Process(request), _)) => self.requests.put_back(&request.conversation),
+            Some((Frame::SpeakerSample { .. }, _)) if self.samples.len() >= self.limits.link_samples_max => {
+                self.dropped("speaker_sample", 1);
+            }
             Some((sample @ Frame::SpeakerSample { .. }, _)) => self.samples.push_front(sample),
             Some((Frame::Heartbeat | Frame::Conversation(_), _)) | None => {}
         }
