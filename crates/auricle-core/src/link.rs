@@ -251,11 +251,13 @@ impl Link {
                 }
             }
             Input::Answered(conversation) => self.requests.answered(&conversation),
-            Input::Audio { conversation, at, pcm } if self.config.audio => {
+            Input::Audio { conversation, at, pcm } if self.config.audio && !pcm.is_empty() => {
                 let dropped = self.audio.push(conversation, at, pcm, self.limits.link_audio_bytes_max);
                 self.dropped("audio", dropped);
             }
+            // Frames that could not be decoded hold nothing, and would be stretches without a bound.
             Input::Audio { .. } => {}
+            Input::Transcript { segments, .. } if segments.is_empty() => {}
             Input::Transcript { conversation, segments } => {
                 let dropped = self.words.push(conversation, segments, self.limits.link_segments_max);
                 self.dropped("transcript", dropped);

@@ -427,3 +427,15 @@ fn p1_a_frame_that_hangs_when_the_heartbeat_is_due_asks_for_no_timer_that_is_ove
     let next = rig.link.poll_timeout().unwrap();
     assert!(next > rig.now, "its driver would spin until the frame is written");
 }
+
+#[test]
+fn p6_what_holds_nothing_takes_no_place_and_is_not_sent() {
+    let mut rig = Rig::new(config());
+    for second in 0..100 {
+        rig.give(audio("c1", f64::from(second), 0.0));
+        rig.give(words(if second % 2 == 0 { "c1" } else { "c2" }, &[]));
+    }
+    assert!(rig.link.audio.is_empty() && rig.link.words.is_empty());
+    rig.give(Input::Connected);
+    assert_eq!(sent(&rig.run(SECOND, true)), []);
+}
