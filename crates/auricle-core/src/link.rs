@@ -251,11 +251,13 @@ impl Link {
                 }
             }
             Input::Answered(conversation) => self.requests.answered(&conversation),
-            Input::Audio { conversation, at, pcm } if self.config.audio => {
+            Input::Audio { conversation, at, pcm } if self.config.audio && !pcm.is_empty() => {
                 let dropped = self.audio.push(conversation, at, pcm, self.limits.link_audio_bytes_max);
                 self.dropped("audio", dropped);
             }
+            // Frames that could not be decoded hold nothing, and would be stretches without a bound.
             Input::Audio { .. } => {}
+            Input::Transcript { segments, .. } if segments.is_empty() => {}
             Input::Transcript { conversation, segments } => {
                 let dropped = self.words.push(conversation, segments, self.limits.link_segments_max);
                 self.dropped("transcript", dropped);
@@ -291,12 +293,15 @@ impl Link {
         let own = match self.state {
             State::Connecting { .. } | State::Over => None,
             State::Connected { since_heard, next_heartbeat, next_flush } => {
-                let mut soonest = next_heartbeat.min(since_heard + self.limits.link_silent_max);
-                if self.in_flight.is_none() && !(self.audio.is_empty() && self.words.is_empty()) {
-                    soonest = soonest.min(next_flush);
-                }
+                let mut soonest = since_heard + self.limits.link_silent_max;
                 if let Some((_, handed)) = &self.in_flight {
+                    // Nothing else can be sent until it is written: the heartbeat and the batches wait for that.
                     soonest = soonest.min(*handed + self.limits.link_write_max);
+                } else {
+                    soonest = soonest.min(next_heartbeat);
+                    if !(self.audio.is_empty() && self.words.is_empty()) {
+                        soonest = soonest.min(next_flush);
+                    }
                 }
                 Some(
                     self.requests
@@ -376,13 +381,19 @@ impl Link {
             Some((Frame::Audio { at, pcm }, _)) => {
                 let conversation = self.announced.clone();
                 if let Some(conversation) = conversation {
-                    self.audio.put_back(conversation, at, pcm);
+                    let dropped =
+                        self.audio.put_back(conversation, at, pcm, self.limits.link_audio_bytes_max);
+                    self.dropped("audio", dropped);
                 }
             }
             Some((Frame::Transcript { conversation, segments }, _)) => {
-                self.words.put_back(conversation, segments);
+                let dropped = self.words.put_back(conversation, segments, self.limits.link_segments_max);
+                self.dropped("transcript", dropped);
             }
             Some((Frame::Process(request), _)) => self.requests.put_back(&request.conversation),
+            Some((Frame::SpeakerSample { .. }, _)) if self.samples.len() >= self.limits.link_samples_max => {
+                self.dropped("speaker_sample", 1);
+            }
             Some((sample @ Frame::SpeakerSample { .. }, _)) => self.samples.push_front(sample),
             Some((Frame::Heartbeat | Frame::Conversation(_), _)) | None => {}
         }

@@ -58,6 +58,11 @@ impl Audio {
             }
             _ => self.stretches.push_back(Stretch { conversation, at, pcm }),
         }
+        self.make_room(bytes_max)
+    }
+
+    /// Drops the oldest; how many bytes.
+    fn make_room(&mut self, bytes_max: usize) -> u64 {
         let mut dropped = 0;
         while self.bytes() > bytes_max {
             // In pieces, so that a single long stretch loses its oldest part and keeps its time.
@@ -68,9 +73,17 @@ impl Audio {
         dropped
     }
 
-    pub(super) fn put_back(&mut self, conversation: ConversationId, at: UnixMicros, pcm: Vec<i16>) {
+    /// What was sent and may not have arrived is the oldest again. Bytes dropped for room: there may be none any more.
+    pub(super) fn put_back(
+        &mut self,
+        conversation: ConversationId,
+        at: UnixMicros,
+        pcm: Vec<i16>,
+        bytes_max: usize,
+    ) -> u64 {
         self.samples += pcm.len();
         self.stretches.push_front(Stretch { conversation, at, pcm });
+        self.make_room(bytes_max)
     }
 
     pub(super) fn next_conversation(&self) -> Option<&ConversationId> {
@@ -130,6 +143,11 @@ impl Words {
                 }
             }
         }
+        self.make_room(max)
+    }
+
+    /// Drops the oldest; how many.
+    fn make_room(&mut self, max: usize) -> u64 {
         let mut dropped = 0;
         while self.count > max {
             let Some((_, batch)) = self.batches.front_mut() else { break };
@@ -144,9 +162,16 @@ impl Words {
         dropped
     }
 
-    pub(super) fn put_back(&mut self, conversation: ConversationId, segments: Vec<Segment>) {
+    /// Segments dropped for room, as with audio.
+    pub(super) fn put_back(
+        &mut self,
+        conversation: ConversationId,
+        segments: Vec<Segment>,
+        max: usize,
+    ) -> u64 {
         self.count += segments.len();
         self.batches.push_front((conversation, segments));
+        self.make_room(max)
     }
 
     pub(super) fn next(&mut self) -> Option<(ConversationId, Vec<Segment>)> {

@@ -403,3 +403,66 @@ fn l27_a_speaker_sample_waits_for_the_connection_and_goes_again_after_a_lost_one
     rig.give(Input::Connected);
     assert_eq!(sent(&rig.run(SECOND, true)), [], "once it is written it is not repeated");
 }
+
+#[test]
+fn p6_what_a_lost_connection_gives_back_finds_room_or_is_counted_as_dropped() {
+    let limits = Limits {
+        link_audio_bytes_max: 3_200,
+        link_segments_max: 2,
+        link_samples_max: 1,
+        ..Limits::default()
+    };
+    let sample = || Input::SpeakerSample {
+        person: PersonId::new("p"),
+        conversation: "c1".into(),
+        segments: vec!["s1".into()],
+    };
+    let cases: [(&str, [Input; 2], u64); 3] = [
+        ("audio", [audio("c1", 0.0, 0.1), audio("c1", 5.0, 0.1)], 3_200),
+        ("transcript", [words("c1", &["s1", "s2"]), words("c1", &["s3", "s4"])], 2),
+        ("speaker_sample", [sample(), sample()], 1),
+    ];
+    for (what, [first, second], amount) in cases {
+        let mut rig = Rig::connected(config());
+        rig.link.limits = Arc::new(limits.clone());
+        rig.give(first);
+        // Announced if it is audio, and then handed over without ever being written.
+        while !matches!(
+            rig.link.in_flight,
+            Some((Frame::Audio { .. } | Frame::Transcript { .. } | Frame::SpeakerSample { .. }, _))
+        ) {
+            rig.give(Input::Sent);
+            rig.now += SECOND;
+        }
+        rig.outputs();
+        rig.give(second);
+        rig.give(Input::Closed);
+        assert_eq!(rig.outputs(), [Output::Dropped { what, amount }]);
+        assert!(
+            rig.link.buffered_bytes() <= 3_200 && rig.link.words.count() <= 2 && rig.link.samples.len() <= 1
+        );
+    }
+}
+
+#[test]
+fn p1_a_frame_that_hangs_when_the_heartbeat_is_due_asks_for_no_timer_that_is_over() {
+    let mut rig = Rig::connected(config());
+    rig.now += Limits::default().link_heartbeat_every - SECOND;
+    rig.give(Input::Process(request("c1")));
+    rig.now += SECOND;
+    rig.give(Input::Tick);
+    let next = rig.link.poll_timeout().unwrap();
+    assert!(next > rig.now, "its driver would spin until the frame is written");
+}
+
+#[test]
+fn p6_what_holds_nothing_takes_no_place_and_is_not_sent() {
+    let mut rig = Rig::new(config());
+    for second in 0..100 {
+        rig.give(audio("c1", f64::from(second), 0.0));
+        rig.give(words(if second % 2 == 0 { "c1" } else { "c2" }, &[]));
+    }
+    assert!(rig.link.audio.is_empty() && rig.link.words.is_empty());
+    rig.give(Input::Connected);
+    assert_eq!(sent(&rig.run(SECOND, true)), []);
+}
