@@ -160,6 +160,9 @@ limits! {
     effect_attempt_max: Duration = Duration::from_secs(15);
     /// How often the sweeper looks for conversations without a client and leases without an owner.
     sweep_every: Duration = Duration::from_secs(5);
+    /// A conversation that this process owns and no session of it has for this long is given up. Longer than any call to the
+    /// store takes.
+    stray_after: Duration = Duration::from_secs(30);
     /// Conversations one sweep takes on. Full: the next sweep goes on.
     sweep_batch_max: usize = 100;
     /// A background loop without a heartbeat for this long is restarted.

@@ -490,6 +490,7 @@ fn run_loops(
     let sweeper = Arc::new(sweeper::Sweeper {
         // Audio that a listening process still holds becomes words first, if it lives.
         patience: if parts.hearing.is_some() { Duration::ZERO } else { sweeper::OTHERS_PATIENCE },
+        hub: Arc::clone(&parts.hub),
         store: Arc::clone(&parts.store) as Arc<dyn Store>,
         held: Arc::clone(&held),
         process: parts.process.clone(),
@@ -576,6 +577,11 @@ impl Running {
     /// The runtime of job attempts, for tests that saturate it.
     pub fn processing(&self) -> &tokio::runtime::Handle {
         self.processing.handle()
+    }
+
+    /// As the store knows it, for tests that act in its name.
+    pub fn process(&self) -> &ProcessId {
+        &self.parts.process
     }
 
     /// The store, for tests that look behind the REST interface.

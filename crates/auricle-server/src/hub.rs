@@ -3,7 +3,7 @@
 //! Invariants: the number of sessions never exceeds its limit, by counting before accepting; nobody here waits for a
 //! session: a full inbox is an answer.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -261,6 +261,11 @@ impl Hub {
             .or_else(|| members.iter().rev().find(|m| m.source == source))?;
         let (taken, was_taken) = oneshot::channel();
         member.commands.try_send(Command::Deliver { text, taken }).ok().map(|()| was_taken)
+    }
+
+    /// The conversations that sessions own.
+    pub(crate) fn owned(&self) -> HashSet<ConversationId> {
+        self.everyone().iter().filter_map(|member| member.place().conversation.clone()).collect()
     }
 
     /// Every live session, for a drain that spreads them out.

@@ -1,13 +1,15 @@
 //! Ends conversations whose client vanished, keeps this process announced, and publishes the job counts.
 
+use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use auricle_core::{FinaliseReason, JobId, Limits, ProcessId};
+use auricle_core::{ConversationId, FinaliseReason, JobId, Limits, ProcessId};
 use auricle_store::{Finalise, Finalised, Store, StoreError};
 use tokio::sync::Notify;
 
 use crate::clock::{SystemClock, monotonic};
+use crate::hub::Hub;
 use crate::repair::Held;
 use crate::vitals::Pulse;
 
@@ -23,6 +25,8 @@ pub(crate) struct Sweeper {
     pub(crate) clock: SystemClock,
     pub(crate) wake_jobs: Arc<dyn Fn() + Send + Sync>,
     pub(crate) repair: Option<Arc<Notify>>,
+    /// Who is connected here.
+    pub(crate) hub: Arc<Hub>,
     /// How much longer than its timeout a conversation without a client is left to others.
     pub(crate) patience: Duration,
 }
@@ -42,12 +46,42 @@ impl Sweeper {
 
     /// Looks for work every `sweep_every`, with jitter so that many processes do not look at once.
     pub(crate) async fn sweep(self: Arc<Self>, pulse: Arc<Pulse>) {
+        let mut strays = HashMap::new();
         loop {
             pulse.beat(monotonic());
+            self.release_strays(&mut strays).await;
             self.sweep_once(&pulse).await;
             self.publish_counts().await;
             let jitter = rand::RngExt::random_range(&mut rand::rng(), 0.8..1.2);
             tokio::time::sleep(self.limits.sweep_every.mul_f64(jitter)).await;
+        }
+    }
+
+    /// Gives up what this process owns and none of its sessions has: the release of a session that ended, or the answer to
+    /// one that began, did not come through. Nobody else would ever take it while this process lives.
+    async fn release_strays(&self, strays: &mut HashMap<ConversationId, Instant>) {
+        let owned = match self.store.owned(&self.process, self.limits.sessions_max).await {
+            Ok(owned) => owned,
+            Err(error) => return tracing::warn!(%error, "look for what this process owns"),
+        };
+        let (held, now) = (self.hub.owned(), monotonic());
+        strays.retain(|id, _| owned.iter().any(|owned| owned.conversation == *id) && !held.contains(id));
+        for stray in owned.iter().filter(|owned| !held.contains(&owned.conversation)) {
+            // A session may be about to hear of its conversation, or to end it.
+            let since = *strays.entry(stray.conversation.clone()).or_insert(now);
+            if now.duration_since(since) < self.limits.stray_after {
+                continue;
+            }
+            match self.store.release(stray, self.clock.wall()).await {
+                Ok(()) => {
+                    metrics::counter!("auricle_conversations_swept_total", "outcome" => "released")
+                        .increment(1);
+                    strays.remove(&stray.conversation);
+                }
+                Err(error) => {
+                    tracing::debug!(%error, conversation.id = %stray.conversation, "release a conversation");
+                }
+            }
         }
     }
 

@@ -186,7 +186,8 @@ macro_rules! store_conformance {
                 a_batch_is_stored_whole_or_not_at_all, m05_the_older_session_is_fenced,
                 fencing_holds_between_processes, a_dead_process_owns_nothing, process_gone_frees_at_once,
                 release_leaves_it_to_the_next, the_first_photo_names_the_source, photos_are_described,
-                l35_speakers_are_assigned_once, the_tail_is_the_last_segment_by_start, many_appends_at_once_all_arrive;
+                l35_speakers_are_assigned_once, the_tail_is_the_last_segment_by_start, many_appends_at_once_all_arrive,
+                what_a_process_owns_is_known_until_it_is_given_up_or_ends;
             ending: l34_empty_is_checked_in_the_deleting_transaction, l34_a_late_segment_is_fenced_not_lost,
                 a_photo_is_content, ending_queues_the_job_in_the_same_transaction, d13_ending_twice_makes_one_job,
                 the_clients_reason_is_kept, a_live_conversation_is_ended_only_by_its_owner,

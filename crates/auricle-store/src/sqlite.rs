@@ -203,6 +203,11 @@ impl Store for SqliteStore {
         self.readers.read(move |db| ending::orphans(db, now, limit)).await
     }
 
+    async fn owned(&self, process: &ProcessId, limit: usize) -> Result<Vec<Ownership>> {
+        let process = process.clone();
+        self.readers.read(move |db| live::owned(db, &process, limit)).await
+    }
+
     async fn conversation(&self, user: &UserId, id: &ConversationId) -> Result<Option<Conversation>> {
         let (user, id) = (user.clone(), id.clone());
         self.readers.read(move |db| reading::conversation(db, &user, &id)).await

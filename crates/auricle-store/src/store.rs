@@ -397,6 +397,8 @@ pub trait Store: Send + Sync + 'static {
     async fn insert_recovered(&self, insert: InsertRecovered) -> Result<()>;
     /// Up to `limit` conversations `in_progress` that nobody live owns and whose `finished_at + timeout` has passed, oldest first.
     async fn orphans(&self, now: UnixMicros, limit: usize) -> Result<Vec<Orphan>>;
+    /// What is `in_progress` and owned by `process`, in the order it was made; up to `limit`.
+    async fn owned(&self, process: &ProcessId, limit: usize) -> Result<Vec<Ownership>>;
 
     // --- reading -----------------------------------------------------------------------------------------------------
     /// One conversation with segments and photos; `None` if absent or another user's.

@@ -10,9 +10,9 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Instant;
 
-use auricle_core::PhotoId;
 use auricle_core::link::Input as LinkInput;
 use auricle_core::session::{Close, EarState, Ended, Input, OpenedConversation, Output, Session};
+use auricle_core::{ConversationId, JobId, PhotoId};
 use auricle_store::{Opened, Ownership};
 use axum::extract::ws::{Message, WebSocket};
 use futures_util::future::BoxFuture;
@@ -75,6 +75,9 @@ pub(super) struct Driver {
     ownership: Option<Ownership>,
     /// The conversation that a `Release`, `Finalise` or words of a superseded session still refer to.
     last_ownership: Option<Ownership>,
+    /// Ids of an opening and of an ending until they are answered: whoever asks again asks for the same.
+    opening: Option<ConversationId>,
+    ending: Option<(ConversationId, JobId)>,
     /// Records being read for `memory_processing_started`; deliveries wait behind them, so that order is kept.
     records_loading: usize,
     finalise_answers: Vec<oneshot::Sender<Ended>>,
@@ -120,6 +123,8 @@ impl Driver {
             calls: FuturesUnordered::new(),
             ownership: None,
             last_ownership: None,
+            opening: None,
+            ending: None,
             records_loading: 0,
             finalise_answers: Vec::new(),
             photos_waiting: Vec::new(),
@@ -305,6 +310,7 @@ impl Driver {
                 self.member.owns(Some(opened.ownership.conversation.clone()));
                 self.ownership = Some(opened.ownership.clone());
                 self.last_ownership = None;
+                self.opening = None;
                 // Until now audio was spooled for the conversation before: nothing is without one.
                 self.ears.iter_mut().for_each(Ear::disown_run);
                 for (id, base64) in std::mem::take(&mut self.photos_waiting) {

@@ -261,3 +261,58 @@ async fn s02_a_conversation_that_failed_is_listed_with_its_transcript_and_its_re
     let listed = listed.iter().find(|listed| listed["id"] == *id).expect("it is listed");
     assert_eq!(listed["status"], "failed");
 }
+
+#[tokio::test]
+async fn p4_a_conversation_that_its_process_owns_and_no_session_has_is_given_up_and_ended() {
+    use auricle_core::{Segment, Source, UnixMicros};
+    use auricle_store::{AppendSegments, Choice, OpenConversation, Store};
+    let rig = Rig::start(&[("limits.stray_after", "300ms")]).await;
+    let now = UnixMicros(wall_now());
+    let store = rig.running().store();
+    // As if the answer to a session that was leaving had been lost.
+    let opened = store
+        .open_conversation(OpenConversation {
+            user: "local".into(),
+            process: rig.running().process().clone(),
+            source: Source::Omi,
+            language: None,
+            timeout: std::time::Duration::from_secs(1),
+            choice: Choice::New,
+            fresh_id: "stray".into(),
+            call_id: None,
+            now,
+        })
+        .await
+        .unwrap();
+    let words = Segment {
+        id: "s1".into(),
+        text: "Please send the report before Friday.".into(),
+        speaker: None,
+        is_user: false,
+        person_id: None,
+        start: 0.0,
+        end: 1.0,
+        translations: Vec::new(),
+        speech_profile_processed: true,
+        stt_provider: None,
+    };
+    let append = AppendSegments {
+        ownership: opened.ownership,
+        upsert: vec![words],
+        delete: Vec::new(),
+        started_at: None,
+        now,
+    };
+    store.append_segments(append).await.unwrap();
+    let mut live = rig.device_as(rig.connect().param("source", "desktop")).await;
+    let held = live.conversation().await;
+    rig.conversation_when("stray", "completed").await;
+    // What a session has is left alone.
+    assert_eq!(rig.get(&format!("/v1/conversations/{held}")).await.1["status"], "in_progress");
+}
+
+#[expect(clippy::disallowed_methods, reason = "the clock that the server reads")]
+fn wall_now() -> i64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
+    i64::try_from(since.as_micros()).unwrap()
+}

@@ -301,3 +301,18 @@ pub async fn many_appends_at_once_all_arrive(ground: Ground) {
         assert_eq!(ground.segment_ids("ann", &format!("c{writer}")).await.len(), BATCHES);
     }
 }
+
+pub async fn what_a_process_owns_is_known_until_it_is_given_up_or_ends(ground: Ground) {
+    let one = ground.live("c1").await;
+    let two = ground.live("c2").await;
+    let theirs = OpenConversation { process: "p2".into(), ..opening(Choice::New, "c3") };
+    ground.store.open_conversation(theirs).await.unwrap();
+    let owned = async || ground.other.owned(&"p1".into(), 10).await.unwrap();
+    assert_eq!(owned().await, [one.clone(), two.clone()]);
+    assert_eq!(ground.store.owned(&"p1".into(), 1).await.unwrap(), [one.clone()]);
+    ground.store.release(&one, at(1)).await.unwrap();
+    assert_eq!(owned().await, [two.clone()]);
+    ground.store.append_segments(batch(&two, 1, &[segment("s1", 0.0, "hello")])).await.unwrap();
+    ground.store.finalise(ending(&two.conversation, Some(&two), "job", 2)).await.unwrap();
+    assert_eq!(owned().await, []);
+}

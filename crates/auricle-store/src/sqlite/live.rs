@@ -4,8 +4,8 @@
 //! replaced changes nothing, whichever process it runs in.
 
 use auricle_core::{
-    ConversationId, ConversationStatus, FinaliseReason, Photo, PhotoId, Segment, SegmentId, Source,
-    UnixMicros, UserId,
+    ConversationId, ConversationStatus, Epoch, FinaliseReason, Photo, PhotoId, ProcessId, Segment, SegmentId,
+    Source, UnixMicros, UserId,
 };
 use rusqlite::{Connection, OptionalExtension, params};
 
@@ -393,4 +393,19 @@ pub(super) fn release(db: &Connection, ownership: &Ownership) -> Result<()> {
     }
     db.prepare_cached("UPDATE conversations SET owner = NULL WHERE rid = ?1")?.execute([head.rid])?;
     Ok(())
+}
+
+pub(super) fn owned(db: &Connection, process: &ProcessId, limit: usize) -> Result<Vec<Ownership>> {
+    let mut query = db.prepare_cached(
+        "SELECT u.id, c.id, c.epoch FROM conversations c JOIN users u ON u.rid = c.user \
+         WHERE c.owner = ?1 AND c.status = 'in_progress' ORDER BY c.rid LIMIT ?2",
+    )?;
+    let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+    rows::collect(query.query(params![process.as_str(), limit])?, |row| {
+        Ok(Ownership {
+            user: row.get::<_, String>(0)?.into(),
+            conversation: row.get::<_, String>(1)?.into(),
+            epoch: Epoch(rows::count(row.get(2)?)),
+        })
+    })
 }

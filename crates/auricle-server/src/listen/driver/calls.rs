@@ -13,6 +13,7 @@ use super::{Done, Driver};
 
 impl Driver {
     pub(super) fn open(&mut self, choice: OpenChoice) {
+        let fresh = self.opening.get_or_insert_with(|| ConversationId::random(&mut self.entropy)).clone();
         let open = OpenConversation {
             user: self.spec.user.clone(),
             process: self.listen.process.clone(),
@@ -24,7 +25,7 @@ impl Driver {
                 OpenChoice::Named(id) => Choice::Named(id),
                 OpenChoice::New => Choice::New,
             },
-            fresh_id: ConversationId::random(&mut self.entropy),
+            fresh_id: fresh,
             call_id: self.spec.call_id.clone(),
             now: self.listen.clock.wall(),
         };
@@ -160,11 +161,15 @@ impl Driver {
         let Some(ownership) = self.ownership.clone() else {
             return self.answer(Input::Finalised(Ended::Already));
         };
+        let asked = self.ending.take().filter(|(asked, _)| *asked == ownership.conversation);
+        let (_, job) =
+            asked.unwrap_or_else(|| (ownership.conversation.clone(), JobId::random(&mut self.entropy)));
+        self.ending = Some((ownership.conversation.clone(), job.clone()));
         let finalise = Finalise {
             conversation: ownership.conversation.clone(),
             owner: Some(ownership),
             reason,
-            job_id: JobId::random(&mut self.entropy),
+            job_id: job,
             now: self.listen.clock.wall(),
         };
         let listen = Arc::clone(&self.listen);
@@ -196,7 +201,7 @@ impl Driver {
         let Some(ownership) = self.ownership.take().or_else(|| self.last_ownership.take()) else { return };
         let (listen, now) = (Arc::clone(&self.listen), self.listen.clock.wall());
         self.calls.push(Box::pin(async move {
-            // Refused or lost: the process's lease frees it later.
+            // Refused or lost: the sweeper gives it up later.
             if let Err(error) = listen.store.release(&ownership, now).await {
                 tracing::debug!(%error, conversation.id = %ownership.conversation, "release a conversation");
             }
