@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use auricle_server::config::Shape;
-use auricle_testkit::{Act, Fault, FaultyProxy, ScriptedServer};
+use auricle_testkit::{Act, Fault, FaultyProxy, Received, ScriptedServer};
 use auricle_wire::pusher as wire;
 use serde_json::Value;
 use tempfile::TempDir;
@@ -88,11 +88,16 @@ pub(crate) async fn end(rig: &Rig, id: &str) {
     }
 }
 
-/// Attempts of this test's processes that completed a job.
-pub(crate) async fn completed(rig: &Rig) -> u64 {
-    let metrics = rig.metrics().await;
-    let line = metrics.lines().find(|l| l.starts_with("auricle_job_attempts_total{outcome=\"completed\"}"));
-    line.map_or(0, |line| line.rsplit(' ').next().unwrap().parse().unwrap())
+/// Waits until the attempts of this test's processes have completed so many jobs, and no more: they are counted after their
+/// record is there.
+pub(crate) async fn completed_exactly(rig: &Rig, jobs: u64) {
+    const COUNT: &str = "auricle_job_attempts_total{outcome=\"completed\"} ";
+    let counted = async || -> u64 {
+        let metrics = rig.metrics().await;
+        metrics.lines().find_map(|line| line.strip_prefix(COUNT)).map_or(0, |count| count.parse().unwrap())
+    };
+    let reached = async || Some(counted().await).filter(|count| *count >= jobs);
+    assert_eq!(eventually("the attempts", reached).await, jobs);
 }
 
 fn requests(heard: &[Vec<u8>]) -> Vec<wire::ProcessRequest> {
@@ -117,7 +122,7 @@ async fn while_the_pusher_is_there_it_makes_the_records_and_the_client_hears_of_
             matches!(event, auricle_wire::event::Event::MemoryCreated { memory, .. } if memory.id == id)
         })
         .await;
-    assert_eq!(completed(&halves.listen).await, 1);
+    completed_exactly(&halves.listen, 1).await;
 }
 
 #[tokio::test]
@@ -145,18 +150,22 @@ async fn l01_a_request_into_a_dead_connection_costs_only_the_patience() {
 #[tokio::test]
 async fn p2_p4_a_network_that_flaps_and_cuts_frames_costs_no_session_and_no_record() {
     let (up, down) = (Duration::from_millis(60), Duration::from_millis(60));
+    // One count for the process, whose three rigs come one after the other.
+    let mut completed = 0;
     for fault in [Fault::Flap { up, down }, Fault::ResetAfter(300), Fault::Slow { bytes_a_second: 100 }] {
         let halves = Halves::start(&[SOON, ("pusher.audio", "true")], fault).await;
         let mut device = halves.listen.device().await;
         for secs in SENTENCES.into_iter().take(3) {
             let id = device.conversation().await;
             device.speak(secs).await;
+            device.until("words", Received::is_segments).await;
             end(&halves.listen, &id).await;
             halves.listen.conversation_when(&id, "completed").await;
             device.seen.clear();
             device.conversation().await;
         }
-        assert_eq!(completed(&halves.listen).await % 3, 0, "each once: {fault:?}");
+        completed += 3;
+        completed_exactly(&halves.listen, completed).await;
     }
 }
 
@@ -170,7 +179,7 @@ async fn l03_l17_a_pusher_that_never_answers_costs_only_the_patience() {
     })
     .await;
     assert_eq!(heard[0].conversation_id, id);
-    assert_eq!(completed(&listen).await, 1);
+    completed_exactly(&listen, 1).await;
 }
 
 #[tokio::test]
@@ -185,6 +194,7 @@ async fn l15_a_pusher_that_answers_with_an_error_ends_the_request_and_not_the_co
     let mut device = listen.device_as(listen.connect().param("client_conversation_id", id)).await;
     assert_eq!(device.conversation().await, id);
     device.speak(2.0).await;
+    device.texts_up_to("report").await;
     end(&listen, id).await;
     listen.conversation_when(id, "completed").await;
     assert_eq!(requests(&pusher.sessions()[0].binary).len(), 1);
@@ -199,6 +209,7 @@ async fn l04_more_requests_than_a_link_holds_are_all_processed() {
     for secs in SENTENCES {
         let id = device.conversation().await;
         device.speak(secs).await;
+        device.until("words", Received::is_segments).await;
         end(&listen, &id).await;
         ids.push(id);
         device.seen.clear();
@@ -207,7 +218,7 @@ async fn l04_more_requests_than_a_link_holds_are_all_processed() {
     for id in &ids {
         listen.conversation_when(id, "completed").await;
     }
-    assert_eq!(completed(&listen).await, 4);
+    completed_exactly(&listen, 4).await;
 }
 
 #[tokio::test]
@@ -240,7 +251,7 @@ async fn l11_a_request_outlives_the_link_that_brought_it() {
     device.client.close().await;
     halves.listen.conversation_when(&id, "completed").await;
     eventually("the link's end", async || (halves.links().await["connected"] == 0).then_some(())).await;
-    assert_eq!(completed(&halves.listen).await, 1);
+    completed_exactly(&halves.listen, 1).await;
 }
 
 #[tokio::test]
@@ -281,7 +292,7 @@ async fn s03_p7_a_pusher_that_drains_in_the_middle_is_replaced_without_loss_or_r
     for id in &ids {
         halves.listen.conversation_when(id, "completed").await;
     }
-    assert_eq!(completed(&halves.listen).await, 3);
+    completed_exactly(&halves.listen, 3).await;
 }
 
 #[tokio::test]
