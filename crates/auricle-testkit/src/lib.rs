@@ -1,12 +1,15 @@
-//! What tests and measurements need around a server: a client, a scripted server for clients, a faulty network, word errors.
+//! What tests and measurements need around a server: a client, a scripted server for clients, a faulty network, stand-ins for
+//! a language model and for receivers of webhooks, word errors.
 //!
 //! Never part of a production build: other crates have it as a dev-dependency only (`tests/arrows.rs` sees to it).
 
 pub mod client;
 pub mod proxy;
 pub mod server;
+pub mod stand_in;
 
 pub use auricle_speech::wer::WordErrors;
 pub use client::{Client, Connect, ConnectError, Received};
 pub use proxy::{Fault, FaultyProxy};
 pub use server::{Act, Heard, ScriptedServer};
+pub use stand_in::{LlmMode, LlmStandIn, SinkDelivery, SinkMode, WebhookSink};
