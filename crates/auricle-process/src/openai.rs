@@ -1,7 +1,7 @@
 //! Understanding by a language model: any server that speaks OpenAI's chat completions with JSON-schema output.
 //!
-//! Owns: the call, its bounds and what its failures mean. Leaves to others: what is asked ([`prompt`]), what an answer is
-//! worth ([`answer`]), when to try again (the worker). Invariants: one call for each understanding; no error holds transcript
+//! Owns: the call, its bounds and what its failures mean. Leaves to others: what is asked (`prompt`), what an answer is
+//! worth (`answer`), when to try again (the worker). Invariants: one call for each understanding; no error holds transcript
 //! text, the key or more of an answer than a short code; while the breaker is open nobody calls and no attempt is spent.
 
 mod answer;

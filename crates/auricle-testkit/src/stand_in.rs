@@ -72,6 +72,15 @@ fn slowly(text: String, over: Duration) -> Body {
 /// The first half of `text`, and then the connection is closed.
 fn broken_off(text: &str) -> Body {
     let half = Bytes::copy_from_slice(&text.as_bytes()[..text.len() / 2]);
-    let broken = std::io::Error::from(std::io::ErrorKind::ConnectionReset);
-    Body::from_stream(stream::iter([Ok(half), Err(broken)]))
+    let broken = stream::unfold(Some(half), |half| async move {
+        match half {
+            Some(half) => Some((Ok(half), None)),
+            None => {
+                // While the body is not ready what is written goes out.
+                tokio::time::sleep(Duration::from_millis(1)).await;
+                Some((Err(std::io::Error::from(std::io::ErrorKind::ConnectionReset)), None))
+            }
+        }
+    });
+    Body::from_stream(broken)
 }
