@@ -158,6 +158,31 @@ limits! {
     effect_attempts_max: u32 = 12;
     /// Deadline of one delivery. Source: pusher-and-processing 5.1.
     effect_attempt_max: Duration = Duration::from_secs(15);
+    /// How long the connection of a delivery may take. Full: it is tried again. Source: pusher-and-processing 5.1.
+    effect_connect_max: Duration = Duration::from_secs(2);
+    /// Receivers of webhooks whose health is remembered. Full: the one not asked about for longest is forgotten.
+    webhook_hosts_max: usize = 1_024;
+    /// Failed deliveries to one receiver's host that open its breaker. Source: pusher-and-processing 5.1.
+    webhook_breaker_failures: usize = 5;
+    /// Within which time.
+    webhook_breaker_window: Duration = Duration::from_secs(600);
+    /// How long nobody tries that host. Source: pusher-and-processing 5.1.
+    webhook_breaker_open_for: Duration = Duration::from_secs(30);
+    /// Deadline of one call of the language model, under `job_attempt_max`. Full: the attempt failed and is made again.
+    llm_call_max: Duration = Duration::from_secs(60);
+    /// How long the connection to the language model may take. Full: as with `llm_call_max`.
+    llm_connect_max: Duration = Duration::from_secs(5);
+    /// Bytes of the language model's answer; real ones are some KiB. Full: as with an answer that makes no sense.
+    llm_answer_bytes_max: usize = MIB;
+    /// Characters of transcript that the language model is given: a day of talk. Full: the middle is left out, and it is
+    /// told so.
+    llm_transcript_chars_max: usize = 400_000;
+    /// Failed calls of the language model that open its breaker: jobs then wait, untried.
+    llm_breaker_failures: usize = 5;
+    /// Within which time. Room for that many calls that hang.
+    llm_breaker_window: Duration = Duration::from_secs(600);
+    /// How long nobody calls the language model.
+    llm_breaker_open_for: Duration = Duration::from_secs(30);
     /// How often the sweeper looks for conversations without a client and leases without an owner.
     sweep_every: Duration = Duration::from_secs(5);
     /// A conversation that this process owns and no session of it has for this long is given up. Longer than any call to the

@@ -1,14 +1,16 @@
 //! What turns an ended conversation into a record.
 //!
-//! Owns: the steps of a job, the worker that claims and runs them, understanding (here: `local`), effects and their
-//! delivery loop.
+//! Owns: the steps of a job, the worker that claims and runs them, understanding (`local`, or a language model), effects
+//! and their delivery loop, breakers in front of others.
 //! Leaves to others: clients' sockets, HTTP routes, durability (`auricle-store`).
 //! Invariants: an attempt has a deadline and a panic ends only itself; a finished step is never done again; nothing is
 //! written without the lease.
 
 pub mod clock;
 pub mod deliver;
+pub mod gates;
 pub mod local;
+pub mod openai;
 pub mod outbox;
 mod record;
 pub mod understanding;
@@ -18,7 +20,9 @@ use std::sync::Arc;
 
 pub use clock::Clock;
 pub use deliver::*;
+pub use gates::{Gates, Pass};
 pub use local::Local;
+pub use openai::OpenAi;
 pub use outbox::Outbox;
 pub use understanding::*;
 pub use worker::{ClaimWhen, Worker};

@@ -15,12 +15,11 @@ mod title;
 use async_trait::async_trait;
 use auricle_core::{Provenance, Structured};
 
+use crate::understanding::PLAIN_EMOJI;
 use crate::{Request, Understand, UnderstandError, Understanding};
 
 /// Changes when the rules do, so that a record says which made it.
 const VERSION: &str = "1";
-/// Shown with a record that was set aside, and where no topic is clear. Source: listen-protocol 6.4.
-const PLAIN_EMOJI: &str = "🧠";
 
 /// Understanding without a model.
 #[derive(Clone, Copy, Debug, Default)]

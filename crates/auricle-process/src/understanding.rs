@@ -1,7 +1,14 @@
 //! The interface of whatever understands a transcript.
 
+use std::time::Duration;
+
 use async_trait::async_trait;
 use auricle_core::{Conversation, DiscardReason, Provenance, Structured, UnixMicros};
+
+/// More space-separated words than this are always kept. Source: pusher-and-processing 4.1.
+pub(crate) const KEEP_WORDS: usize = 100;
+/// Shown with a record that was set aside, and where nothing fits. Source: listen-protocol 6.4.
+pub(crate) const PLAIN_EMOJI: &str = "🧠";
 
 /// What understanding is given.
 #[derive(Clone, Debug)]
@@ -29,11 +36,31 @@ pub struct Understanding {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum UnderstandError {
     /// Worth another attempt.
-    #[error("{0}")]
-    Transient(String),
+    #[error("{reason}")]
+    Transient {
+        /// Why; without transcript text or secrets, as all reasons.
+        reason: String,
+        /// Not sooner than this, if whoever was asked said so.
+        after: Option<Duration>,
+    },
+    /// Not tried: what it needs is known to be away. The attempt is not counted.
+    #[error("{reason}")]
+    Away {
+        /// Why.
+        reason: String,
+        /// When it is worth looking again.
+        after: Duration,
+    },
     /// Will fail in the same way again.
     #[error("{0}")]
     Permanent(String),
+}
+
+impl UnderstandError {
+    /// Worth another attempt, at the usual time.
+    pub fn transient(reason: impl Into<String>) -> Self {
+        Self::Transient { reason: reason.into(), after: None }
+    }
 }
 
 /// Turns a transcript into a record.

@@ -14,6 +14,7 @@ use auricle_store::{
 };
 use futures_util::FutureExt;
 use jiff::tz::TimeZone;
+use rand::RngExt;
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -38,7 +39,10 @@ enum AttemptError {
     Gone,
     /// Worth another attempt.
     #[error("{step}: {reason}")]
-    Transient { step: &'static str, reason: String },
+    Transient { step: &'static str, reason: String, after: Option<Duration> },
+    /// Not tried, since what it needs is away.
+    #[error("{step}: {reason}")]
+    Away { step: &'static str, reason: String, after: Duration },
     /// Will fail again in the same way.
     #[error("{step}: {reason}")]
     Permanent { step: &'static str, reason: String },
@@ -53,8 +57,23 @@ impl AttemptError {
             Self::Lost => "lost",
             Self::Gone => "gone",
             Self::Transient { .. } => "transient",
+            Self::Away { .. } => "postponed",
             Self::Permanent { .. } => "permanent",
             Self::Released => "released",
+        }
+    }
+
+    fn transient(step: &'static str, reason: impl Into<String>) -> Self {
+        Self::Transient { step, reason: reason.into(), after: None }
+    }
+
+    fn understand(error: UnderstandError) -> Self {
+        match error {
+            UnderstandError::Transient { reason, after } => {
+                Self::Transient { step: UNDERSTAND, reason, after }
+            }
+            UnderstandError::Away { reason, after } => Self::Away { step: UNDERSTAND, reason, after },
+            UnderstandError::Permanent(reason) => Self::Permanent { step: UNDERSTAND, reason },
         }
     }
 
@@ -62,7 +81,7 @@ impl AttemptError {
         match error {
             StoreError::Fenced(_) => Self::Lost,
             StoreError::NotFound(_) => Self::Gone,
-            other => Self::Transient { step, reason: other.to_string() },
+            other => Self::transient(step, other.to_string()),
         }
     }
 }
@@ -85,6 +104,8 @@ pub struct Worker {
     pub wake: Arc<Notify>,
     /// The outbox's waker: notified when effects have been recorded.
     pub effects: Arc<Notify>,
+    /// Names of the effects of each completion, recorded in its transaction: what is configured, and no more.
+    pub records: Vec<&'static str>,
     /// Which jobs it may claim, asked at each claim; for a worker that stands in for others.
     pub rule: ClaimWhen,
 }
@@ -140,11 +161,11 @@ impl Worker {
         let outcome = tokio::select! {
             worked = tokio::time::timeout(self.limits.job_attempt_max, work) => match worked {
                 Ok(Ok(worked)) => worked,
-                Ok(Err(_panic)) => Err(AttemptError::Transient { step: UNDERSTAND, reason: "it panicked".into() }),
-                Err(_late) => Err(AttemptError::Transient {
-                    step: UNDERSTAND,
-                    reason: format!("not done after {:?} (`limits.job_attempt_max`)", self.limits.job_attempt_max),
-                }),
+                Ok(Err(_panic)) => Err(AttemptError::transient(UNDERSTAND, "it panicked")),
+                Err(_late) => {
+                    let reason = format!("not done after {:?} (`limits.job_attempt_max`)", self.limits.job_attempt_max);
+                    Err(AttemptError::transient(UNDERSTAND, reason))
+                }
             },
             () = self.keep_lease(&claimed.lease, beat) => Err(AttemptError::Lost),
             () = give_back.cancelled() => Err(AttemptError::Released),
@@ -185,17 +206,17 @@ impl Worker {
             Some(recorded) => recorded,
             None => self.understood(lease, &conversation).await?,
         };
-        let effect = NewEffect {
+        let effects = self.records.iter().map(|name| NewEffect {
             id: EffectId::random(&mut rand::rng()),
-            name: "notify:memory_created".into(),
+            name: (*name).into(),
             payload: "{}".into(),
-        };
+        });
         let completion = Completion {
             lease: lease.clone(),
             structured: understanding.structured,
             provenance: understanding.provenance,
             discarded: understanding.discarded,
-            effects: vec![effect],
+            effects: effects.collect(),
             now: self.clock.wall(),
         };
         self.store.complete_job(completion).await.map_err(|e| AttemptError::store("complete", e))?;
@@ -218,10 +239,7 @@ impl Worker {
             self.store.time_zone(&conversation.user).await.map_err(|e| AttemptError::store("gather", e))?;
         let zone = zone.and_then(|name| TimeZone::get(&name).ok()).unwrap_or_else(|| self.time_zone.clone());
         let request = Request { conversation, time_zone: zone, now: self.clock.wall() };
-        let understanding = self.understand.understand(request).await.map_err(|error| match error {
-            UnderstandError::Transient(reason) => AttemptError::Transient { step: UNDERSTAND, reason },
-            UnderstandError::Permanent(reason) => AttemptError::Permanent { step: UNDERSTAND, reason },
-        })?;
+        let understanding = self.understand.understand(request).await.map_err(AttemptError::understand)?;
         // An empty title is a failed step, never a silent discard.
         if understanding.structured.title.is_empty() != understanding.discarded.is_some() {
             let reason = "a record has no title exactly if it is discarded".into();
@@ -245,11 +263,17 @@ impl Worker {
             AttemptError::Transient { .. } if job.attempts >= job.attempts_max => {
                 AttemptOutcome::Failed { error: reason.clone() }
             }
-            AttemptError::Transient { .. } => {
+            AttemptError::Transient { after, .. } => {
                 let backoff =
                     Backoff { first: self.limits.job_backoff_first, max: self.limits.job_backoff_max };
-                let wait = backoff.delay(job.attempts, &mut rand::rng());
+                let asked = after.unwrap_or_default().min(self.limits.job_backoff_max);
+                let wait = backoff.delay(job.attempts, &mut rand::rng()).max(asked);
                 AttemptOutcome::Retry { at: self.clock.wall() + wait, error: reason.clone() }
+            }
+            AttemptError::Away { after, .. } => {
+                // Spread, or all would come back at once.
+                let wait = after.mul_f64(rand::rng().random_range(1.0..=1.25));
+                AttemptOutcome::Postponed { at: self.clock.wall() + wait, error: reason.clone() }
             }
         };
         tracing::warn!(job.id = %lease.job, conversation.id = %lease.conversation, %reason, "a job's attempt ended early");

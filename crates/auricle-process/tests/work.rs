@@ -9,3 +9,5 @@ mod rig;
 mod effects;
 #[path = "work/jobs.rs"]
 mod jobs;
+#[path = "work/model.rs"]
+mod model;

@@ -7,7 +7,8 @@ use std::sync::mpsc::RecvTimeoutError;
 use std::time::{Duration, Instant};
 
 use auricle_core::{Limits, ProcessId};
-use auricle_process::{Deliver, Outbox, Worker};
+use auricle_process::openai::OpenAiConfig;
+use auricle_process::{Deliver, OpenAi, Outbox, Understand, Worker};
 use auricle_speech::Engine;
 use auricle_store::spool::{Spool, SpoolOptions};
 use auricle_store::{ClaimRule, SqliteOptions, SqliteStore, Store};
@@ -21,10 +22,12 @@ use crate::clock::{SystemClock, monotonic};
 use crate::config::{Config, Shape};
 use crate::hub::Hub;
 use crate::listen::Listen;
+use crate::outgoing::Outgoing;
+use crate::outgoing::reach::Reach;
 use crate::runtimes::SessionWorker;
 use crate::vitals::Vitals;
 use crate::{
-    accept, auth, link, listen, loops, notify, probe, pusher, repair, rest, runtimes, serve, sweeper,
+    accept, auth, link, listen, loops, notify, probe, pusher, repair, rest, runtimes, serve, sweeper, webhook,
 };
 
 /// Why the server could not be built. Each names what to do.
@@ -69,6 +72,9 @@ pub enum BuildError {
     /// No client for webhooks can be made.
     #[error("cannot set up webhooks: {0}")]
     Webhooks(String),
+    /// No client for the language model can be made.
+    #[error("cannot set up understanding: {0}")]
+    Understanding(#[from] auricle_process::openai::OpenAiError),
     /// The system refuses threads.
     #[error("cannot start a thread: {0}")]
     Thread(std::io::Error),
@@ -248,21 +254,24 @@ impl App {
                 link::Links::new(&config.pusher, limits, runtime, Arc::clone(&wake))
             })
             .flatten();
+        let outgoing = outgoing(&config, &parts)?;
+        let model = model(&config, &parts)?;
         let probe_state = probe::ProbeState {
             vitals: parts.vitals.clone(),
             store: Arc::clone(&parts.store) as Arc<dyn Store>,
             hub: Arc::clone(&parts.hub),
             limits: Arc::clone(&parts.limits),
             metrics,
-            dependencies: dependencies(&parts, links.clone()),
+            dependencies: dependencies(&parts, links.clone(), model.clone()),
         };
         probe::start(probe_listener, probe_state, stop_probe.clone()).map_err(thread)?;
-        let (worker, outbox) = processors(&config, &parts, wake_up, links.clone());
+        let (worker, outbox) =
+            processors(&config, &parts, wake_up, links.clone(), model, Arc::clone(&outgoing));
         let worker_done =
             run_loops(&parts, worker, outbox, &wake, &background, &processing, &stop_work, &stop_loops);
         let router = match &parts.hearing {
             Some(hearing) => listening(&parts, hearing, &wake, &background, links),
-            None => pushing(&config, &parts, &wake, &background, stop_links.clone())?,
+            None => pushing(&config, &parts, &wake, &background, outgoing, stop_links.clone()),
         };
         let workers = session_workers(&config, &parts, router, &stop_loops).map_err(thread)?;
         accept::start(listener, Arc::clone(&workers), parts.limits.connections_max, stop_accepting.clone())
@@ -379,8 +388,9 @@ fn pushing(
     parts: &Parts,
     wake: &Arc<dyn Fn() + Send + Sync>,
     background: &Runtime,
+    outgoing: Arc<Outgoing>,
     draining: CancellationToken,
-) -> Result<Router, BuildError> {
+) -> Router {
     let requests = pusher::Requests::new(
         Arc::clone(&parts.store) as Arc<dyn Store>,
         Arc::clone(&parts.limits),
@@ -388,25 +398,43 @@ fn pushing(
         Arc::clone(wake),
         background.handle().clone(),
     );
-    let triggers = pusher::Triggers::new(&config.webhooks, parts.limits.effect_attempt_max)
-        .map_err(|error| BuildError::Webhooks(error.to_string()))?;
     let pusher = Arc::new(pusher::Pusher {
         store: Arc::clone(&parts.store) as Arc<dyn Store>,
         secret: config.pusher.secret.clone(),
         limits: Arc::clone(&parts.limits),
         clock: parts.clock,
         requests,
-        triggers: Arc::new(triggers),
+        triggers: Arc::new(pusher::Triggers::new(&config.webhooks, outgoing)),
         runtime: background.handle().clone(),
         draining,
     });
-    Ok(pusher::router(pusher).route("/health", get(healthy)).route("/v1/health", get(healthy)))
+    pusher::router(pusher).route("/health", get(healthy)).route("/v1/health", get(healthy))
+}
+
+/// What webhooks and triggers go out by.
+fn outgoing(config: &Config, parts: &Parts) -> Result<Arc<Outgoing>, BuildError> {
+    let reach = Reach::new(config.webhooks.allow_private);
+    Outgoing::new(reach, &parts.limits, Arc::new(parts.clock))
+        .map_err(|error| BuildError::Webhooks(error.to_string()))
+}
+
+/// The language model, if one is configured.
+fn model(config: &Config, parts: &Parts) -> Result<Option<Arc<OpenAi>>, BuildError> {
+    let Some(url) = &config.llm.url else { return Ok(None) };
+    let ours = OpenAiConfig {
+        url: url.clone(),
+        model: config.llm.model.clone(),
+        key: config.llm.key.as_ref().map(|key| key.expose().to_owned()),
+    };
+    let model = OpenAi::new(&ours, Arc::clone(&parts.limits), Arc::new(parts.clock))?;
+    Ok(Some(Arc::new(model)))
 }
 
 /// What `/readyz` tells of others. Never asked for: what is known already.
 fn dependencies(
     parts: &Parts,
     links: Option<Arc<link::Links>>,
+    model: Option<Arc<OpenAi>>,
 ) -> Arc<dyn Fn() -> serde_json::Value + Send + Sync> {
     let hearing = parts.hearing.clone();
     Arc::new(move || {
@@ -420,6 +448,13 @@ fn dependencies(
         if let Some(links) = &links {
             known.insert("pusher".into(), links.describe());
         }
+        if let Some(model) = &model {
+            let (model, breaker) = model.describe();
+            known.insert(
+                "llm".into(),
+                serde_json::json!({ "model": model, "breaker": link::breaker_name(breaker) }),
+            );
+        }
         known.into()
     })
 }
@@ -429,6 +464,8 @@ fn processors(
     parts: &Parts,
     wake: Arc<Notify>,
     links: Option<Arc<link::Links>>,
+    model: Option<Arc<OpenAi>>,
+    outgoing: Arc<Outgoing>,
 ) -> (Arc<Worker>, Arc<Outbox>) {
     let store = Arc::clone(&parts.store) as Arc<dyn Store>;
     let clock: Arc<dyn auricle_process::Clock> = Arc::new(parts.clock);
@@ -436,6 +473,12 @@ fn processors(
     if parts.hearing.is_some() {
         deliverers
             .push(Arc::new(notify::NotifyClient { store: Arc::clone(&store), hub: Arc::clone(&parts.hub) }));
+    }
+    let mut records = vec![notify::MEMORY_CREATED];
+    let url = config.webhooks.conversation.as_deref().and_then(|text| reqwest::Url::parse(text).ok());
+    if let Some(url) = url {
+        records.push(webhook::MEMORY_CREATED);
+        deliverers.push(Arc::new(webhook::Webhook { store: Arc::clone(&store), outgoing, url }));
     }
     let outbox = Arc::new(Outbox::new(
         Arc::clone(&store),
@@ -446,13 +489,17 @@ fn processors(
     ));
     let worker = Arc::new(Worker {
         store,
-        understand: Arc::new(auricle_process::Local),
+        understand: match model {
+            Some(model) => model as Arc<dyn Understand>,
+            None => Arc::new(auricle_process::Local),
+        },
         limits: Arc::clone(&parts.limits),
         process: parts.process.clone(),
         clock,
         time_zone: config.time_zone(),
         wake,
         effects: outbox.waker(),
+        records,
         rule: claim_when(config, links),
     });
     (worker, outbox)

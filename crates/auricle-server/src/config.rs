@@ -40,6 +40,8 @@ pub struct Config {
     pub auth: AuthConfig,
     /// What turns speech into words.
     pub speech: SpeechConfig,
+    /// What turns transcripts into records, if not rules.
+    pub llm: LlmConfig,
     /// The pusher: where it is, and what guards it.
     pub pusher: PusherConfig,
     /// Threads for job attempts; 0 means as many as run at once.
@@ -141,13 +143,28 @@ pub struct SpeechConfig {
     pub script: Option<PathBuf>,
 }
 
-/// Who is told of what, for every user. Set by the operator, so any address is allowed.
+/// The language model that understands conversations.
+#[derive(Clone, Debug)]
+pub struct LlmConfig {
+    /// Its server; `None`: conversations are understood by rules.
+    pub url: Option<String>,
+    /// Which of its models.
+    pub model: String,
+    /// Sent as a bearer token.
+    pub key: Option<Secret>,
+}
+
+/// Who is told of what, for every user.
 #[derive(Clone, Debug)]
 pub struct WebhooksConfig {
+    /// Records, once they are made.
+    pub conversation: Option<String>,
     /// Words, as they are stored.
     pub transcript: Option<String>,
     /// Audio, as it is heard.
     pub audio: Option<String>,
+    /// Whether names may lead to addresses that are not public.
+    pub allow_private: bool,
 }
 
 /// How log lines look.
@@ -220,11 +237,18 @@ impl Config {
                 pocketsphinx_model: None,
                 script: None,
             },
+            // Omi's model for this. Source: pusher-and-processing 4.3.
+            llm: LlmConfig { url: None, model: "gpt-5.4-mini".to_owned(), key: None },
             pusher: PusherConfig { url: None, secret: None, protocol: PusherProtocol::Auricle, audio: false },
             processing_threads: 0,
             sessions_workers: 0,
             user_time_zone: Zone::System,
-            webhooks: WebhooksConfig { transcript: None, audio: None },
+            webhooks: WebhooksConfig {
+                conversation: None,
+                transcript: None,
+                audio: None,
+                allow_private: false,
+            },
             log: LogConfig { format: LogFormat::Text, level: LogLevel::Info },
             limits: Limits::default(),
             shape: Shape::Embedded,

@@ -18,6 +18,7 @@ mod live;
 mod loops;
 mod metrics;
 mod notify;
+mod outgoing;
 mod probe;
 mod pusher;
 mod repair;
@@ -27,6 +28,7 @@ mod serve;
 mod signals;
 mod sweeper;
 mod vitals;
+mod webhook;
 
 pub use app::{Addresses, App, BuildError, Running, build, speech};
 pub use runtimes::SessionWorker;

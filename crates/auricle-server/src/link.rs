@@ -93,13 +93,8 @@ impl Links {
 
     /// For `/readyz`: what a person would ask.
     pub(crate) fn describe(&self) -> serde_json::Value {
-        let breaker = match self.breaker().state(monotonic()) {
-            BreakerState::Closed => "closed",
-            BreakerState::Open => "open",
-            BreakerState::HalfOpen => "half-open",
-        };
         serde_json::json!({
-            "breaker": breaker,
+            "breaker": breaker_name(self.breaker().state(monotonic())),
             "connected": self.connected.load(Ordering::Relaxed),
             "trying": self.trying.load(Ordering::Relaxed),
         })
@@ -150,6 +145,15 @@ impl Links {
         if from == Some(LinkState::Connected) || !self.is_healthy() {
             (self.changed)();
         }
+    }
+}
+
+/// A breaker's state, for people.
+pub(crate) fn breaker_name(state: BreakerState) -> &'static str {
+    match state {
+        BreakerState::Closed => "closed",
+        BreakerState::Open => "open",
+        BreakerState::HalfOpen => "half-open",
     }
 }
 

@@ -10,6 +10,8 @@ use auricle_store::{Effect, Store};
 use crate::hub::Hub;
 use crate::listen::memory_created;
 
+/// The effect's name.
+pub(crate) const MEMORY_CREATED: &str = "notify:memory_created";
 /// How long a session may take to put the message into its outbox. Full: delivered again later.
 const TAKE_WAIT: Duration = Duration::from_secs(5);
 

@@ -109,7 +109,7 @@ fn every_key_can_be_given_in_every_layer_and_reads_back_as_it_is_shown() {
     // These are bound by rules to other keys; a test of their own gives them.
     let bound = ["auth.oidc_issuer", "auth.oidc_audience", "auth.oidc_jwks_url", "limits.lease_renew_every"];
     for key in keys().iter().filter(|key| !bound.contains(&key.name.as_str())) {
-        let is_url = key.name.starts_with("webhooks.") || key.name.ends_with(".url");
+        let is_url = (key.name.starts_with("webhooks.") && !key.is_switch()) || key.name.ends_with(".url");
         let text = if is_url { "http://127.0.0.1:9/x" } else { samples(&key.form) };
         let env = key.envs.iter().map(|env| (vec![(env.clone(), text.to_owned())], vec![]));
         let flags = key.flags.iter().map(|flag| (vec![], vec![(flag.clone(), text.to_owned())]));
@@ -311,6 +311,14 @@ fn urls_of_others_are_checked_before_they_are_needed() {
         ("pusher.url", "http://pusher?x=1", false),
         ("webhooks.transcript", "https://example.org/hook?key=1", true),
         ("webhooks.audio", "ftp://example.org", false),
+        ("webhooks.conversation", "http://localhost:9/hook", true),
+        ("webhooks.conversation", "http://192.168.1.5/hook", true),
+        ("webhooks.conversation", "http://169.254.169.254/latest", false),
+        ("llm.url", "http://127.0.0.1:11434", true),
+        ("llm.url", "https://api.openai.com/v1", true),
+        ("llm.url", "https://ann:secret@example.org", false),
+        ("llm.url", "https://example.org?key=1", false),
+        ("llm.url", "localhost:11434", false),
     ] {
         let loaded = load(&Given { flags: vec![(key, url)], ..Given::default() });
         assert_eq!(loaded.is_ok(), accepted, "{key} {url}");

@@ -15,6 +15,8 @@ mod hostile;
 mod probes;
 #[path = "live/pusher.rs"]
 mod pusher;
+#[path = "live/receivers.rs"]
+mod receivers;
 #[path = "live/split.rs"]
 mod split;
 #[path = "live/storage.rs"]

@@ -326,6 +326,8 @@ pub enum AttemptOutcome {
     Failed { error: String },
     /// Give it back untried (drain): queued at once, this attempt is not counted.
     Released,
+    /// Not tried, since what it needs is known to be away: queued for then, this attempt is not counted.
+    Postponed { at: UnixMicros, error: String },
 }
 
 /// How the store is doing. Cheap: atomics only.

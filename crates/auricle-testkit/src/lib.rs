@@ -1,4 +1,5 @@
-//! What tests and measurements need around a server: a client, a scripted server for clients, a faulty network, word errors.
+//! What tests and measurements need around a server: a client, a scripted server for clients, a faulty network, stand-ins for
+//! a language model and for receivers of webhooks, word errors.
 //!
 //! Nothing that serves uses it: other crates have it as a dev-dependency only, but for the command line's `bench`
 //! (`tests/arrows.rs` sees to it).
@@ -6,8 +7,10 @@
 pub mod client;
 pub mod proxy;
 pub mod server;
+pub mod stand_in;
 
 pub use auricle_speech::wer::WordErrors;
 pub use client::{Client, Connect, ConnectError, Received};
 pub use proxy::{Fault, FaultyProxy};
 pub use server::{Act, Heard, ScriptedServer};
+pub use stand_in::{LlmMode, LlmStandIn, SinkDelivery, SinkMode, WebhookSink};

@@ -47,7 +47,8 @@ const ARROWS: &[(&str, &[&str])] = &[
 ];
 
 /// More of ours that tests may use. The test kit's own dependencies must not use it, or they would be built twice.
-const TEST_ARROWS: &[(&str, &[&str])] = &[("auricle-server", &["auricle-testkit"])];
+const TEST_ARROWS: &[(&str, &[&str])] =
+    &[("auricle-process", &["auricle-testkit"]), ("auricle-server", &["auricle-testkit"])];
 
 /// What a crate keeps out of its production code; that is why it is a crate.
 const KEPT_OUT: &[(&str, &[&str])] = &[

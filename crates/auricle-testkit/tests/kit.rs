@@ -1,10 +1,16 @@
 //! The scripted server, the faulty network and the client, against each other.
 
+#![allow(clippy::unwrap_used, reason = "what a test stands on must hold")]
+
 use std::collections::HashMap;
 use std::time::Duration;
 
-use auricle_testkit::{Act, Connect, ConnectError, Fault, FaultyProxy, Received, ScriptedServer};
+use auricle_testkit::{
+    Act, Connect, ConnectError, Fault, FaultyProxy, LlmMode, LlmStandIn, Received, ScriptedServer, SinkMode,
+    WebhookSink,
+};
 use auricle_wire::event::ServerMessage;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 const WAIT: Duration = Duration::from_secs(10);
 const SEGMENTS: &str = r#"[{"id":"a","text":"Hello.","is_user":false,"start":0.0,"end":0.5}]"#;
@@ -93,4 +99,55 @@ async fn a_faulty_network_does_what_it_is_told_to_connections_old_and_new() {
         Some(&Received::Lost)
     );
     assert!(network.connections() >= 4);
+}
+
+/// What comes back for a POST until the other end closes, or for a moment.
+async fn post(address: std::net::SocketAddr, path: &str, headers: &str, body: &str) -> String {
+    let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
+    let length = body.len();
+    let request = format!(
+        "POST {path} HTTP/1.1\r\nhost: a\r\nconnection: close\r\n{headers}content-length: {length}\r\n\r\n{body}"
+    );
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = Vec::new();
+    let _ = tokio::time::timeout(Duration::from_millis(300), stream.read_to_end(&mut answer)).await;
+    String::from_utf8_lossy(&answer).into_owned()
+}
+
+#[tokio::test]
+async fn the_stand_in_for_a_model_does_as_it_is_told_and_counts() {
+    let llm = LlmStandIn::start().await.unwrap();
+    let prompt = r#"{"messages":[{},{"content":"Transcript:\nSpeaker 0: I will call Bo"}]}"#;
+    let ask = || {
+        let id = "x-client-request-id: conversation:c1:understand:1\r\n";
+        post(llm.address(), "/v1/chat/completions", id, prompt)
+    };
+    let answer = ask().await;
+    assert!(answer.starts_with("HTTP/1.1 200") && answer.contains("I will call Bo"), "{answer}");
+    llm.set(LlmMode::Busy(7));
+    assert!(ask().await.contains("retry-after: 7"));
+    llm.set(LlmMode::Hang(WAIT));
+    assert_eq!(ask().await, "");
+    llm.set(LlmMode::Reset);
+    let cut = ask().await;
+    assert!(cut.starts_with("HTTP/1.1 200") && !cut.ends_with("0\r\n\r\n"), "{cut}");
+    assert_eq!((llm.calls(), llm.calls_for("c1"), llm.calls_for("c2")), (4, 4, 0));
+}
+
+#[tokio::test]
+async fn the_sink_keeps_what_arrived_in_its_order_and_nothing_else() {
+    let sink = WebhookSink::start().await.unwrap();
+    let send = |body: &'static str| post(sink.address(), "/hook?uid=ann", "idempotency-key: k1\r\n", body);
+    assert!(send("one").await.starts_with("HTTP/1.1 200"));
+    sink.set(SinkMode::Hang(WAIT));
+    assert_eq!(send("two").await, "");
+    sink.set(SinkMode::TakeThenHang);
+    assert_eq!(send("three").await, "");
+    sink.set(SinkMode::Status(410));
+    assert!(send("four").await.starts_with("HTTP/1.1 410"));
+    let taken = sink.take();
+    let bodies: Vec<_> = taken.iter().map(|delivery| delivery.body.as_ref()).collect();
+    assert_eq!(bodies, [&b"one"[..], b"three", b"four"]);
+    assert_eq!((taken[0].path.as_str(), taken[0].query.as_str()), ("/hook", "uid=ann"));
+    assert_eq!((taken[0].key.as_deref(), sink.requests(), sink.deliveries().len()), (Some("k1"), 4, 0));
 }

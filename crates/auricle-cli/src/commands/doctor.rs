@@ -59,6 +59,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
         data_dir(&config),
         store(&config),
         speech(&config),
+        understanding(&config),
         port("public port", config.bind, "--bind", &config),
         port("probe port", config.probe_bind, "--probe-bind", &config),
         files(&config),
@@ -162,6 +163,19 @@ fn files(config: &Config) -> Check {
             "{limit} allowed, a full house needs {wanted}; raise it (`ulimit -n {wanted}`) or lower limits.sessions_max"
         ),
     )
+}
+
+/// What the configuration says: a call would cost its owner something.
+fn understanding(config: &Config) -> Check {
+    const WHAT: &str = "understanding";
+    let Some(url) = &config.llm.url else {
+        return ok(WHAT, "local rules; set llm.url for a language model");
+    };
+    let finding = format!("{} at {url}", config.llm.model);
+    if url.starts_with("http://") && config.llm.key.is_some() {
+        return warn(WHAT, format!("{finding}; transcripts and the key travel unencrypted, use https"));
+    }
+    ok(WHAT, finding)
 }
 
 fn zone(config: &Config) -> Check {

@@ -3,9 +3,8 @@
 use auricle_core::{Conversation, DiscardReason};
 
 use super::text::Sentence;
+use crate::understanding::KEEP_WORDS;
 
-/// More space-separated words than this are always kept.
-const KEEP_WORDS: usize = 100;
 /// Fewer words of substance than this, and nothing asked or planned, is chatter.
 const TOPICS_MIN: usize = 3;
 /// What people say to try a microphone, or in passing.

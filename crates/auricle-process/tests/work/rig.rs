@@ -1,6 +1,7 @@
 //! A store in a folder of its own, a clock that tests move, and an understanding and a receiver that do as they are told.
 
 use std::collections::VecDeque;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -12,6 +13,7 @@ use auricle_process::{
 };
 use auricle_store::conformance::{Ground, at};
 use auricle_store::{Effect, Job, SqliteStore, Store};
+use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -87,7 +89,7 @@ impl Understand for Script {
         }
         let act = self.acts.lock().unwrap().pop_front();
         let (title, discarded) = match act {
-            Some(Act::Fail(reason)) => return Err(UnderstandError::Transient(reason.into())),
+            Some(Act::Fail(reason)) => return Err(UnderstandError::transient(reason)),
             Some(Act::Refuse(reason)) => return Err(UnderstandError::Permanent(reason.into())),
             Some(Act::Panic) => panic!("as told"),
             Some(Act::Hang) => std::future::pending().await,
@@ -126,6 +128,8 @@ pub(crate) struct Rig {
     pub(crate) ground: Ground,
     pub(crate) clock: Arc<TestClock>,
     pub(crate) limits: Arc<Limits>,
+    file: PathBuf,
+    wake: Arc<Notify>,
 }
 
 /// Something that runs until it is told to stop.
@@ -155,19 +159,25 @@ impl Rig {
         let other: Arc<dyn Store> = SqliteStore::open(&file, Default::default()).unwrap();
         let ground = Ground { store, other, keep: Box::new(folder) };
         ground.announce().await;
-        Self { ground, clock: Arc::new(TestClock(AtomicI64::new(at(10).0))), limits: Arc::new(limits) }
+        let clock = Arc::new(TestClock(AtomicI64::new(at(10).0)));
+        Self { ground, clock, limits: Arc::new(limits), file, wake: Arc::default() }
     }
 
     pub(crate) fn work(&self, process: &str, script: &Arc<Script>) -> Loop {
+        self.work_with(process, Arc::clone(script) as Arc<dyn Understand>)
+    }
+
+    pub(crate) fn work_with(&self, process: &str, understand: Arc<dyn Understand>) -> Loop {
         let worker = Arc::new(Worker {
             store: Arc::clone(&self.ground.store),
-            understand: Arc::clone(script) as Arc<dyn Understand>,
+            understand,
             limits: Arc::clone(&self.limits),
             process: process.into(),
             clock: Arc::clone(&self.clock) as Arc<dyn Clock>,
             time_zone: jiff::tz::TimeZone::UTC,
-            wake: Arc::default(),
+            wake: Arc::clone(&self.wake),
             effects: Arc::default(),
+            records: vec!["notify:memory_created"],
             rule: Arc::new(auricle_store::ClaimRule::default),
         });
         let stop = CancellationToken::new();
@@ -203,7 +213,7 @@ impl Rig {
                     return job;
                 }
                 if job.state == JobState::Queued {
-                    self.clock.forward_to(job.run_at);
+                    self.go_on(&job);
                 }
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
@@ -211,6 +221,47 @@ impl Rig {
         tokio::time::timeout(PATIENCE, reached)
             .await
             .unwrap_or_else(|_| panic!("{id} never got to {state:?}"))
+    }
+
+    /// The time that `job` waits for has come.
+    pub(crate) fn go_on(&self, job: &Job) {
+        self.clock.forward_to(job.run_at);
+        self.wake.notify_one();
+    }
+
+    /// Waits until the job of `id` is as it `should` be; the clock stands still.
+    pub(crate) async fn until_job(&self, id: &str, should: impl Fn(&Job) -> bool) -> Job {
+        let reached = async {
+            loop {
+                let job = self.job(id).await;
+                if should(&job) {
+                    return job;
+                }
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, reached).await.unwrap_or_else(|_| panic!("{id} never got there"))
+    }
+
+    /// Waits until the job of `id` waits after this many counted attempts.
+    pub(crate) async fn fails(&self, id: &str, attempts: u32) -> Job {
+        let waits =
+            |job: &Job| job.state == JobState::Queued && job.attempts == attempts && job.last_error.is_some();
+        self.until_job(id, waits).await
+    }
+
+    /// From now on no job can be completed, as on a disk that fails; `false`: it can again.
+    pub(crate) fn refuse_completions(&self, refuse: bool) {
+        let sql = match refuse {
+            true => {
+                "CREATE TRIGGER refuse BEFORE UPDATE ON jobs WHEN NEW.state = 'completed' \
+                 BEGIN SELECT RAISE(ABORT, 'as told'); END"
+            }
+            false => "DROP TRIGGER refuse",
+        };
+        let db = rusqlite::Connection::open(&self.file).unwrap();
+        db.busy_timeout(PATIENCE).unwrap();
+        db.execute_batch(sql).unwrap();
     }
 
     pub(crate) async fn title(&self, id: &str) -> String {

@@ -3,6 +3,7 @@
 use super::value::show_duration;
 use super::{Config, Mistake, Shape};
 use crate::auth::is_user_id;
+use crate::outgoing::reach::Reach;
 
 /// Least length of an admin key that strangers may try.
 const PUBLIC_ADMIN_KEY_BYTES: usize = 16;
@@ -22,6 +23,7 @@ pub(super) fn rules(config: &Config, shape: Shape, mistakes: &mut Vec<Mistake>) 
         Shape::Pusher => reach_pusher(config, &mut broken),
     }
     pusher_url(config, &mut broken);
+    llm_url(config, &mut broken);
     webhooks(config, &mut broken);
     oidc(config, &mut broken);
     if !is_user_id(&config.auth.local_user) {
@@ -32,6 +34,11 @@ pub(super) fn rules(config: &Config, shape: Shape, mistakes: &mut Vec<Mistake>) 
         );
     }
     let limits = &config.limits;
+    if limits.llm_call_max >= limits.job_attempt_max {
+        let expected =
+            format!("less than limits.job_attempt_max, which is {}", show_duration(limits.job_attempt_max));
+        broken("limits.llm_call_max", show_duration(limits.llm_call_max), &expected);
+    }
     if limits.lease_renew_every > limits.lease / 2 {
         let expected = format!("at most half of limits.lease, which is {}", show_duration(limits.lease));
         broken("limits.lease_renew_every", show_duration(limits.lease_renew_every), &expected);
@@ -84,15 +91,40 @@ fn pusher_url(config: &Config, broken: &mut impl FnMut(&str, String, &str)) {
     }
 }
 
+fn llm_url(config: &Config, broken: &mut impl FnMut(&str, String, &str)) {
+    let Some(text) = &config.llm.url else { return };
+    // A password would be shown with the address.
+    let known = reqwest::Url::parse(text).is_ok_and(|url| {
+        url.has_host()
+            && url.scheme().starts_with("http")
+            && url.query().is_none()
+            && url.fragment().is_none()
+            && url.username().is_empty()
+            && url.password().is_none()
+    });
+    if !known {
+        let expected = "a URL such as http://127.0.0.1:11434, without query or password; the key is llm.key \
+                        (AURICLE_LLM_KEY)";
+        broken("llm.url", text.clone(), expected);
+    }
+}
+
 fn webhooks(config: &Config, broken: &mut impl FnMut(&str, String, &str)) {
-    let urls =
-        [("webhooks.transcript", &config.webhooks.transcript), ("webhooks.audio", &config.webhooks.audio)];
+    let ours = &config.webhooks;
+    let urls = [
+        ("webhooks.conversation", &ours.conversation),
+        ("webhooks.transcript", &ours.transcript),
+        ("webhooks.audio", &ours.audio),
+    ];
+    let reach = Reach::new(ours.allow_private);
     for (key, url) in urls {
         let Some(text) = url else { continue };
-        let known =
-            reqwest::Url::parse(text).is_ok_and(|url| url.has_host() && url.scheme().starts_with("http"));
-        if !known {
-            broken(key, text.clone(), "a URL that begins with http:// or https://");
+        let url = reqwest::Url::parse(text).ok();
+        let known = url.filter(|url| url.has_host() && url.scheme().starts_with("http"));
+        match known.map(|url| reach.admit(&url)) {
+            None => broken(key, text.clone(), "a URL that begins with http:// or https://"),
+            Some(Err(reason)) => broken(key, text.clone(), &format!("another address: {reason}")),
+            Some(Ok(())) => {}
         }
     }
 }

@@ -84,6 +84,14 @@ own! {
     "speech.pocketsphinx_model" = speech.pocketsphinx_model;
     /// What the `scripted` engine hears, as a JSON file. Not set: a built-in exchange that repeats.
     "speech.script" = speech.script;
+    /// A server that speaks OpenAI's chat completions with JSON-schema output (OpenAI, Ollama, llama.cpp, vLLM), with or
+    /// without `/v1`: it turns transcripts into records. They leave this machine. Not set: rules on this machine do it
+    /// (`local`).
+    "llm.url" = llm.url;
+    /// The model that is asked.
+    "llm.model" = llm.model;
+    /// Sent to `llm.url` as a bearer token.
+    "llm.key" = llm.key;
     /// Where a listening process finds the pusher, e.g. `http://127.0.0.1:8090`. Not set: no hints are sent, and jobs are
     /// found by looking.
     "pusher.url" = pusher.url;
@@ -99,10 +107,16 @@ own! {
     "sessions.workers" = sessions_workers;
     /// The time zone of users who have set none, in which "tomorrow at five" is understood.
     "user.time_zone" = user_time_zone;
+    /// Each record is posted there once it is made, for every user, in Omi's shape and with `Idempotency-Key`: the same key
+    /// is the same record again. Set it in every process. Source: Omi's `memory_created` webhook.
+    "webhooks.conversation" = webhooks.conversation;
     /// A pusher posts words there as they are stored, for every user. Source: Omi's `realtime_transcript` webhook.
     "webhooks.transcript" = webhooks.transcript;
     /// A pusher posts audio there as it is heard, for every user. Needs `pusher.audio` on the listening side.
     "webhooks.audio" = webhooks.audio;
+    /// Let webhooks go to any address. Without it names must lead to public ones, while `localhost` and private addresses
+    /// that are written out as numbers serve.
+    "webhooks.allow_private" = webhooks.allow_private;
     /// How log lines look.
     "log.format" = log.format;
     /// Least severe events that are logged.
@@ -117,7 +131,7 @@ const SHORT_FLAGS: [(&str, &str); 1] = [("speech.engine", "--speech")];
 const SHORT_ENVS: [(&str, &str); 2] =
     [("speech.engine", "AURICLE_SPEECH"), ("auth.admin_key", "AURICLE_ADMIN_KEY")];
 /// Keys whose value is never shown.
-const SECRETS: [&str; 2] = ["auth.admin_key", "pusher.secret"];
+const SECRETS: [&str; 3] = ["auth.admin_key", "llm.key", "pusher.secret"];
 /// Keys whose default depends on the machine.
 const DEFAULTS: [(&str, &str); 1] = [("data_dir", "$XDG_DATA_HOME/auricle or ~/.local/share/auricle")];
 

@@ -10,24 +10,23 @@ use std::time::Duration;
 
 use auricle_core::{Limits, UserId};
 use auricle_wire::pusher::Transcript;
+use reqwest::Url;
 
 use crate::config::WebhooksConfig;
+use crate::outgoing::{Outgoing, Post, Posted, with_query};
 
 /// How much audio one delivery carries.
 const AUDIO_SECS: usize = 5;
 /// Two stretches of audio this close are one.
 const GAP_SECS: f64 = 0.001;
-/// Source: pusher-and-processing 5.1.
-const CONNECT_MAX: Duration = Duration::from_secs(2);
 /// How long what waits at a link's end may take.
 const FINISH_MAX: Duration = Duration::from_secs(15);
 
 /// Where realtime triggers go.
 pub(crate) struct Triggers {
-    client: reqwest::Client,
-    transcript_url: Option<reqwest::Url>,
-    audio_url: Option<reqwest::Url>,
-    attempt_max: Duration,
+    outgoing: Arc<Outgoing>,
+    transcript_url: Option<Url>,
+    audio_url: Option<Url>,
 }
 
 enum Trigger {
@@ -52,43 +51,34 @@ impl Trigger {
 }
 
 impl Triggers {
-    /// `attempt_max`: how long one delivery may take.
-    pub(crate) fn new(config: &WebhooksConfig, attempt_max: Duration) -> Result<Self, reqwest::Error> {
-        // Redirects are not followed: the operator named the address.
-        let client = reqwest::Client::builder()
-            .redirect(reqwest::redirect::Policy::none())
-            .connect_timeout(CONNECT_MAX)
-            .build()?;
-        let url = |text: &Option<String>| text.as_deref().and_then(|text| reqwest::Url::parse(text).ok());
-        Ok(Self {
-            client,
-            transcript_url: url(&config.transcript),
-            audio_url: url(&config.audio),
-            attempt_max,
-        })
+    pub(crate) fn new(config: &WebhooksConfig, outgoing: Arc<Outgoing>) -> Self {
+        let url = |text: &Option<String>| text.as_deref().and_then(|text| Url::parse(text).ok());
+        Self { outgoing, transcript_url: url(&config.transcript), audio_url: url(&config.audio) }
     }
 
     async fn send(self: Arc<Self>, user: UserId, rate_hz: u32, trigger: Trigger) {
         let kind = trigger.kind();
-        let (url, query) = match &trigger {
-            Trigger::Transcript(..) => (&self.transcript_url, vec![("uid", user.to_string())]),
-            Trigger::Audio(_) => {
-                (&self.audio_url, vec![("sample_rate", rate_hz.to_string()), ("uid", user.to_string())])
-            }
+        let rate = rate_hz.to_string();
+        let (url, query, content_type, body) = match trigger {
+            Trigger::Transcript(body, _) => (
+                &self.transcript_url,
+                vec![("uid", user.as_str())],
+                "application/json",
+                body.to_string().into(),
+            ),
+            Trigger::Audio(pcm) => (
+                &self.audio_url,
+                vec![("sample_rate", rate.as_str()), ("uid", user.as_str())],
+                "application/octet-stream",
+                pcm,
+            ),
         };
-        let Some(mut url) = url.clone() else { return };
-        url.query_pairs_mut().extend_pairs(query);
-        let request = self.client.post(url).timeout(self.attempt_max);
-        let request = match trigger {
-            Trigger::Transcript(body, _) => request.json(&body),
-            Trigger::Audio(pcm) => {
-                request.header(reqwest::header::CONTENT_TYPE, "application/octet-stream").body(pcm)
-            }
-        };
-        let outcome = match request.send().await {
-            Ok(response) if response.status().is_success() => "delivered",
-            Ok(_) => "refused",
-            Err(_) => "failed",
+        let Some(url) = url else { return };
+        let post = Post { url: with_query(url, &query), content_type, key: None, body };
+        let outcome = match self.outgoing.post(post).await {
+            Posted::Taken => "delivered",
+            Posted::Refused(_) => "refused",
+            Posted::Failed(_) => "failed",
         };
         metrics::counter!("auricle_triggers_total", "kind" => kind, "outcome" => outcome).increment(1);
     }

@@ -200,6 +200,19 @@ pub async fn a_released_attempt_is_not_counted(ground: Ground) {
     assert_eq!(ground.claim("p2", 3).await.job.attempts, 1);
 }
 
+pub async fn a_postponed_attempt_waits_and_is_not_counted(ground: Ground) {
+    ground.ended("c1", "hello").await;
+    let lease = ground.claim("p1", 2).await.lease;
+    for _ in 0..2 {
+        let outcome = AttemptOutcome::Postponed { at: at(30), error: "understand: the model is away".into() };
+        ground.store.end_attempt(&lease, outcome, at(3)).await.unwrap();
+    }
+    fenced(ground.store.complete_job(completion(&lease, "Late", 3)).await);
+    nothing_due(&ground, 29).await;
+    let job = ground.claim("p2", 30).await.job;
+    assert_eq!((job.attempts, job.last_error.as_deref()), (1, Some("understand: the model is away")));
+}
+
 pub async fn s04_failure_is_of_job_and_conversation_together(ground: Ground) {
     let id = ground.ended("c1", "hello").await;
     let lease = ground.claim("p1", 2).await.lease;

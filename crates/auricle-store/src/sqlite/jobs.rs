@@ -236,7 +236,9 @@ pub(super) fn end_attempt(
 ) -> Result<()> {
     let held = Held::of_lease(db, lease)?;
     let repeated = match outcome {
-        AttemptOutcome::Retry { .. } | AttemptOutcome::Released => held.state == JobState::Queued,
+        AttemptOutcome::Retry { .. } | AttemptOutcome::Released | AttemptOutcome::Postponed { .. } => {
+            held.state == JobState::Queued
+        }
         AttemptOutcome::Failed { .. } => held.state == JobState::Failed,
     };
     if repeated {
@@ -246,6 +248,7 @@ pub(super) fn end_attempt(
     match outcome {
         AttemptOutcome::Retry { at, error } => requeue(db, held.rid, *at, 0, Some(error), now),
         AttemptOutcome::Released => requeue(db, held.rid, now, 1, None, now),
+        AttemptOutcome::Postponed { at, error } => requeue(db, held.rid, *at, 1, Some(error), now),
         AttemptOutcome::Failed { error } => fail(db, held.rid, held.conversation, error, now),
     }
 }

@@ -1,0 +1,215 @@
+//! What a failed call means: whether another is worth it, when, and what a person should do.
+
+use std::time::Duration;
+
+use auricle_core::breaker::Outcome;
+use auricle_core::{Limits, UnixMicros};
+use reqwest::StatusCode;
+use reqwest::header::{HeaderMap, RETRY_AFTER};
+
+use crate::UnderstandError;
+
+/// Longest code of an error that is passed on.
+const CODE_CHARS_MAX: usize = 64;
+
+/// Why a call brought no understanding.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Failure {
+    label: &'static str,
+    reason: String,
+    after: Option<Duration>,
+    permanent: bool,
+    /// Whether the server seems to be away or too busy, which the breaker counts.
+    away: bool,
+}
+
+impl Failure {
+    /// For metrics.
+    pub(super) fn label(&self) -> &'static str {
+        self.label
+    }
+
+    /// For the breaker.
+    pub(super) fn outcome(&self) -> Outcome {
+        if self.away { Outcome::Failed } else { Outcome::Ok }
+    }
+
+    /// Nothing came, or it broke off.
+    pub(super) fn unanswered(error: &reqwest::Error, host: &str, limits: &Limits) -> Self {
+        let (label, reason) = if error.is_connect() {
+            let cause = chain(error);
+            ("unreachable", format!("cannot connect to the language model at {host}: {cause}"))
+        } else if error.is_timeout() {
+            let reason = format!(
+                "the language model at {host} did not answer within {:?} (`limits.llm_call_max`)",
+                limits.llm_call_max
+            );
+            ("timeout", reason)
+        } else {
+            ("broken", format!("the connection to the language model at {host} broke off"))
+        };
+        Self { label, reason, after: None, permanent: false, away: true }
+    }
+
+    /// More than is taken.
+    pub(super) fn too_long(host: &str, bytes_max: usize) -> Self {
+        Self::senseless(format!(
+            "the answer of {host} is longer than {bytes_max} bytes (`limits.llm_answer_bytes_max`)"
+        ))
+    }
+
+    /// An answer that is not what was asked for. `reason` holds nothing of it.
+    pub(super) fn senseless(reason: impl Into<String>) -> Self {
+        Self { label: "senseless", reason: reason.into(), after: None, permanent: false, away: false }
+    }
+
+    /// The model would not, and would not again.
+    pub(super) fn declined() -> Self {
+        let reason = "the language model declined to make a record of this; another model may (`llm.model`), then \
+                      `auricle jobs retry`";
+        Self { label: "declined", reason: reason.into(), after: None, permanent: true, away: false }
+    }
+
+    /// A status that is no success.
+    pub(super) fn refused(
+        status: StatusCode,
+        headers: &HeaderMap,
+        body: &[u8],
+        model: &str,
+        now: UnixMicros,
+    ) -> Self {
+        let number = status.as_u16();
+        let said = match code(body) {
+            Some(code) => format!("HTTP {number}, {code}"),
+            None => format!("HTTP {number}"),
+        };
+        if matches!(number, 408 | 425 | 429) || status.is_server_error() {
+            let reason = format!("the language model answered {said}");
+            return Self {
+                label: "busy",
+                reason,
+                after: retry_after(headers, now),
+                permanent: false,
+                away: true,
+            };
+        }
+        let reason = match number {
+            401 | 403 => {
+                format!("the language model refused the key ({said}); set `llm.key` (AURICLE_LLM_KEY)")
+            }
+            404 => format!(
+                "no such model or path at the language model ({said}); check `llm.model`, which is {model:?}, and \
+                 `llm.url`"
+            ),
+            300..=399 => {
+                format!("the language model sent us elsewhere ({said}); set `llm.url` to where it is")
+            }
+            _ => format!(
+                "the language model does not take the request ({said}); `llm.model`, which is {model:?}, must have \
+                 JSON-schema output and room for the transcript (`limits.llm_transcript_chars_max`)"
+            ),
+        };
+        Self { label: "refused", reason, after: None, permanent: true, away: false }
+    }
+}
+
+impl From<Failure> for UnderstandError {
+    fn from(failure: Failure) -> Self {
+        match failure.permanent {
+            true => Self::Permanent(failure.reason),
+            false => Self::Transient { reason: failure.reason, after: failure.after },
+        }
+    }
+}
+
+/// The code of an error in OpenAI's form, if it is a mere code: whatever else a body holds may be the transcript.
+fn code(body: &[u8]) -> Option<String> {
+    let body: serde_json::Value = serde_json::from_slice(body).ok()?;
+    let error = &body["error"];
+    let code = error["code"].as_str().or_else(|| error["type"].as_str())?;
+    let plain = code.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_');
+    (plain && (1..=CODE_CHARS_MAX).contains(&code.len())).then(|| code.to_owned())
+}
+
+/// Seconds, or a date.
+fn retry_after(headers: &HeaderMap, now: UnixMicros) -> Option<Duration> {
+    let text = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
+    if let Ok(secs) = text.parse() {
+        return Some(Duration::from_secs(secs));
+    }
+    let at = jiff::fmt::rfc2822::parse(text).ok()?.timestamp().as_microsecond();
+    u64::try_from(at - now.0).ok().map(Duration::from_micros)
+}
+
+/// The innermost cause, which is the system's and names no address.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut innermost = error;
+    while let Some(cause) = innermost.source() {
+        innermost = cause;
+    }
+    innermost.to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused(status: u16, body: &str) -> Failure {
+        let status = StatusCode::from_u16(status).unwrap();
+        Failure::refused(status, &HeaderMap::new(), body.as_bytes(), "m1", UnixMicros(0))
+    }
+
+    #[test]
+    fn a_status_says_whether_to_try_again_and_what_to_do() {
+        for status in [408, 425, 429, 500, 502, 503, 529] {
+            let failure = refused(status, "");
+            assert!(!failure.permanent && failure.away, "{status}");
+        }
+        for (status, advice) in [
+            (400, "llm.model"),
+            (401, "AURICLE_LLM_KEY"),
+            (403, "AURICLE_LLM_KEY"),
+            (404, "llm.url"),
+            (302, "llm.url"),
+            (413, "llm_transcript_chars_max"),
+        ] {
+            let failure = refused(status, "");
+            assert!(failure.permanent && !failure.away, "{status}");
+            assert!(
+                failure.reason.contains(advice) && failure.reason.contains(&status.to_string()),
+                "{failure:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn of_a_refusals_body_only_a_mere_code_is_passed_on() {
+        let said = r#"{"error":{"message":"Ann said the PIN is 1234","type":"invalid_request_error","code":"context_length_exceeded"}}"#;
+        let reason = refused(400, said).reason;
+        assert!(reason.contains("HTTP 400, context_length_exceeded") && !reason.contains("Ann"), "{reason}");
+        for strange in [
+            r#"{"error":{"code":"Ann said the PIN is 1234"}}"#,
+            r#"{"error":{"code":1234}}"#,
+            r#"{"error":"1234"}"#,
+            "1234",
+            "<html>1234",
+        ] {
+            assert!(!refused(500, strange).reason.contains("1234"), "{strange}");
+        }
+    }
+
+    #[test]
+    fn retry_after_is_seconds_or_a_date() {
+        let after = |text: &str| {
+            let headers = HeaderMap::from_iter([(RETRY_AFTER, text.parse().unwrap())]);
+            let now = UnixMicros(1_445_412_480_000_000);
+            let status = StatusCode::TOO_MANY_REQUESTS;
+            Failure::refused(status, &headers, b"", "m1", now).after
+        };
+        assert_eq!(after("7"), Some(Duration::from_secs(7)));
+        // That is 07:28:00; now it is 07:28:00.
+        assert_eq!(after("Wed, 21 Oct 2015 07:28:09 GMT"), Some(Duration::from_secs(9)));
+        assert_eq!(after("Wed, 21 Oct 2015 07:00:00 GMT"), None);
+        assert_eq!(after("soon"), None);
+    }
+}

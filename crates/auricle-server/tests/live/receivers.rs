@@ -1,0 +1,96 @@
+//! A language model and a receiver of webhooks, behind the whole server.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use auricle_server::config::Shape;
+use auricle_testkit::{LlmMode, LlmStandIn, WebhookSink};
+use auricle_wire::event::Event;
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::rig::{PATIENCE, Rig, eventually};
+
+/// Says the script's first sentence and ends the conversation; its id.
+async fn said(rig: &Rig) -> String {
+    let mut device = rig.device().await;
+    device.speak(2.5).await;
+    device.texts_up_to("report").await;
+    let id = device.conversation().await;
+    let (status, _) = rig.post("/v1/conversations").await;
+    assert_eq!(status, 200);
+    device.client.close().await;
+    id
+}
+
+async fn delivered(sink: &WebhookSink, id: &str) {
+    tokio::time::timeout(PATIENCE, sink.arrived(1)).await.unwrap();
+    let deliveries = sink.deliveries();
+    assert_eq!(deliveries.len(), 1, "once");
+    assert_eq!(deliveries[0].query, "uid=local");
+    let key = format!("conversation:{id}:finalization:1:webhook:memory_created");
+    assert_eq!(deliveries[0].key.as_deref(), Some(key.as_str()));
+    let body: Value = serde_json::from_slice(&deliveries[0].body).unwrap();
+    assert_eq!((body["id"].as_str(), body["status"].as_str()), (Some(id), Some("completed")));
+    assert_eq!(body["provenance"]["provider"], "llm");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_record_is_made_by_the_model_and_told_to_device_and_webhook() {
+    let (llm, sink) = (LlmStandIn::start().await.unwrap(), WebhookSink::start().await.unwrap());
+    let settings = [
+        ("llm.url", llm.url()),
+        ("llm.model", "m1".into()),
+        ("llm.key", "sk-very-secret".into()),
+        ("webhooks.conversation", format!("{}/hook", sink.url())),
+    ];
+    let settings = settings.each_ref().map(|(key, value)| (*key, value.as_str()));
+    let rig = Rig::start(&settings).await;
+    let mut device = rig.device().await;
+    device.speak(2.5).await;
+    device.texts_up_to("report").await;
+    let id = device.conversation().await;
+    assert_eq!(rig.post("/v1/conversations").await.0, 200);
+    device.event("memory_created", |event| matches!(event, Event::MemoryCreated { .. })).await;
+    let record = rig.conversation_when(&id, "completed").await;
+    assert_eq!(record["structured"]["title"], "Please send the report before Friday.");
+    assert_eq!(record["provenance"]["version"], "m1");
+    delivered(&sink, &id).await;
+    assert_eq!(llm.calls_for(&id), 1);
+    let (_, ready) = rig.probe("/readyz").await;
+    assert_eq!(ready["dependencies"]["llm"]["breaker"], "closed");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn p2_a_model_that_hangs_keeps_nobody_from_talking() {
+    let llm = LlmStandIn::start().await.unwrap();
+    llm.set(LlmMode::Hang(Duration::from_secs(600)));
+    let url = llm.url();
+    let mut rig = Rig::start(&[("llm.url", &url), ("limits.record_wait", "100ms")]).await;
+    let id = said(&rig).await;
+    tokio::time::timeout(PATIENCE, llm.called(1)).await.unwrap();
+    rig.still_serves().await;
+    assert_eq!(rig.probe("/livez").await.0, 200);
+    // The drain gives the job back; the next process makes the record.
+    llm.set(LlmMode::Answer);
+    rig.restart().await;
+    rig.conversation_when(&id, "completed").await;
+    assert_eq!(llm.calls_for(&id), 2);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_pusher_asks_the_model_and_tells_the_webhook() {
+    let (llm, sink) = (LlmStandIn::start().await.unwrap(), WebhookSink::start().await.unwrap());
+    let (url, hook) = (llm.url(), sink.url());
+    let dir = Arc::new(TempDir::new().unwrap());
+    let settings = [("llm.url", url.as_str()), ("webhooks.conversation", hook.as_str())];
+    let _pusher = Rig::start_as(Shape::Pusher, Arc::clone(&dir), &settings).await;
+    let listen = Rig::start_as(Shape::Listen, dir, &[("limits.fallback_after", "10m")]).await;
+    let id = said(&listen).await;
+    delivered(&sink, &id).await;
+    eventually("the record is there", async || {
+        let record = listen.get(&format!("/v1/conversations/{id}")).await.1;
+        (record["status"] == "completed").then_some(())
+    })
+    .await;
+}
