@@ -59,3 +59,40 @@ fn links_between_documents_lead_somewhere() {
         }
     }
 }
+
+/// Every id, in the reference's order.
+fn scenario_ids() -> Vec<String> {
+    let numbered =
+        |letter: &'static str, last: u32| (1..=last).map(move |number| format!("{letter}{number}"));
+    let mut losses: Vec<String> = numbered("L", 39).collect();
+    losses.insert(21, "L21b".into());
+    losses.into_iter().chain(numbered("D", 16)).chain(numbered("S", 6)).chain(numbered("M", 7)).collect()
+}
+
+#[test]
+fn scenarios_md_has_69_rows_and_each_names_a_test_that_carries_its_id() {
+    let page = std::fs::read_to_string(root().join("docs/scenarios.md")).unwrap();
+    let rows: Vec<Vec<&str>> = page
+        .lines()
+        .filter(|line| line.starts_with('|'))
+        .map(|line| line.trim_matches('|').split(" | ").map(str::trim).collect())
+        .filter(|cells: &Vec<&str>| !matches!(cells[0], "id" | "---"))
+        .filter(|cells: &Vec<&str>| !cells[0].starts_with("---"))
+        .collect();
+    let ids: Vec<&str> = rows.iter().map(|cells| cells[0]).collect();
+    assert_eq!((ids.len(), scenario_ids().len()), (69, 69));
+    assert_eq!(ids, scenario_ids());
+    let mut code = Vec::new();
+    sources(&root().join("crates"), &mut code);
+    let code = code.join("\n");
+    for cells in &rows {
+        let [id, .., test] = cells[..] else { panic!("{cells:?}") };
+        let test = test.trim_matches('`');
+        // `L7` is `l07` in a name.
+        let digits = id[1..].trim_end_matches('b');
+        let label =
+            format!("{}{:0>2}{}", id[..1].to_lowercase(), digits, if id.ends_with('b') { "b" } else { "" });
+        assert!(test.split('_').any(|part| part == label), "{id}: {test} does not carry {label}");
+        assert!(code.contains(&format!("fn {test}(")), "{id}: there is no test {test}");
+    }
+}

@@ -1,17 +1,24 @@
 //! `auricle bench`: what a session costs, beside a floor measured in the same run.
 
+mod audit;
+mod crash;
+mod fleet;
 mod floor;
 mod load;
+mod outage;
+mod prober;
 mod process;
+mod talker;
+mod told;
 
 use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Context;
-use hdrhistogram::Histogram;
 use serde::Serialize;
 
 use self::load::Load;
+use self::prober::{Health, Prober};
 use self::process::{Measured, Server};
 use crate::output;
 
@@ -20,6 +27,10 @@ use crate::output;
 pub(crate) enum Command {
     /// N Opus sessions with the scripted engine: CPU a frame, memory a session, and how health answers meanwhile.
     Sessions(SessionsArgs),
+    /// The pusher dead, every model call hanging, a conversation of each session ending: health, live words and records.
+    Outage(outage::OutageArgs),
+    /// `kill -9` of either half at random moments under load: what is lost and what is doubled.
+    Crash(crash::CrashArgs),
     /// The floor that `sessions` is compared with: reads frames, decodes them, does nothing else.
     #[command(hide = true)]
     FloorServer,
@@ -39,7 +50,7 @@ pub(crate) struct SessionsArgs {
     url: Option<String>,
     /// Its probe address.
     #[arg(long, value_name = "HOST:PORT", requires = "url")]
-    probe: Option<String>,
+    probe: Option<std::net::SocketAddr>,
     /// Its process, for CPU and memory.
     #[arg(long, requires = "url")]
     pid: Option<u32>,
@@ -50,6 +61,10 @@ pub(crate) struct SessionsArgs {
 
 /// Time for sessions to settle before measuring.
 const WARM_UP: Duration = Duration::from_secs(5);
+
+/// Between two probes of health, and how long an answer may take.
+const FAST_EVERY: Duration = Duration::from_millis(10);
+const ANSWER_MAX: Duration = Duration::from_secs(5);
 
 /// One server under the load.
 #[derive(Serialize)]
@@ -64,21 +79,12 @@ struct Figures {
     load_late_ms_max: f64,
 }
 
-/// How health answered.
-#[derive(Serialize)]
-struct Health {
-    probes: u64,
-    missed: u64,
-    p50_ms: f64,
-    p99_ms: f64,
-    p999_ms: f64,
-    max_ms: f64,
-}
-
 pub(crate) fn run(command: &Command) -> anyhow::Result<ExitCode> {
     match command {
         Command::FloorServer => floor::serve(),
         Command::Sessions(args) => sessions(args),
+        Command::Outage(args) => outage::run(args),
+        Command::Crash(args) => crash::run(args),
     }
 }
 
@@ -89,7 +95,7 @@ fn sessions(args: &SessionsArgs) -> anyhow::Result<ExitCode> {
         runtime.block_on(measure(&server, args, "floor"))?
     };
     let server = match &args.url {
-        Some(url) => Server::running(url, args.probe.clone(), args.pid),
+        Some(url) => Server::running(url, args.probe, args.pid),
         None => Server::own(args.sessions).context("start a server")?,
     };
     let (ours, health) = runtime.block_on(measure(&server, args, "auricle"))?;
@@ -125,37 +131,29 @@ fn sessions(args: &SessionsArgs) -> anyhow::Result<ExitCode> {
 async fn measure(
     server: &Server,
     args: &SessionsArgs,
-    what: &str,
+    what: &'static str,
 ) -> anyhow::Result<(Figures, Option<Health>)> {
     let idle = server.measured()?;
-    let bar = output::is_terminal()
-        .then(|| indicatif::ProgressBar::new(args.seconds).with_message(what.to_owned()));
+    let bar = progress(args.seconds, what);
     let load = Load::start(&server.url, args.sessions).await?;
     tokio::time::sleep(WARM_UP).await;
     load.reset();
     let before = server.measured()?;
-    let prober = server.probe.clone().map(|address| tokio::spawn(probe(address, args.seconds)));
+    let prober = server.probe.map(|address| Prober::start(address, "/livez", FAST_EVERY, ANSWER_MAX));
     for _ in 0..args.seconds {
         tokio::time::sleep(Duration::from_secs(1)).await;
-        if let Some(bar) = &bar {
-            bar.inc(1);
-        }
+        bar.inc(1);
     }
     let after = server.measured()?;
+    let health = prober.map(Prober::stop);
     let seen = load.stop().await;
-    if let Some(bar) = bar {
-        bar.finish_and_clear();
-    }
+    bar.finish_and_clear();
     anyhow::ensure!(
         seen.dropped == 0,
         "{} of {} sessions were dropped during the run",
         seen.dropped,
         args.sessions
     );
-    let health = match prober {
-        Some(prober) => Some(prober.await?),
-        None => None,
-    };
     Ok((figures(args, &idle, &before, &after, &seen), health))
 }
 
@@ -179,51 +177,18 @@ fn figures(
     }
 }
 
-/// A prober of its own thread and runtime, so that the load's tasks do not delay it.
-async fn probe(address: String, seconds: u64) -> Health {
-    let handle = std::thread::spawn(move || probe_until(&address, seconds));
-    tokio::task::spawn_blocking(move || {
-        handle.join().unwrap_or_else(|_| health(&Histogram::new(3).expect("valid"), 0))
-    })
-    .await
-    .unwrap_or_else(|_| health(&Histogram::new(3).expect("valid"), 0))
-}
-
-fn probe_until(address: &str, seconds: u64) -> Health {
-    use std::io::{Read, Write};
-    let mut times = Histogram::<u64>::new_with_bounds(1, 60_000_000, 3).expect("valid bounds");
-    let mut missed = 0;
-    let end = now() + Duration::from_secs(seconds);
-    while now() < end {
-        let begun = now();
-        let answered = (|| {
-            let mut stream = std::net::TcpStream::connect(address).ok()?;
-            stream.set_read_timeout(Some(Duration::from_secs(5))).ok()?;
-            stream.write_all(b"GET /livez HTTP/1.1\r\nHost: probe\r\nConnection: close\r\n\r\n").ok()?;
-            let mut answer = Vec::new();
-            stream.read_to_end(&mut answer).ok()?;
-            answer.starts_with(b"HTTP/1.1 200").then_some(())
-        })();
-        let took = now().duration_since(begun);
-        match answered {
-            Some(()) => times.saturating_record(took.as_micros() as u64),
-            None => missed += 1,
-        }
-        std::thread::sleep(Duration::from_millis(10).saturating_sub(took));
+/// A bar for a person who looks.
+fn progress(length: u64, what: &'static str) -> indicatif::ProgressBar {
+    let bar = if output::is_terminal() {
+        indicatif::ProgressBar::new(length)
+    } else {
+        indicatif::ProgressBar::hidden()
+    };
+    let style = indicatif::ProgressStyle::with_template("{msg:<10} {wide_bar} {pos}/{len} {elapsed}");
+    if let Ok(style) = style {
+        bar.set_style(style);
     }
-    health(&times, missed)
-}
-
-fn health(times: &Histogram<u64>, missed: u64) -> Health {
-    let ms = |quantile: f64| times.value_at_quantile(quantile) as f64 / 1e3;
-    Health {
-        probes: times.len() + missed,
-        missed,
-        p50_ms: ms(0.5),
-        p99_ms: ms(0.99),
-        p999_ms: ms(0.999),
-        max_ms: times.max() as f64 / 1e3,
-    }
+    bar.with_message(what)
 }
 
 #[expect(clippy::disallowed_methods, reason = "the clock of a measurement")]

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use auricle_server::config::Shape;
 use auricle_store::{ClaimRule, Store};
+use auricle_testkit::{SinkMode, WebhookSink};
 use auricle_wire::pusher::{Frame, ProcessRequest, ProcessResult, decode};
 use futures_util::{SinkExt, StreamExt};
 use tempfile::TempDir;
@@ -14,7 +15,7 @@ use tokio_tungstenite::tungstenite::{self, Message};
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream};
 
 use crate::rig::{PATIENCE, Rig, eventually, texts_of};
-use crate::split::{completed, converse};
+use crate::split::{completed_exactly, converse};
 
 /// A listening half that leaves everything to the pusher, and talks to none.
 const LEAVES_JOBS: [(&str, &str); 1] = [("limits.fallback_after", "10m")];
@@ -119,7 +120,7 @@ async fn d02_d04_d13_a_request_that_is_repeated_is_answered_each_time_and_runs_o
     second.ask(&id).await;
     assert_eq!(second.answer().await, succeeded(&id));
     assert_eq!(listen.get(&format!("/v1/conversations/{id}")).await.1["status"], "completed");
-    assert_eq!(completed(&pusher).await, 1);
+    completed_exactly(&pusher, 1).await;
     assert_eq!(first.answer_within(Duration::from_millis(300)).await, None, "exactly one answer each");
 }
 
@@ -217,7 +218,7 @@ async fn d08_a_job_that_somebody_holds_is_waited_for_and_not_reported_as_failed(
     let mut link = Omi::link(&pusher).await;
     link.ask(&id).await;
     assert_eq!(link.answer().await, succeeded(&id));
-    assert_eq!(completed(&pusher).await, 1);
+    completed_exactly(&pusher, 1).await;
 }
 
 #[tokio::test]
@@ -299,4 +300,57 @@ async fn a_pusher_that_drains_closes_its_links_with_1012_and_loses_no_request() 
     pusher.restart().await;
     let record = listen.conversation_when(&id, "completed").await;
     assert!(texts_of(&record).contains("report"));
+}
+
+#[tokio::test]
+async fn l23_a_receiver_that_hangs_holds_up_neither_its_link_nor_its_requests() {
+    let sink = WebhookSink::start().await.unwrap();
+    sink.set(SinkMode::Hang(PATIENCE));
+    let (listen, pusher) = halves(&[("webhooks.transcript", &sink.url())]).await;
+    let id = converse(&listen).await;
+    let mut link = Omi::link(&pusher).await;
+    for number in 0..50 {
+        let words = format!(r#"{{"segments": [{{"text": "word {number}"}}], "memory_id": "{id}"}}"#);
+        link.request(102, &words).await;
+    }
+    sink.requested(1).await;
+    link.ask(&id).await;
+    assert_eq!(link.answer().await, succeeded(&id));
+    assert_eq!((sink.requests(), sink.deliveries().len()), (1, 0), "one at a time, and it still hangs");
+}
+
+#[tokio::test]
+async fn l24_what_was_heard_last_is_delivered_after_the_link_has_closed() {
+    let sink = WebhookSink::start().await.unwrap();
+    let (_listen, pusher) = halves(&[("webhooks.audio", &sink.url())]).await;
+    let mut link = Omi::link(&pusher).await;
+    let second = vec![7; 32_000];
+    link.frame(Frame::ConversationId("c1")).await;
+    link.frame(Frame::Audio { first_sample_at: 10.0, pcm: &second }).await;
+    link.socket.close(None).await.unwrap();
+    sink.arrived(1).await;
+    let delivery = &sink.deliveries()[0];
+    assert_eq!(delivery.body.len(), second.len());
+    assert!(delivery.query.contains("sample_rate=16000") && delivery.query.contains("uid=local"));
+}
+
+#[tokio::test]
+async fn m03_words_of_another_conversation_rebind_no_audio() {
+    let sink = WebhookSink::start().await.unwrap();
+    let (_listen, pusher) = halves(&[("webhooks.audio", &sink.url())]).await;
+    let mut link = Omi::link(&pusher).await;
+    let seconds = |count: usize| vec![7; 32_000 * count];
+    link.frame(Frame::ConversationId("c1")).await;
+    link.frame(Frame::Audio { first_sample_at: 10.0, pcm: &seconds(3) }).await;
+    link.request(102, r#"{"segments": [{"text": "late words"}], "memory_id": "c0"}"#).await;
+    link.frame(Frame::Audio { first_sample_at: 13.0, pcm: &seconds(2) }).await;
+    sink.arrived(1).await;
+    assert_eq!(sink.deliveries()[0].body.len(), seconds(5).len(), "one stretch, as it was heard");
+    // An announcement does end it.
+    link.frame(Frame::Audio { first_sample_at: 15.0, pcm: &seconds(1) }).await;
+    link.frame(Frame::ConversationId("c2")).await;
+    link.frame(Frame::Audio { first_sample_at: 16.0, pcm: &seconds(5) }).await;
+    sink.arrived(3).await;
+    let lengths: Vec<_> = sink.deliveries().iter().map(|delivery| delivery.body.len()).collect();
+    assert_eq!(lengths, [seconds(5).len(), seconds(1).len(), seconds(5).len()]);
 }

@@ -1,6 +1,7 @@
 //! The servers that are measured, as child processes, and what the system says of them.
 
 use std::io::{BufRead, BufReader};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -10,7 +11,7 @@ use anyhow::Context;
 /// A server under test. A child is stopped, and its folder removed, when this is dropped.
 pub(super) struct Server {
     pub(super) url: String,
-    pub(super) probe: Option<String>,
+    pub(super) probe: Option<SocketAddr>,
     pid: Option<u32>,
     child: Option<Child>,
     folder: Option<PathBuf>,
@@ -62,14 +63,14 @@ impl Server {
             (addresses.next().context("no address in the server's first line")?, addresses.next());
         Ok(Self {
             url: format!("ws://{public}/v4/listen?codec=opus_fs320&sample_rate=16000&language=en"),
-            probe: probe.map(str::to_owned),
+            probe: probe.and_then(|address| address.parse().ok()),
             pid: Some(child.id()),
             child: Some(child),
             folder: Some(folder),
         })
     }
 
-    pub(super) fn running(url: &str, probe: Option<String>, pid: Option<u32>) -> Self {
+    pub(super) fn running(url: &str, probe: Option<SocketAddr>, pid: Option<u32>) -> Self {
         let base = url.trim_end_matches('/').replacen("http", "ws", 1);
         let url = format!("{base}/v4/listen?codec=opus_fs320&sample_rate=16000&language=en");
         Self { url, probe, pid, child: None, folder: None }
@@ -98,7 +99,7 @@ impl Server {
     }
 }
 
-fn first_line(child: &mut Child) -> anyhow::Result<String> {
+pub(super) fn first_line(child: &mut Child) -> anyhow::Result<String> {
     let mut output = BufReader::new(child.stdout.take().context("the child's output")?);
     let mut line = String::new();
     output.read_line(&mut line)?;

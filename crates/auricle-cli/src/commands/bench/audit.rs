@@ -1,0 +1,177 @@
+//! What became of conversations: the server's records against what clients were shown and receivers were told.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use anyhow::Context;
+use serde::Serialize;
+use serde_json::Value;
+use tokio::time::Instant;
+
+use super::talker::{Shown, count};
+use super::told::Told;
+
+/// Two segments of one voice that overlap by more seconds than this hold the same audio. Words are 0.3 s long.
+const OVERLAP_SECS: f64 = 0.15;
+
+/// Between two looks at records that are being made.
+const LOOK_EVERY: Duration = Duration::from_millis(250);
+
+/// The sum over conversations.
+#[derive(Clone, Debug, Default, Serialize)]
+pub(super) struct Audit {
+    /// With at least one word shown.
+    pub(super) conversations: usize,
+    pub(super) completed: usize,
+    /// Visible as failed, transcript and all.
+    pub(super) failed: usize,
+    /// Gone, or in no terminal state when the audit ended.
+    pub(super) lost: usize,
+    /// With more than one job.
+    pub(super) doubled: usize,
+    pub(super) words_shown: usize,
+    /// Shown and not in the record.
+    pub(super) words_lost: usize,
+    /// Segments that stand where another one does.
+    pub(super) words_doubled: usize,
+    /// Completed, and nobody was told.
+    pub(super) effects_lost: usize,
+    /// Told under more than one key.
+    pub(super) effects_doubled: usize,
+    /// Told again under the same key, which receivers can tell: at least once.
+    pub(super) effects_repeated: usize,
+}
+
+impl Audit {
+    /// Whether nothing was lost or doubled.
+    pub(super) fn is_clean(&self) -> bool {
+        let Self { lost, doubled, words_lost, words_doubled, effects_lost, effects_doubled, .. } = self;
+        [lost, doubled, words_lost, words_doubled, effects_lost, effects_doubled]
+            .iter()
+            .all(|count| **count == 0)
+    }
+}
+
+/// One user's way to their records.
+pub(super) struct Reader {
+    http: reqwest::Client,
+    base: String,
+}
+
+impl Reader {
+    pub(super) fn new(base: String) -> anyhow::Result<Self> {
+        let http = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(60)).build()?;
+        Ok(Self { http, base })
+    }
+
+    /// `None` for 404.
+    async fn get(&self, token: &str, path: &str) -> anyhow::Result<Option<Value>> {
+        let answer = self.http.get(format!("{}{path}", self.base)).bearer_auth(token).send().await?;
+        match answer.status().as_u16() {
+            404 => Ok(None),
+            _ => Ok(Some(answer.error_for_status()?.json().await?)),
+        }
+    }
+
+    /// Asks to end the user's conversation; does not wait for the record longer than the server does.
+    pub(super) async fn end(&self, token: &str, id: &str) -> anyhow::Result<()> {
+        let path = format!("{}/v1/conversations?conversation_id={id}", self.base);
+        self.http.post(path).bearer_auth(token).send().await?.error_for_status()?;
+        Ok(())
+    }
+
+    /// Waits until every conversation is in a terminal state and, if it is completed, its receiver was told, for `wait` at
+    /// most; counts.
+    pub(super) async fn audit(
+        &self,
+        seen: &[(String, BTreeMap<String, Shown>)],
+        told: Option<&Told>,
+        wait: Duration,
+    ) -> anyhow::Result<Audit> {
+        let deadline = Instant::now() + wait;
+        let (mut audit, mut ids) = (Audit::default(), Vec::new());
+        for (token, conversations) in seen {
+            let jobs = self.get(token, "/v1/jobs?limit=200").await?.context("the list of jobs")?;
+            for (id, shown) in conversations.iter().filter(|(_, shown)| !shown.words().is_empty()) {
+                audit.conversations += 1;
+                let record = self.terminal(token, id, deadline).await?;
+                audit.count(record.as_ref(), &shown.words());
+                let of = |job: &&Value| job["conversation_id"] == **id;
+                audit.doubled +=
+                    usize::from(jobs.as_array().is_some_and(|jobs| jobs.iter().filter(of).count() > 1));
+                let completed = record.is_some_and(|record| record["status"] == "completed");
+                if completed {
+                    ids.push(id);
+                }
+            }
+        }
+        if let Some(told) = told {
+            while Instant::now() < deadline && ids.iter().any(|id| told.keys(id).is_empty()) {
+                tokio::time::sleep(LOOK_EVERY).await;
+            }
+            ids.iter().for_each(|id| audit.count_effects(&told.keys(id)));
+        }
+        Ok(audit)
+    }
+
+    async fn terminal(&self, token: &str, id: &str, deadline: Instant) -> anyhow::Result<Option<Value>> {
+        loop {
+            let record = self.get(token, &format!("/v1/conversations/{id}")).await?;
+            let ended = record.as_ref().is_none_or(|r| r["status"] == "completed" || r["status"] == "failed");
+            if ended || Instant::now() >= deadline {
+                return Ok(record);
+            }
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+    }
+}
+
+impl Audit {
+    fn count(&mut self, record: Option<&Value>, shown: &BTreeMap<String, usize>) {
+        match record.and_then(|record| record["status"].as_str()) {
+            Some("completed") => self.completed += 1,
+            Some("failed") => self.failed += 1,
+            _ => self.lost += 1,
+        }
+        let segments = record.and_then(|record| record["transcript_segments"].as_array());
+        let segments: Vec<&Value> = segments.into_iter().flatten().collect();
+        let stored = count(segments.iter().filter_map(|segment| segment["text"].as_str()));
+        self.words_shown += shown.values().sum::<usize>();
+        let missing =
+            |(word, count): (&String, &usize)| count.saturating_sub(stored.get(word).copied().unwrap_or(0));
+        self.words_lost += shown.iter().map(missing).sum::<usize>();
+        let mut times: Vec<(f64, f64)> = segments
+            .iter()
+            .filter_map(|segment| Some((segment["start"].as_f64()?, segment["end"].as_f64()?)))
+            .collect();
+        times.sort_by(|a, b| a.0.total_cmp(&b.0));
+        self.words_doubled += times.windows(2).filter(|pair| pair[0].1 - pair[1].0 > OVERLAP_SECS).count();
+    }
+
+    /// For people.
+    pub(super) fn table(&self) -> String {
+        let row = |what: &str, of: String, lost: usize, doubled: usize| {
+            vec![what.to_owned(), of, lost.to_string(), doubled.to_string()]
+        };
+        let made = match self.failed {
+            0 => format!("{} of {} completed", self.completed, self.conversations),
+            failed => format!("{} of {} completed, {failed} failed", self.completed, self.conversations),
+        };
+        let told = format!("{} repeated under their key", self.effects_repeated);
+        crate::output::table(
+            &["", "", "lost", "doubled"],
+            vec![
+                row("conversations", made, self.lost, self.doubled),
+                row("words", format!("{} shown", self.words_shown), self.words_lost, self.words_doubled),
+                row("effects", told, self.effects_lost, self.effects_doubled),
+            ],
+        )
+    }
+
+    fn count_effects(&mut self, keys: &[String]) {
+        let distinct: BTreeSet<&String> = keys.iter().collect();
+        self.effects_lost += usize::from(distinct.is_empty());
+        self.effects_doubled += usize::from(distinct.len() > 1);
+        self.effects_repeated += keys.len() - distinct.len();
+    }
+}

@@ -1,0 +1,26 @@
+//! Who is told of records: a receiver of webhooks that remembers under which keys.
+
+use auricle_testkit::{SinkDelivery, WebhookSink};
+
+/// A running receiver.
+pub(super) struct Told {
+    sink: WebhookSink,
+}
+
+impl Told {
+    pub(super) async fn start() -> anyhow::Result<Self> {
+        Ok(Self { sink: WebhookSink::start().await? })
+    }
+
+    pub(super) fn url(&self) -> String {
+        self.sink.url()
+    }
+
+    /// The keys under which it was told of a conversation, one for each delivery.
+    pub(super) fn keys(&self, conversation: &str) -> Vec<String> {
+        // The key names the conversation: `conversation:{id}:finalization:…`.
+        let prefix = format!("conversation:{conversation}:");
+        let key = |delivery: SinkDelivery| delivery.key.filter(|key| key.starts_with(&prefix));
+        self.sink.deliveries().into_iter().filter_map(key).collect()
+    }
+}
