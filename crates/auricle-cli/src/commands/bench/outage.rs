@@ -117,6 +117,8 @@ async fn measure(args: &OutageArgs) -> anyhow::Result<Figures> {
     listening.extend(settings(&[
         ("AUTH_ADMIN_KEY", &key),
         ("SPEECH_ENGINE", "scripted"),
+        // What sessions say after their last ending is a conversation too, and ends soon.
+        ("LIMITS_CONVERSATION_TIMEOUT_MIN", "5s"),
         ("SPEECH_SCRIPT", &script.display().to_string()),
         ("PUSHER_URL", &format!("http://{}", network.address())),
     ]));
