@@ -150,6 +150,10 @@ impl Understand for OpenAi {
         "llm"
     }
 
+    fn is_away(&self) -> bool {
+        self.gates.state(&self.host) != BreakerState::Closed
+    }
+
     async fn understand(&self, request: Request<'_>) -> Result<Understanding, UnderstandError> {
         let worth = worth(request.conversation);
         if worth == Worth::Nothing {

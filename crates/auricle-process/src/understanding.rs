@@ -70,4 +70,8 @@ pub trait Understand: Send + Sync + 'static {
     fn name(&self) -> &'static str;
     /// Never invents: what it returns rests on the transcript. May run for as long as the attempt's deadline allows.
     async fn understand(&self, request: Request<'_>) -> Result<Understanding, UnderstandError>;
+    /// Whether it is known to be away: workers then look for jobs slowly, which it would only give back.
+    fn is_away(&self) -> bool {
+        false
+    }
 }

@@ -128,6 +128,16 @@ impl Worker {
             {
                 let (worker, give_back, beat) = (Arc::clone(&self), give_back.clone(), Arc::clone(&beat));
                 attempts.spawn(async move { worker.attempt(claimed, give_back, beat).await });
+                if !self.understand.is_away() {
+                    continue;
+                }
+            }
+            if self.understand.is_away() {
+                // One job a second: a long queue must not keep the store's writer busy with postponing itself.
+                tokio::select! {
+                    () = stop.cancelled() => {}
+                    () = tokio::time::sleep(POLL) => {}
+                }
                 continue;
             }
             tokio::select! {

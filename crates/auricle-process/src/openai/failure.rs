@@ -94,7 +94,7 @@ impl Failure {
             };
         }
         let reason = match number {
-            401 | 403 => {
+            401..=403 => {
                 format!("the language model refused the key ({said}); set `llm.key` (AURICLE_LLM_KEY)")
             }
             404 => format!(

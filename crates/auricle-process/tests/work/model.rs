@@ -84,6 +84,26 @@ async fn s04_whatever_a_model_does_wrong_it_is_asked_again() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_model_that_is_not_there_yet_is_found_when_it_is() {
+    let (rig, llm) = ground(quick()).await;
+    let address = llm.address();
+    drop(llm);
+    let worker = work(&rig, "p1", &format!("http://{address}"));
+    let error = rig.fails("c1", 1).await.last_error.unwrap();
+    assert!(error.contains("cannot connect") && error.contains(&address.to_string()), "{error}");
+    let llm = loop {
+        // Another test may have the port for a moment.
+        if let Ok(llm) = LlmStandIn::start_at(address).await {
+            break llm;
+        }
+        tokio::task::yield_now().await;
+    };
+    rig.reaches("c1", JobState::Completed).await;
+    assert_eq!(llm.calls(), 1);
+    worker.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_model_that_asks_for_time_is_given_it() {
     let (rig, llm) = ground(quick()).await;
     llm.set(LlmMode::Busy(333));
@@ -157,7 +177,8 @@ async fn a_model_that_is_away_is_not_hammered_and_costs_no_attempts() {
         Limits { llm_breaker_failures: 3, llm_breaker_open_for: Duration::from_secs(600), ..quick() };
     let (rig, llm) = ground(limits).await;
     llm.set(LlmMode::Status(503));
-    let worker = work(&rig, "p1", &llm.url());
+    let model = model(&rig, &llm.url());
+    let worker = rig.work_with("p1", Arc::clone(&model));
     for failures in 1..=3 {
         let failed = rig.fails("c1", failures).await;
         rig.go_on(&failed);
@@ -167,6 +188,7 @@ async fn a_model_that_is_away_is_not_hammered_and_costs_no_attempts() {
         rig.until_job("c1", |job| job.last_error.as_deref().is_some_and(|e| e.contains("not asked"))).await;
     assert_eq!((waiting.state, waiting.attempts, llm.calls()), (JobState::Queued, 3, 3));
     assert!(waiting.run_at > rig.clock.wall() + Duration::from_secs(500));
+    assert!(model.is_away(), "so that workers look slowly");
     rig.ground.ended("c2", SAID).await;
     let other = rig.until_job("c2", |job| job.last_error.is_some()).await;
     assert_eq!((other.attempts, llm.calls()), (0, 3), "{other:?}");

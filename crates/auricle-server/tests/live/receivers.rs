@@ -94,3 +94,28 @@ async fn a_pusher_asks_the_model_and_tells_the_webhook() {
     })
     .await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_pusher_posts_words_and_audio_while_people_speak() {
+    let (words, sound) = (WebhookSink::start().await.unwrap(), WebhookSink::start().await.unwrap());
+    let (words_url, sound_url) = (format!("{}/words?key=1", words.url()), sound.url());
+    let dir = Arc::new(TempDir::new().unwrap());
+    let settings = [("webhooks.transcript", words_url.as_str()), ("webhooks.audio", sound_url.as_str())];
+    let pusher = Rig::start_as(Shape::Pusher, Arc::clone(&dir), &settings).await;
+    let url = format!("http://{}", pusher.public());
+    let listening =
+        [("pusher.url", url.as_str()), ("pusher.audio", "true"), ("limits.link_flush_every", "50ms")];
+    let listen = Rig::start_as(Shape::Listen, dir, &listening).await;
+    let mut device = listen.device().await;
+    device.speak(6.0).await;
+    device.texts_up_to("report").await;
+    tokio::time::timeout(PATIENCE, words.arrived(1)).await.unwrap();
+    tokio::time::timeout(PATIENCE, sound.arrived(1)).await.unwrap();
+    let posted = &words.deliveries()[0];
+    assert_eq!((posted.path.as_str(), posted.query.as_str()), ("/words", "key=1&uid=local"));
+    let body: Value = serde_json::from_slice(&posted.body).unwrap();
+    assert_eq!(body["session_id"], "local");
+    assert!(body["segments"][0]["text"].as_str().unwrap().contains("report"), "{body}");
+    assert_eq!(sound.deliveries()[0].query, "sample_rate=16000&uid=local");
+    assert_eq!(sound.deliveries()[0].headers["content-type"], "application/octet-stream");
+}
