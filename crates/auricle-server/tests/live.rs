@@ -19,5 +19,7 @@ mod pusher;
 mod split;
 #[path = "live/storage.rs"]
 mod storage;
+#[path = "live/storm.rs"]
+mod storm;
 #[path = "live/transcripts.rs"]
 mod transcripts;
