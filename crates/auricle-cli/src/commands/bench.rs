@@ -2,16 +2,18 @@
 
 mod floor;
 mod load;
+mod prober;
 mod process;
+mod storm;
 
 use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Context;
-use hdrhistogram::Histogram;
 use serde::Serialize;
 
 use self::load::Load;
+use self::prober::{Health, Prober};
 use self::process::{Measured, Server};
 use crate::output;
 
@@ -20,6 +22,8 @@ use crate::output;
 pub(crate) enum Command {
     /// N Opus sessions with the scripted engine: CPU a frame, memory a session, and how health answers meanwhile.
     Sessions(SessionsArgs),
+    /// Clients that are dropped all at once and return on a fixed timer: when all are back, and what live sessions feel.
+    Storm(storm::StormArgs),
     /// The floor that `sessions` is compared with: reads frames, decodes them, does nothing else.
     #[command(hide = true)]
     FloorServer,
@@ -64,21 +68,11 @@ struct Figures {
     load_late_ms_max: f64,
 }
 
-/// How health answered.
-#[derive(Serialize)]
-struct Health {
-    probes: u64,
-    missed: u64,
-    p50_ms: f64,
-    p99_ms: f64,
-    p999_ms: f64,
-    max_ms: f64,
-}
-
 pub(crate) fn run(command: &Command) -> anyhow::Result<ExitCode> {
     match command {
         Command::FloorServer => floor::serve(),
         Command::Sessions(args) => sessions(args),
+        Command::Storm(args) => storm::run(args),
     }
 }
 
@@ -134,7 +128,7 @@ async fn measure(
     tokio::time::sleep(WARM_UP).await;
     load.reset();
     let before = server.measured()?;
-    let prober = server.probe.clone().map(|address| tokio::spawn(probe(address, args.seconds)));
+    let prober = server.probe.clone().map(Prober::start);
     for _ in 0..args.seconds {
         tokio::time::sleep(Duration::from_secs(1)).await;
         if let Some(bar) = &bar {
@@ -142,6 +136,7 @@ async fn measure(
         }
     }
     let after = server.measured()?;
+    let health = prober.map(Prober::stop);
     let seen = load.stop().await;
     if let Some(bar) = bar {
         bar.finish_and_clear();
@@ -152,10 +147,6 @@ async fn measure(
         seen.dropped,
         args.sessions
     );
-    let health = match prober {
-        Some(prober) => Some(prober.await?),
-        None => None,
-    };
     Ok((figures(args, &idle, &before, &after, &seen), health))
 }
 
@@ -176,53 +167,6 @@ fn figures(
             / args.sessions.max(1) as f64,
         segments: seen.segments,
         load_late_ms_max: seen.late_us_max as f64 / 1e3,
-    }
-}
-
-/// A prober of its own thread and runtime, so that the load's tasks do not delay it.
-async fn probe(address: String, seconds: u64) -> Health {
-    let handle = std::thread::spawn(move || probe_until(&address, seconds));
-    tokio::task::spawn_blocking(move || {
-        handle.join().unwrap_or_else(|_| health(&Histogram::new(3).expect("valid"), 0))
-    })
-    .await
-    .unwrap_or_else(|_| health(&Histogram::new(3).expect("valid"), 0))
-}
-
-fn probe_until(address: &str, seconds: u64) -> Health {
-    use std::io::{Read, Write};
-    let mut times = Histogram::<u64>::new_with_bounds(1, 60_000_000, 3).expect("valid bounds");
-    let mut missed = 0;
-    let end = now() + Duration::from_secs(seconds);
-    while now() < end {
-        let begun = now();
-        let answered = (|| {
-            let mut stream = std::net::TcpStream::connect(address).ok()?;
-            stream.set_read_timeout(Some(Duration::from_secs(5))).ok()?;
-            stream.write_all(b"GET /livez HTTP/1.1\r\nHost: probe\r\nConnection: close\r\n\r\n").ok()?;
-            let mut answer = Vec::new();
-            stream.read_to_end(&mut answer).ok()?;
-            answer.starts_with(b"HTTP/1.1 200").then_some(())
-        })();
-        let took = now().duration_since(begun);
-        match answered {
-            Some(()) => times.saturating_record(took.as_micros() as u64),
-            None => missed += 1,
-        }
-        std::thread::sleep(Duration::from_millis(10).saturating_sub(took));
-    }
-    health(&times, missed)
-}
-
-fn health(times: &Histogram<u64>, missed: u64) -> Health {
-    let ms = |quantile: f64| times.value_at_quantile(quantile) as f64 / 1e3;
-    Health {
-        probes: times.len() + missed,
-        missed,
-        p50_ms: ms(0.5),
-        p99_ms: ms(0.99),
-        p999_ms: ms(0.999),
-        max_ms: times.max() as f64 / 1e3,
     }
 }
 
