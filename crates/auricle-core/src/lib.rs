@@ -1,24 +1,27 @@
 //! Rules and machines of Auricle: values in, values out.
 //!
-//! Owns: identifiers, the domain's types, every bound ([`Limits`]), the transcript clock and merging, the
-//! conversation's life, the session machine, the pusher link and its breaker.
+//! Owns: identifiers, the domain's types, every bound ([`Limits`]) and the account of bytes held, the transcript clock and
+//! merging, the conversation's life, the session machine, the pusher link and its breaker, the pace of newcomers.
 //! Leaves to others: bytes and JSON (`auricle-wire`), durability (`auricle-store`), sockets and clocks
 //! (`auricle-server`).
 //! Invariant: nothing here does I/O, reads a clock, owns randomness or is `async`. Time and entropy are arguments.
 
 #![warn(missing_docs)]
 
+pub mod account;
 pub mod breaker;
 pub mod conversation;
 pub mod ids;
 pub mod job;
 pub mod limits;
 pub mod link;
+pub mod pace;
 pub mod segment;
 pub mod session;
 pub mod time;
 pub mod transcript;
 
+pub use account::{Account, Share};
 pub use conversation::{
     ActionItem, CalendarEvent, Category, Conversation, ConversationStatus, DiscardReason, FinaliseReason,
     Geolocation, Photo, Provenance, Source, Structured,

@@ -59,6 +59,23 @@ limits! {
     sessions_max: usize = 2_000;
     /// Live sessions of one user. Full: 503 at the upgrade. Wide enough for every device of a person.
     sessions_per_user_max: usize = 20;
+    /// New sessions a second. Above it an upgrade waits for its turn, up to `accept_wait_max`: clients that were dropped all at
+    /// once return all at once. 1,320 are back within 3 s, and that takes half a core.
+    accept_rate: u32 = 500;
+    /// New sessions at once after a pause. Full: `accept_rate` applies. Small, so that live sessions feel nothing of it.
+    accept_burst: u32 = 50;
+    /// How long an upgrade waits for its turn. Full: 503 with `Retry-After`. Short beside any client's patience; with
+    /// `accept_rate` it bounds how many wait. A refusal costs an Omi phone one of its eight tries.
+    accept_wait_max: Duration = Duration::from_secs(2);
+    /// Refusing newcomers for their number longer than this turns readiness: others should get them.
+    accept_refusing_max: Duration = Duration::from_secs(1);
+    /// Longest time that `Retry-After` names.
+    retry_after_max: Duration = Duration::from_secs(10);
+    /// Bytes in memory on behalf of clients, of all sessions: what waits to be written to them, audio that waits for an engine,
+    /// for its conversation or for the spool, unfinished and unstored pictures. Full: new sessions are refused with 503; those
+    /// that live go on under their own bounds. Readiness turns at four fifths. 8 s of audio for each of `sessions_max`; half of
+    /// a machine of 1 GiB.
+    bytes_in_flight_max: usize = 512 * MIB;
     /// Open connections of the public port, sessions included. Full: the connection is dropped. Room for refusals beside a
     /// full house of sessions.
     connections_max: usize = 4_000;

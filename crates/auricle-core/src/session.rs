@@ -287,6 +287,11 @@ impl Session {
         }
     }
 
+    /// Bytes it holds of pictures that are not whole yet.
+    pub fn picture_bytes(&self) -> usize {
+        self.images.bytes()
+    }
+
     fn on_image(&mut self, temp_id: String, base64: String) {
         if matches!(self.state, State::Detached) {
             self.open(OpenChoice::New);

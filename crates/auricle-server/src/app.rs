@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::mpsc::RecvTimeoutError;
 use std::time::{Duration, Instant};
 
-use auricle_core::{Limits, ProcessId};
+use auricle_core::{Account, Limits, ProcessId};
 use auricle_process::openai::OpenAiConfig;
 use auricle_process::{Deliver, OpenAi, Outbox, Understand, Worker};
 use auricle_speech::Engine;
@@ -151,7 +151,8 @@ pub fn build(config: Config) -> Result<App, BuildError> {
     let limits = Arc::new(config.limits.clone());
     let clock = SystemClock;
     let store = SqliteStore::open(data_dir.join("auricle.db"), SqliteOptions::from(&*limits))?;
-    let hearing = (config.shape != Shape::Pusher).then(|| hearing(&config)).transpose()?;
+    let account = Account::default();
+    let hearing = (config.shape != Shape::Pusher).then(|| hearing(&config, &account)).transpose()?;
     let auth = auth::Authenticator::new(&config, Arc::clone(&store) as Arc<dyn Store>)
         .map_err(|error| BuildError::Auth(error.to_string()))?;
     let listener = bind(config.bind, "--bind")?;
@@ -162,7 +163,7 @@ pub fn build(config: Config) -> Result<App, BuildError> {
         probe: address(&probe_listener, config.probe_bind),
     };
     let parts = Parts {
-        hub: Hub::new(limits.sessions_max, limits.sessions_per_user_max),
+        hub: Hub::new(Arc::clone(&limits), account, monotonic()),
         limits,
         store,
         hearing,
@@ -174,10 +175,11 @@ pub fn build(config: Config) -> Result<App, BuildError> {
     Ok(App { config, addresses, listener, probe_listener, parts, _lock: lock })
 }
 
-fn hearing(config: &Config) -> Result<Hearing, BuildError> {
-    let options = SpoolOptions::from(&config.limits);
+fn hearing(config: &Config, account: &Account) -> Result<Hearing, BuildError> {
+    let options = SpoolOptions { account: account.clone(), ..SpoolOptions::from(&config.limits) };
     let spool = Spool::open(config.data_dir.join("spool"), options).map_err(BuildError::Spool)?;
-    let engine = auricle_speech::build(&speech(config))?;
+    let engine =
+        auricle_speech::build(&auricle_speech::SpeechConfig { account: account.clone(), ..speech(config) })?;
     Ok(Hearing { spool, engine, repair: Arc::new(Notify::new()) })
 }
 
@@ -193,6 +195,7 @@ pub fn speech(config: &Config) -> auricle_speech::SpeechConfig {
             backlog_secs_max: config.limits.engine_backlog_secs_max,
         },
         scripted: auricle_speech::ScriptedConfig { script: ours.script.clone(), ..Default::default() },
+        account: Account::default(),
     }
 }
 
@@ -680,7 +683,7 @@ impl Running {
                 tokio::time::sleep(each.mul_f64(rand::RngExt::random_range(&mut rand::rng(), 0.5..1.5)))
                     .await;
             }
-            while self.parts.hub.load().0 > 0 && monotonic() < deadline {
+            while self.parts.hub.sessions() > 0 && monotonic() < deadline {
                 // A session that had no room for the first message gets it now.
                 for member in self.parts.hub.everyone() {
                     member.drain();
@@ -688,7 +691,7 @@ impl Running {
                 tokio::time::sleep(Duration::from_millis(50)).await;
             }
         });
-        let (left, _) = self.parts.hub.load();
+        let left = self.parts.hub.sessions();
         if left > 0 {
             tracing::warn!(left, "sessions did not end in time; their audio is kept for the next start");
         }

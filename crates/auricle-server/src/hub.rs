@@ -1,21 +1,26 @@
 //! Who is connected: admission, and messages from the rest of the server to live sessions.
 //!
-//! Invariants: the number of sessions never exceeds its limit, by counting before accepting; nobody here waits for a
-//! session: a full inbox is an answer.
+//! Invariants: the number of sessions never exceeds its limit, nor a user's, by counting before accepting; a session that
+//! was admitted is never ended for a newcomer; nobody here waits for a session: a full inbox is an answer.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
+use auricle_core::pace::{Pace, PaceNumbers};
 use auricle_core::session::Ended;
-use auricle_core::{ConversationId, FinaliseReason, Source, UserId};
+use auricle_core::{Account, ConversationId, FinaliseReason, Limits, Source, UserId};
 use tokio::sync::{mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
 
 /// Messages to one session that it has not taken. Full: the sender is told, and its work waits as a row.
 const COMMANDS_MAX: usize = 16;
 /// Conversations of one session whose records it still waits for. Full: the oldest is no longer waited for here; another
 /// session of the user may hear of it.
 const AWAITED_MAX: usize = 32;
+/// Where nobody knows when there is room again, refusals name 1 s to this many in turn, so that not all return at once.
+const RETRY_SPREAD_SECS: u64 = 5;
 
 /// What the rest of the server asks of a session.
 #[derive(Debug)]
@@ -81,32 +86,60 @@ impl Member {
 /// All live sessions of the process.
 #[derive(Debug)]
 pub(crate) struct Hub {
+    /// Grows only under `pace`'s lock.
     sessions: AtomicUsize,
-    sessions_max: usize,
-    per_user_max: usize,
+    limits: Arc<Limits>,
+    /// Bytes held for clients.
+    account: Account,
+    pace: Mutex<Pace>,
+    refused: AtomicU64,
     next_id: AtomicU64,
-    draining: AtomicBool,
+    draining: CancellationToken,
     members: Mutex<HashMap<UserId, Vec<Arc<Member>>>>,
 }
 
 /// Why a session was not admitted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Refusal {
-    /// `limits.sessions_max` is reached.
-    Full,
-    /// `limits.sessions_per_user_max` is reached.
-    UserFull,
     /// The server is shutting down.
     Draining,
+    /// `limits.sessions_max` is reached.
+    Full,
+    /// `limits.bytes_in_flight_max` is reached.
+    Bytes,
+    /// It would wait longer than `limits.accept_wait_max` for its turn.
+    Pace,
+    /// `limits.sessions_per_user_max` is reached.
+    UserFull,
+}
+
+/// A refusal, and when it is worth coming back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Refused {
+    pub(crate) why: Refusal,
+    pub(crate) retry_after: Duration,
+}
+
+/// What the probes are told.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Load {
+    pub(crate) sessions: usize,
+    pub(crate) sessions_max: usize,
+    pub(crate) bytes: usize,
+    pub(crate) bytes_max: usize,
+    /// How long newcomers have been refused for their number.
+    pub(crate) refusing_for: Duration,
 }
 
 impl Refusal {
     /// The metric's label.
     pub(crate) fn as_str(self) -> &'static str {
         match self {
-            Self::Full => "full",
-            Self::UserFull => "user_full",
             Self::Draining => "draining",
+            Self::Full => "full",
+            Self::Bytes => "bytes",
+            Self::Pace => "pace",
+            Self::UserFull => "user_full",
         }
     }
 }
@@ -152,13 +185,21 @@ impl Drop for Membership {
 
 impl Hub {
     /// An empty hub.
-    pub(crate) fn new(sessions_max: usize, per_user_max: usize) -> Arc<Self> {
+    pub(crate) fn new(limits: Arc<Limits>, account: Account, now: Instant) -> Arc<Self> {
+        let numbers = PaceNumbers {
+            rate: limits.accept_rate,
+            burst: limits.accept_burst,
+            wait_max: limits.accept_wait_max,
+            retry_max: limits.retry_after_max,
+        };
         Arc::new(Self {
             sessions: AtomicUsize::new(0),
-            sessions_max,
-            per_user_max,
+            limits,
+            account,
+            pace: Mutex::new(Pace::new(numbers, now)),
+            refused: AtomicU64::new(0),
             next_id: AtomicU64::new(1),
-            draining: AtomicBool::new(false),
+            draining: CancellationToken::new(),
             members: Mutex::default(),
         })
     }
@@ -167,30 +208,86 @@ impl Hub {
         self.members.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Live sessions and their limit.
-    pub(crate) fn load(&self) -> (usize, usize) {
-        (self.sessions.load(Ordering::Acquire), self.sessions_max)
+    fn pace(&self) -> std::sync::MutexGuard<'_, Pace> {
+        self.pace.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Live sessions, those that wait for their turn included.
+    pub(crate) fn sessions(&self) -> usize {
+        self.sessions.load(Ordering::Acquire)
+    }
+
+    /// What is taken of what there is.
+    pub(crate) fn load(&self, now: Instant) -> Load {
+        Load {
+            sessions: self.sessions(),
+            sessions_max: self.limits.sessions_max,
+            bytes: self.account.bytes(),
+            bytes_max: self.limits.bytes_in_flight_max,
+            refusing_for: self.pace().refusing_for(now),
+        }
+    }
+
+    /// Bytes that sessions hold for their clients.
+    pub(crate) fn account(&self) -> &Account {
+        &self.account
     }
 
     /// Admits nobody from now on.
     pub(crate) fn begin_drain(&self) {
-        self.draining.store(true, Ordering::Release);
+        self.draining.cancel();
     }
 
     /// Whether [`Hub::begin_drain`] was called.
     pub(crate) fn is_draining(&self) -> bool {
-        self.draining.load(Ordering::Acquire)
+        self.draining.is_cancelled()
     }
 
-    /// Counts one more session, if there is room.
-    pub(crate) fn admit(self: &Arc<Self>) -> Result<Permit, Refusal> {
-        if self.is_draining() {
-            return Err(Refusal::Draining);
+    /// Waits for `at`. False if the server began to drain meanwhile.
+    pub(crate) async fn wait_until(&self, at: Instant) -> bool {
+        tokio::select! {
+            biased;
+            () = self.draining.cancelled() => false,
+            () = tokio::time::sleep_until(at.into()) => true,
         }
-        let counted = self.sessions.fetch_update(Ordering::AcqRel, Ordering::Acquire, |sessions| {
-            (sessions < self.sessions_max).then_some(sessions + 1)
-        });
-        counted.map(|_| Permit { hub: Arc::clone(self) }).map_err(|_| Refusal::Full)
+    }
+
+    /// Counts one more session, if there is room, and says from when on it may begin.
+    pub(crate) fn admit(self: &Arc<Self>, now: Instant) -> Result<(Permit, Instant), Refused> {
+        let at = self.room(now)?;
+        Ok((Permit { hub: Arc::clone(self) }, at))
+    }
+
+    /// Counts one more session. Whoever is refused has taken nothing, not even for a moment.
+    fn room(&self, now: Instant) -> Result<Instant, Refused> {
+        if self.is_draining() {
+            return Err(self.refusal(Refusal::Draining));
+        }
+        // Before the lock, which a full house would fight for.
+        if self.sessions() >= self.limits.sessions_max {
+            return Err(self.refusal(Refusal::Full));
+        }
+        if self.account.bytes() >= self.limits.bytes_in_flight_max {
+            return Err(self.refusal(Refusal::Bytes));
+        }
+        let mut pace = self.pace();
+        if self.sessions() >= self.limits.sessions_max {
+            return Err(self.refusal(Refusal::Full));
+        }
+        let at =
+            pace.ask(now).map_err(|fast| Refused { why: Refusal::Pace, retry_after: fast.retry_after })?;
+        self.sessions.fetch_add(1, Ordering::AcqRel);
+        Ok(at)
+    }
+
+    /// A refusal of which nobody knows when it ends.
+    pub(crate) fn refusal(&self, why: Refusal) -> Refused {
+        let secs = match why {
+            // Whoever takes over is there already.
+            Refusal::Draining => 1,
+            _ => 1 + self.refused.fetch_add(1, Ordering::Relaxed) % RETRY_SPREAD_SECS,
+        };
+        Refused { why, retry_after: Duration::from_secs(secs).min(self.limits.retry_after_max) }
     }
 
     /// Makes a permit a session of `user`.
@@ -199,14 +296,14 @@ impl Hub {
         permit: Permit,
         user: UserId,
         source: Source,
-    ) -> Result<(Membership, mpsc::Receiver<Command>), Refusal> {
+    ) -> Result<(Membership, mpsc::Receiver<Command>), Refused> {
         let (commands, inbox) = mpsc::channel(COMMANDS_MAX);
         let id = self.next_id.fetch_add(1, Ordering::Relaxed);
         let member = Arc::new(Member { id, user: user.clone(), source, commands, place: Mutex::default() });
         let mut members = self.members();
         let of_user = members.entry(user).or_default();
-        if of_user.len() >= self.per_user_max {
-            return Err(Refusal::UserFull);
+        if of_user.len() >= self.limits.sessions_per_user_max {
+            return Err(self.refusal(Refusal::UserFull));
         }
         of_user.push(Arc::clone(&member));
         drop(members);
@@ -281,17 +378,40 @@ impl Hub {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::clock::monotonic;
+
+    fn limits(sessions_max: usize, per_user_max: usize) -> Limits {
+        Limits {
+            sessions_max,
+            sessions_per_user_max: per_user_max,
+            accept_rate: 1_000_000,
+            accept_burst: 1_000_000,
+            ..Limits::default()
+        }
+    }
+
+    fn hub(limits: Limits) -> Arc<Hub> {
+        Hub::new(Arc::new(limits), Account::default(), monotonic())
+    }
+
+    fn permit(hub: &Arc<Hub>) -> Permit {
+        hub.admit(monotonic()).expect("room").0
+    }
+
+    fn why(hub: &Arc<Hub>) -> Refusal {
+        hub.admit(monotonic()).expect_err("no room").why
+    }
 
     #[test]
     fn racing_admissions_never_exceed_the_limit_by_one() {
-        let hub = Hub::new(100, 20);
+        let hub = hub(limits(100, 20));
         let admitted = AtomicUsize::new(0);
         std::thread::scope(|scope| {
             for _ in 0..8 {
                 scope.spawn(|| {
                     for _ in 0..1_250 {
-                        if let Ok(permit) = hub.admit() {
-                            assert!(hub.load().0 <= 100);
+                        if let Ok((permit, _)) = hub.admit(monotonic()) {
+                            assert!(hub.sessions() <= 100);
                             admitted.fetch_add(1, Ordering::Relaxed);
                             std::mem::forget(permit);
                         }
@@ -300,36 +420,107 @@ mod tests {
             }
         });
         assert_eq!(admitted.load(Ordering::Relaxed), 100);
-        assert_eq!(hub.admit().expect_err("full"), Refusal::Full);
+        assert_eq!(why(&hub), Refusal::Full);
+    }
+
+    #[test]
+    fn comings_and_goings_never_exceed_the_limit_and_leave_nothing_behind() {
+        let hub = hub(limits(10, 20));
+        let live = AtomicUsize::new(0);
+        std::thread::scope(|scope| {
+            for _ in 0..8 {
+                scope.spawn(|| {
+                    for _ in 0..5_000 {
+                        let Ok((permit, _)) = hub.admit(monotonic()) else { continue };
+                        assert!(live.fetch_add(1, Ordering::AcqRel) < 10);
+                        live.fetch_sub(1, Ordering::AcqRel);
+                        drop(permit);
+                    }
+                });
+            }
+        });
+        assert_eq!(hub.sessions(), 0);
     }
 
     #[test]
     fn leaving_frees_the_place_and_the_permit() {
-        let hub = Hub::new(1, 1);
+        let hub = hub(limits(1, 1));
         let (membership, _inbox) =
-            hub.join(hub.admit().expect("room"), "u".into(), Source::Omi).expect("room for the user");
-        assert_eq!(hub.admit().expect_err("full"), Refusal::Full);
+            hub.join(permit(&hub), "u".into(), Source::Omi).expect("room for the user");
+        assert_eq!(why(&hub), Refusal::Full);
         drop(membership);
-        assert_eq!(hub.load().0, 0);
+        assert_eq!(hub.sessions(), 0);
         assert!(hub.of_user(&"u".into()).is_empty());
     }
 
     #[test]
     fn one_user_cannot_take_all_places() {
-        let hub = Hub::new(10, 2);
-        let places: Vec<_> = (0..2)
-            .map(|_| hub.join(hub.admit().expect("room"), "u".into(), Source::Omi).expect("room"))
-            .collect();
-        let refused = hub.join(hub.admit().expect("room"), "u".into(), Source::Omi).expect_err("full");
-        assert_eq!(refused, Refusal::UserFull);
-        assert_eq!(hub.load().0, places.len());
+        let hub = hub(limits(10, 2));
+        let places: Vec<_> =
+            (0..2).map(|_| hub.join(permit(&hub), "u".into(), Source::Omi).expect("room")).collect();
+        let refused = hub.join(permit(&hub), "u".into(), Source::Omi).expect_err("full");
+        assert_eq!(refused.why, Refusal::UserFull);
+        assert_eq!(hub.sessions(), places.len());
+    }
+
+    #[test]
+    fn racing_sessions_of_one_user_never_exceed_theirs_by_one() {
+        let hub = hub(limits(1_000, 20));
+        let places = Mutex::new(Vec::new());
+        std::thread::scope(|scope| {
+            for _ in 0..8 {
+                scope.spawn(|| {
+                    for _ in 0..100 {
+                        let joined = hub.join(permit(&hub), "u".into(), Source::Omi);
+                        assert!(hub.of_user(&"u".into()).len() <= 20);
+                        places.lock().unwrap().extend(joined.ok());
+                    }
+                });
+            }
+        });
+        assert_eq!(places.lock().unwrap().len(), 20);
+        assert_eq!(hub.sessions(), 20, "who was refused holds nothing");
+    }
+
+    #[test]
+    fn reasons_come_in_order_and_each_names_a_time_to_come_back() {
+        let limits = Limits {
+            sessions_max: 3,
+            bytes_in_flight_max: 1_000,
+            accept_rate: 1,
+            accept_burst: 1,
+            accept_wait_max: Duration::from_secs(1),
+            ..Limits::default()
+        };
+        let (hub, now) = (hub(limits), monotonic());
+        let (_first, at) = hub.admit(now).expect("the burst");
+        assert_eq!(at, now);
+        let (second, at) = hub.admit(now).expect("may wait");
+        assert!(at > now && at <= now + Duration::from_secs(1));
+        let fast = hub.admit(now).expect_err("too many at once");
+        assert_eq!(fast.why, Refusal::Pace);
+        let held = hub.account().holding(1_000);
+        assert_eq!(why(&hub), Refusal::Bytes, "before the pace is asked");
+        let (_third, _) = {
+            drop(held);
+            hub.admit(now + Duration::from_secs(2)).expect("its turn")
+        };
+        let _held = hub.account().holding(1_000);
+        let told: Vec<_> = (0..5).map(|_| hub.admit(now).expect_err("full")).collect();
+        assert!(told.iter().all(|refused| refused.why == Refusal::Full), "before the bytes are looked at");
+        let secs: Vec<_> = told.iter().map(|refused| refused.retry_after.as_secs()).collect();
+        assert!(secs.iter().all(|secs| (1..=5).contains(secs)) && secs.windows(2).any(|w| w[0] != w[1]));
+        hub.begin_drain();
+        assert_eq!(why(&hub), Refusal::Draining);
+        drop(second);
+        assert_eq!(hub.sessions(), 2);
     }
 
     #[test]
     fn a_record_reaches_the_session_that_waits_for_it() {
-        let hub = Hub::new(10, 5);
-        let (first, mut first_inbox) = hub.join(hub.admit().unwrap(), "u".into(), Source::Omi).unwrap();
-        let (_second, mut second_inbox) = hub.join(hub.admit().unwrap(), "u".into(), Source::Omi).unwrap();
+        let hub = hub(limits(10, 5));
+        let (first, mut first_inbox) = hub.join(permit(&hub), "u".into(), Source::Omi).unwrap();
+        let (_second, mut second_inbox) = hub.join(permit(&hub), "u".into(), Source::Omi).unwrap();
         first.awaits("c".into());
         assert!(hub.deliver(&"u".into(), &"c".into(), Source::Omi, "{}".into()).is_some());
         assert!(first_inbox.try_recv().is_ok() && second_inbox.try_recv().is_err());

@@ -21,7 +21,7 @@ use auricle_wire::params::{Endpoint, ListenParams};
 use axum::Router;
 use axum::extract::ws::{CloseFrame, Message, Utf8Bytes, WebSocket, WebSocketUpgrade};
 use axum::extract::{RawQuery, State};
-use axum::http::HeaderMap;
+use axum::http::{HeaderMap, HeaderValue, header};
 use axum::response::Response;
 use axum::routing::any;
 use tokio::sync::Notify;
@@ -31,9 +31,9 @@ use self::ear::{AudioFormat, Ear, RunOwner};
 pub(crate) use self::events::memory_created;
 use crate::auth::Authenticator;
 use crate::clock::SystemClock;
-use crate::hub::{Hub, Permit, Refusal};
+use crate::hub::{Hub, Permit, Refusal, Refused};
 use crate::link::Links;
-use crate::serve::unavailable;
+use crate::serve::unavailable_for;
 
 /// Bytes of one socket's read buffer. The default of 128 KiB costs 134 KB a session; frames are some 100 bytes.
 const READ_BUFFER_BYTES: usize = 4 * 1024;
@@ -91,9 +91,9 @@ async fn v4(
     RawQuery(query): RawQuery,
     upgrade: WebSocketUpgrade,
 ) -> Response {
-    let permit = match listen.hub.admit() {
+    let permit = match admitted(&listen).await {
         Ok(permit) => permit,
-        Err(refusal) => return refuse(refusal),
+        Err(refused) => return refuse(refused),
     };
     let upgrade = bounded(upgrade, &listen.limits);
     let user = match listen.auth.authenticate_request(&headers, listen.clock.now()).await {
@@ -110,7 +110,7 @@ async fn v4(
     };
     match join(&listen, permit, user, params) {
         Ok(ready) => upgrade.on_upgrade(move |socket| ready.run(socket)),
-        Err(NotReady::Refused(refusal)) => refuse(refusal),
+        Err(NotReady::Refused(refused)) => refuse(refused),
         Err(NotReady::Undecodable(reason)) => upgrade.on_upgrade(move |socket| close(socket, 1011, reason)),
     }
 }
@@ -121,9 +121,9 @@ async fn web(
     RawQuery(query): RawQuery,
     upgrade: WebSocketUpgrade,
 ) -> Response {
-    let permit = match listen.hub.admit() {
+    let permit = match admitted(&listen).await {
         Ok(permit) => permit,
-        Err(refusal) => return refuse(refusal),
+        Err(refused) => return refuse(refused),
     };
     let params = ListenParams::parse(query.as_deref().unwrap_or_default(), Endpoint::Web);
     bounded(upgrade, &listen.limits).on_upgrade(move |mut socket| async move {
@@ -146,8 +146,8 @@ async fn web(
                     ready.run(socket).await;
                 }
             }
-            Err(NotReady::Refused(refusal)) => {
-                count_refusal(refusal);
+            Err(NotReady::Refused(refused)) => {
+                count_refusal(refused.why);
                 close(socket, 1013, "too many sessions; try again later".into()).await;
             }
             Err(NotReady::Undecodable(reason)) => close(socket, 1011, reason).await,
@@ -201,13 +201,29 @@ fn bounded(upgrade: WebSocketUpgrade, limits: &Limits) -> WebSocketUpgrade {
         .max_frame_size(limits.client_message_bytes_max)
 }
 
-fn refuse(refusal: Refusal) -> Response {
-    count_refusal(refusal);
-    unavailable(match refusal {
-        Refusal::Full => "all sessions of this server are taken; try again in a second",
-        Refusal::UserFull => "this user has too many sessions; close one",
+/// One more session, once it is its turn. A refusal comes at once and has cost nothing but the reading of the request's head.
+async fn admitted(listen: &Listen) -> Result<Permit, Refused> {
+    let now = listen.clock.mono();
+    let (permit, at) = listen.hub.admit(now)?;
+    if at > now && !listen.hub.wait_until(at).await {
+        return Err(listen.hub.refusal(Refusal::Draining));
+    }
+    Ok(permit)
+}
+
+fn refuse(refused: Refused) -> Response {
+    count_refusal(refused.why);
+    let text = match refused.why {
         Refusal::Draining => "this server is shutting down; try again in a second",
-    })
+        Refusal::Full => "all sessions of this server are taken; try again later",
+        Refusal::Bytes => "this server holds as much for its clients as it may; try again later",
+        Refusal::Pace => "too many new sessions at once; try again later",
+        Refusal::UserFull => "this user has too many sessions; close one",
+    };
+    let mut response = unavailable_for(text, refused.retry_after);
+    // Kept open, the connections of those who return again and again would take the places of others.
+    response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    response
 }
 
 fn count_refusal(refusal: Refusal) {
@@ -230,7 +246,7 @@ async fn close(mut socket: WebSocket, code: u16, reason: String) {
 }
 
 enum NotReady {
-    Refused(Refusal),
+    Refused(Refused),
     Undecodable(String),
 }
 
@@ -282,10 +298,12 @@ fn join(listen: &Arc<Listen>, permit: Permit, user: UserId, params: ListenParams
         },
         multi: spec.channels.is_some(),
     };
-    let ears: Result<Vec<Ear>, _> = spec.session.voices.iter().map(|_| Ear::new(format.clone())).collect();
-    let ears = ears.map_err(|error| NotReady::Undecodable(error.to_string()))?;
     let source = spec.session.source;
     let (member, commands) = listen.hub.join(permit, user.clone(), source).map_err(NotReady::Refused)?;
+    let account = listen.hub.account();
+    let ears: Result<Vec<Ear>, _> =
+        spec.session.voices.iter().map(|_| Ear::new(format.clone(), account)).collect();
+    let ears = ears.map_err(|error| NotReady::Undecodable(error.to_string()))?;
     let header = RunHeader {
         run: auricle_core::ids::random_uuid(&mut rand::rng()),
         user,

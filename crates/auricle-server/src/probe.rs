@@ -1,7 +1,8 @@
 //! `/livez`, `/readyz`, `/health` and `/metrics` on a thread, a runtime and a port of their own (promise P1).
 //!
-//! Liveness: our own session workers and the store's writer tick. Readiness: one more session may come. Neither asks
-//! anyone: they read atomics. Dependencies show in the detail of `/readyz`, never in liveness.
+//! Liveness: our own session workers and the store's writer tick. Readiness: one more session may come, and more than
+//! one: it turns before anything is refused for want of memory or of the store's pace. Neither asks anyone: they read atomics
+//! and one short lock. Dependencies show in the detail of `/readyz`, never in liveness.
 
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
@@ -113,7 +114,9 @@ async fn livez(State(state): State<ProbeState>) -> Response {
 
 async fn readyz(State(state): State<ProbeState>) -> Response {
     let health = state.store.health();
-    let (sessions, sessions_max) = state.hub.load();
+    let now = monotonic();
+    let load = state.hub.load(now);
+    let (sessions, sessions_max) = (load.sessions, load.sessions_max);
     let mut reasons = Vec::new();
     if state.hub.is_draining() {
         reasons.push("draining".to_owned());
@@ -121,8 +124,27 @@ async fn readyz(State(state): State<ProbeState>) -> Response {
     if sessions >= sessions_max {
         reasons.push(format!("{sessions} sessions of `limits.sessions_max` ({sessions_max})"));
     }
+    if load.bytes >= load.bytes_max / 5 * 4 {
+        let (bytes, most) = (load.bytes, load.bytes_max);
+        reasons.push(format!("{bytes} bytes held for clients, of `limits.bytes_in_flight_max` ({most})"));
+    }
+    if load.refusing_for >= state.limits.accept_refusing_max {
+        let (secs, rate) = (load.refusing_for.as_secs_f64(), state.limits.accept_rate);
+        reasons
+            .push(format!("more than `limits.accept_rate` ({rate} a second) want to come, for {secs:.1} s"));
+    }
     if let Some(degraded) = &health.degraded {
         reasons.push(format!("store: {degraded}"));
+    }
+    // A quarter of what turns liveness.
+    let slow = state.limits.worker_stall_max / 4;
+    if health.writer_idle_for >= slow {
+        reasons.push(format!("store: no write done for {} ms", millis(health.writer_idle_for)));
+    }
+    for (name, age) in state.vitals.ages(Role::Session, now) {
+        if age >= slow {
+            reasons.push(format!("{name}: no progress for {} ms", millis(age)));
+        }
     }
     // A quarter of the queue: the writer falls behind before anything is refused.
     if health.queued > state.limits.store_queue_max / 4 {
@@ -131,7 +153,7 @@ async fn readyz(State(state): State<ProbeState>) -> Response {
     let ready = reasons.is_empty();
     let loops: Vec<_> = state
         .vitals
-        .ages(Role::Loop, monotonic())
+        .ages(Role::Loop, now)
         .iter()
         .map(|(name, age)| json!({"name": name, "lag_ms": millis(*age)}))
         .collect();
@@ -140,6 +162,8 @@ async fn readyz(State(state): State<ProbeState>) -> Response {
         "reasons": reasons,
         "sessions": sessions,
         "sessions_max": sessions_max,
+        "bytes_in_flight": load.bytes,
+        "bytes_in_flight_max": load.bytes_max,
         "store_queued": health.queued,
         "loops": loops,
         "dependencies": (state.dependencies)(),
@@ -148,6 +172,8 @@ async fn readyz(State(state): State<ProbeState>) -> Response {
 }
 
 async fn render_metrics(State(state): State<ProbeState>) -> Response {
+    // Too many hold a part of it to tell each change.
+    metrics::gauge!("auricle_bytes_in_flight").set(state.hub.account().bytes() as f64);
     let text = state.metrics.as_ref().map(PrometheusHandle::render).unwrap_or_default();
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response()
 }

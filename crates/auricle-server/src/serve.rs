@@ -82,10 +82,16 @@ impl Offload {
     }
 }
 
-/// 503 with `Retry-After`, before any I/O.
+/// 503 with `Retry-After` of a second, before any I/O.
 pub(crate) fn unavailable(text: &'static str) -> Response {
+    unavailable_for(text, Duration::from_secs(1))
+}
+
+/// The same with another time, in whole seconds, rounded up.
+pub(crate) fn unavailable_for(text: &'static str, retry_after: Duration) -> Response {
     let mut response = detail(StatusCode::SERVICE_UNAVAILABLE, text);
-    response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+    let secs = retry_after.as_secs() + u64::from(retry_after.subsec_nanos() > 0);
+    response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(secs.max(1)));
     response
 }
 

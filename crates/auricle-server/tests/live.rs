@@ -21,5 +21,7 @@ mod receivers;
 mod split;
 #[path = "live/storage.rs"]
 mod storage;
+#[path = "live/storm.rs"]
+mod storm;
 #[path = "live/transcripts.rs"]
 mod transcripts;

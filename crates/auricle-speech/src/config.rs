@@ -4,6 +4,8 @@ use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use auricle_core::Account;
+
 use crate::none::NoEngine;
 use crate::pocketsphinx::PocketSphinx;
 use crate::scripted::{Scripted, Trouble};
@@ -18,6 +20,8 @@ pub struct SpeechConfig {
     pub pocketsphinx: PocketSphinxConfig,
     /// Used if it is chosen.
     pub scripted: ScriptedConfig,
+    /// Where audio that waits for the engine is counted.
+    pub account: Account,
 }
 
 impl Default for SpeechConfig {
@@ -26,6 +30,7 @@ impl Default for SpeechConfig {
             engine: "pocketsphinx".to_owned(),
             pocketsphinx: PocketSphinxConfig::default(),
             scripted: ScriptedConfig::default(),
+            account: Account::default(),
         }
     }
 }
@@ -65,7 +70,9 @@ pub struct ScriptedConfig {
 /// Errors: an unknown name, or a script that cannot be read.
 pub fn build(config: &SpeechConfig) -> Result<Arc<dyn Engine>, EngineError> {
     Ok(match config.engine.as_str() {
-        "pocketsphinx" => Arc::new(PocketSphinx::new(&config.pocketsphinx)),
+        "pocketsphinx" => {
+            Arc::new(PocketSphinx::new(&config.pocketsphinx).counted_in(config.account.clone()))
+        }
         "scripted" => {
             Arc::new(Scripted::open(config.scripted.script.as_deref(), config.scripted.trouble.clone())?)
         }

@@ -13,6 +13,8 @@ use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use auricle_core::Account;
+
 use self::ffi::Sphinx;
 use self::pool::Pool;
 use self::stream::SphinxStream;
@@ -25,6 +27,7 @@ pub struct PocketSphinx {
     model: Option<PathBuf>,
     decoders: usize,
     backlog_samples: usize,
+    account: Account,
     pool: std::sync::Mutex<Option<Arc<Pool>>>,
 }
 
@@ -40,8 +43,16 @@ impl PocketSphinx {
             model: config.model_dir.clone(),
             decoders: config.decoders.map_or_else(cores, NonZeroUsize::get),
             backlog_samples: config.backlog_secs_max as usize * auricle_audio::vad::RATE_HZ as usize,
+            account: Account::default(),
             pool: std::sync::Mutex::new(None),
         }
+    }
+
+    /// Counts audio that waits for a recogniser in `account`.
+    #[must_use]
+    pub fn counted_in(mut self, account: Account) -> Self {
+        self.account = account;
+        self
     }
 
     fn pool(&self) -> Result<Arc<Pool>, EngineError> {
@@ -68,7 +79,8 @@ impl Engine for PocketSphinx {
                 spec.language
             )));
         }
-        Ok(Box::new(SphinxStream::new(self.pool()?, &spec, events, self.backlog_samples)))
+        let held = self.account.share();
+        Ok(Box::new(SphinxStream::new(self.pool()?, &spec, events, self.backlog_samples, held)))
     }
 
     fn check(&self) -> Result<String, EngineError> {

@@ -19,7 +19,7 @@ use std::sync::mpsc::{SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use auricle_core::{ConversationId, Limits, ProcessId, Source, UnixMicros, UserId};
+use auricle_core::{Account, ConversationId, Limits, ProcessId, Source, UnixMicros, UserId};
 
 use crate::clock;
 
@@ -48,6 +48,8 @@ pub struct SpoolOptions {
     pub total_bytes_max: u64,
     /// Bytes of one chunk file: what is freed at a time.
     pub chunk_bytes: u64,
+    /// Where bytes queued for the thread are counted.
+    pub account: Account,
 }
 
 impl From<&Limits> for SpoolOptions {
@@ -59,6 +61,7 @@ impl From<&Limits> for SpoolOptions {
             run_bytes_max: limits.spool_session_bytes_max,
             total_bytes_max: limits.spool_total_bytes_max,
             chunk_bytes: 1024 * 1024,
+            account: Account::default(),
         }
     }
 }

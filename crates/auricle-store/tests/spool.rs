@@ -284,6 +284,21 @@ fn a_full_queue_is_counted_and_leaves_a_hole() {
 }
 
 #[test]
+fn bytes_on_their_way_to_the_disk_are_given_back_when_they_are_there_or_refused() {
+    for queue_bytes_max in [0, 1 << 20] {
+        let folder = tempfile::tempdir().unwrap();
+        let options = SpoolOptions { queue_bytes_max, ..options() };
+        let account = options.account.clone();
+        let spool = Spool::open(folder.path(), options).unwrap();
+        let mut run = spool.begin(header("r1"));
+        feed(&mut run, 0..500);
+        run.abandon();
+        spool.settle();
+        assert_eq!(account.bytes(), 0, "{queue_bytes_max}");
+    }
+}
+
+#[test]
 fn buffers_are_handed_over_on_time() {
     let folder = tempfile::tempdir().unwrap();
     let spool = Spool::open(folder.path(), options()).unwrap();

@@ -8,6 +8,7 @@ mod load;
 mod outage;
 mod prober;
 mod process;
+mod storm;
 mod talker;
 mod told;
 
@@ -31,6 +32,8 @@ pub(crate) enum Command {
     Outage(outage::OutageArgs),
     /// `kill -9` of either half at random moments under load: what is lost and what is doubled.
     Crash(crash::CrashArgs),
+    /// Clients that are dropped all at once and return on a fixed timer: when all are back, and what live sessions feel.
+    Storm(storm::StormArgs),
     /// The floor that `sessions` is compared with: reads frames, decodes them, does nothing else.
     #[command(hide = true)]
     FloorServer,
@@ -85,6 +88,7 @@ pub(crate) fn run(command: &Command) -> anyhow::Result<ExitCode> {
         Command::Sessions(args) => sessions(args),
         Command::Outage(args) => outage::run(args),
         Command::Crash(args) => crash::run(args),
+        Command::Storm(args) => storm::run(args),
     }
 }
 

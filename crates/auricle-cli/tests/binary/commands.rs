@@ -132,3 +132,27 @@ fn doctor_says_what_is_there_and_how_to_install_what_is_not() {
     let damaged = doctor(&["--speech", "none"]);
     assert_eq!(damaged.status.code(), Some(1), "{}", text(&damaged.stdout));
 }
+
+#[test]
+fn a_storm_of_a_few_ends_with_all_of_them_back_and_nobody_else_dropped() {
+    let args =
+        ["bench", "storm", "--clients", "20", "--live", "2", "--retry-ms", "100", "--expired-percent", "10"];
+    let out = run(&[&args[..], &["--calm-secs", "1", "--refusals", "50", "--json"]].concat());
+    assert!(out.status.success(), "{}", text(&out.stderr));
+    let figures: serde_json::Value = serde_json::from_slice(&out.stdout).unwrap();
+    assert_eq!(
+        (figures["expired"].as_u64(), figures["back"]["missing"].as_u64()),
+        (Some(2), Some(0)),
+        "{figures}"
+    );
+    let looked_up = |of: &str| figures["counted"][of].as_u64().unwrap();
+    // Read while clients still try: one may be counted by half.
+    assert!(
+        looked_up("bad_tokens") > 2 && looked_up("from_memory") + 2 >= looked_up("bad_tokens"),
+        "{figures}"
+    );
+    for phase in ["calm", "storm", "after"] {
+        assert_eq!(figures[phase]["dropped"], 0, "{phase}: {figures}");
+    }
+    assert!(figures["calm"]["segments"].as_u64().unwrap() > 0, "{figures}");
+}

@@ -67,9 +67,7 @@ impl Images {
             let base64 = upload.chunks.into_values().collect();
             return ImageOutcome::Complete { temp_id: upload.id, base64 };
         }
-        while self.uploads.iter().map(|upload| upload.bytes).sum::<usize>()
-            > self.limits.image_uploads_bytes_max
-        {
+        while self.bytes() > self.limits.image_uploads_bytes_max {
             self.uploads.pop_front();
         }
         ImageOutcome::Incomplete
@@ -87,6 +85,11 @@ impl Images {
             bytes: 0,
         });
         self.uploads.len() - 1
+    }
+
+    /// Of all unfinished pictures.
+    pub(super) fn bytes(&self) -> usize {
+        self.uploads.iter().map(|upload| upload.bytes).sum()
     }
 
     pub(super) fn next_expiry(&self) -> Option<Instant> {

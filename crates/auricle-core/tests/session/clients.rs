@@ -15,6 +15,18 @@ fn chunk(index: u32, total: u32, data: &str) -> Input {
 }
 
 #[test]
+fn pictures_that_are_not_whole_are_counted_until_they_are_or_are_given_up() {
+    let mut rig = Rig::live(config());
+    rig.handle(chunk(0, 2, "1234567"));
+    assert_eq!(rig.session.picture_bytes(), 7);
+    rig.handle(chunk(1, 2, "89"));
+    assert_eq!(rig.session.picture_bytes(), 0, "whole");
+    rig.handle(chunk(0, 2, "1234567"));
+    rig.wait(Duration::from_secs(61));
+    assert_eq!(rig.session.picture_bytes(), 0, "given up");
+}
+
+#[test]
 fn a_picture_is_put_together_in_any_order_and_stored_once() {
     let mut rig = Rig::live(config());
     rig.handle(chunk(2, 3, "CC"));

@@ -12,7 +12,7 @@ use std::time::Instant;
 
 use auricle_core::link::Input as LinkInput;
 use auricle_core::session::{Close, EarState, Ended, Input, OpenedConversation, Output, Session};
-use auricle_core::{ConversationId, JobId, PhotoId};
+use auricle_core::{ConversationId, JobId, PhotoId, Share};
 use auricle_store::{Opened, Ownership};
 use axum::extract::ws::{Message, WebSocket};
 use futures_util::future::BoxFuture;
@@ -81,7 +81,9 @@ pub(super) struct Driver {
     /// Records being read for `memory_processing_started`; deliveries wait behind them, so that order is kept.
     records_loading: usize,
     finalise_answers: Vec<oneshot::Sender<Ended>>,
-    photos_waiting: Vec<(PhotoId, String)>,
+    photos_waiting: Vec<(PhotoId, String, Share)>,
+    /// Pictures that are not whole yet.
+    pictures: Share,
     entropy: StdRng,
     timer: Pin<Box<tokio::time::Sleep>>,
     timer_at: Option<Instant>,
@@ -108,7 +110,8 @@ impl Driver {
         let session =
             Session::new(spec.session.clone(), Arc::clone(&listen.limits), seed, listen.clock.now());
         Self {
-            outbox: Outbox::new(listen.limits.client_outbox_bytes_max),
+            outbox: Outbox::new(listen.limits.client_outbox_bytes_max, listen.hub.account().share()),
+            pictures: listen.hub.account().share(),
             timer: Box::pin(tokio::time::sleep_until(tokio::time::Instant::now())),
             listen,
             spec,
@@ -192,7 +195,11 @@ impl Driver {
                 Input::ClientClosed { code }
             }
         };
+        let pictures_may_change = matches!(input, Input::Text(_) | Input::Tick);
         self.session.handle(self.listen.clock.now(), input);
+        if pictures_may_change {
+            self.pictures.set(self.session.picture_bytes());
+        }
     }
 
     fn on_text(&mut self, text: &str) -> Input {
@@ -313,8 +320,8 @@ impl Driver {
                 self.opening = None;
                 // Until now audio was spooled for the conversation before: nothing is without one.
                 self.ears.iter_mut().for_each(Ear::disown_run);
-                for (id, base64) in std::mem::take(&mut self.photos_waiting) {
-                    self.append_photo(id, base64);
+                for (id, base64, held) in std::mem::take(&mut self.photos_waiting) {
+                    self.append_photo(id, base64, held);
                 }
                 let has_content = opened.segment_count > 0 || opened.photo_count > 0;
                 let opened = OpenedConversation {
@@ -342,7 +349,10 @@ impl Driver {
             Output::Open(choice) => self.open(choice),
             Output::Append(batch) => self.append(batch),
             Output::AppendElsewhere { zero_at, segments } => self.append_elsewhere(zero_at, segments),
-            Output::AppendPhoto { id, base64 } => self.append_photo(id, base64),
+            Output::AppendPhoto { id, base64 } => {
+                let held = self.listen.hub.account().holding(base64.len());
+                self.append_photo(id, base64, held);
+            }
             Output::Assign(assignment) => self.assign(assignment),
             Output::NoteReason(reason) => self.note_reason(reason),
             Output::Finalise(reason) => self.finalise(reason),

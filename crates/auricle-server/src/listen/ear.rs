@@ -5,7 +5,7 @@
 
 use auricle_audio::{Codec, Decoder, DecoderError, resample};
 use auricle_core::session::EarState;
-use auricle_core::{ConversationId, UnixMicros, Word};
+use auricle_core::{Account, ConversationId, UnixMicros, Word};
 use auricle_speech::{Engine, Event, Stream, StreamSpec};
 use auricle_store::spool::{RunHeader, Spool};
 use std::time::Instant;
@@ -52,9 +52,9 @@ pub(super) struct Ear {
 }
 
 impl Ear {
-    pub(super) fn new(format: AudioFormat) -> Result<Self, DecoderError> {
+    pub(super) fn new(format: AudioFormat, account: &Account) -> Result<Self, DecoderError> {
         let decoder = Decoder::new(format.codec, format.sample_rate_hz, format.channels)?;
-        let runs = Runs::new(format.sample_rate_hz);
+        let runs = Runs::new(format.sample_rate_hz, account);
         Ok(Self { decoder, format, listening: None, runs, heard: 0 })
     }
 

@@ -4,21 +4,24 @@ use std::collections::VecDeque;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
+use auricle_core::Share;
 use axum::extract::ws::{CloseFrame, Message, Utf8Bytes, WebSocket};
 use futures_util::Sink;
 
 /// Messages on their way to one client. Full: the caller closes the socket, since its client does not read.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Outbox {
     waiting: VecDeque<Message>,
     bytes: usize,
     bytes_max: usize,
     unflushed: bool,
+    /// `bytes`, and what the socket has not sent yet.
+    held: Share,
 }
 
 impl Outbox {
-    pub(super) fn new(bytes_max: usize) -> Self {
-        Self { bytes_max, ..Self::default() }
+    pub(super) fn new(bytes_max: usize, held: Share) -> Self {
+        Self { waiting: VecDeque::new(), bytes: 0, bytes_max, unflushed: false, held }
     }
 
     /// Queues a text. False if it does not fit: nothing was queued.
@@ -29,6 +32,7 @@ impl Outbox {
             return false;
         }
         self.bytes += text.len();
+        self.held.set(self.held.bytes() + text.len());
         self.waiting.push_back(Message::Text(text));
         true
     }
@@ -64,7 +68,10 @@ impl Outbox {
         }
         if self.unflushed {
             match socket.poll_flush(cx) {
-                Poll::Ready(Ok(())) => self.unflushed = false,
+                Poll::Ready(Ok(())) => {
+                    self.unflushed = false;
+                    self.held.set(self.bytes);
+                }
                 other => return other,
             }
         }
@@ -78,9 +85,13 @@ mod tests {
 
     #[test]
     fn a_full_outbox_refuses_but_always_takes_one_message() {
-        let mut outbox = Outbox::new(10);
+        let account = auricle_core::Account::default();
+        let mut outbox = Outbox::new(10, account.share());
         assert!(outbox.text("longer than the bound"));
         assert!(!outbox.text("x"));
         assert!(!outbox.is_empty());
+        assert_eq!(account.bytes(), "longer than the bound".len());
+        drop(outbox);
+        assert_eq!(account.bytes(), 0);
     }
 }

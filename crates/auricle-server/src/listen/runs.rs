@@ -7,7 +7,7 @@
 use std::collections::VecDeque;
 use std::time::Instant;
 
-use auricle_core::{ConversationId, UnixMicros};
+use auricle_core::{Account, ConversationId, Share, UnixMicros};
 use auricle_store::spool::{RunHeader, RunWriter, Spool};
 
 /// Bytes of frames kept in memory while a conversation is being opened. Full: they are counted as not spooled; the engine
@@ -37,13 +37,12 @@ struct Run {
 }
 
 /// The runs of one channel, oldest first; only the last takes frames.
-#[derive(Default)]
 pub(super) struct Runs {
     owner: Option<Owner>,
     runs: VecDeque<Run>,
     /// Frames received while no conversation was there to spool them for: (frame, samples, whether the engine took it).
     early: Vec<(Box<[u8]>, u32, bool)>,
-    early_bytes: usize,
+    early_bytes: Share,
     /// Position of the first of them.
     early_from: u64,
     /// Position behind the last frame.
@@ -52,8 +51,16 @@ pub(super) struct Runs {
 }
 
 impl Runs {
-    pub(super) fn new(rate_hz: u32) -> Self {
-        Self { rate_hz: f64::from(rate_hz.max(1)), ..Self::default() }
+    pub(super) fn new(rate_hz: u32, account: &Account) -> Self {
+        Self {
+            owner: None,
+            runs: VecDeque::new(),
+            early: Vec::new(),
+            early_bytes: account.share(),
+            early_from: 0,
+            heard: 0,
+            rate_hz: f64::from(rate_hz.max(1)),
+        }
     }
 
     /// Whether there is a conversation to write for.
@@ -73,7 +80,7 @@ impl Runs {
         header.conversation = conversation.clone();
         self.owner = Some(Owner { spool: spool.clone(), header, zero_at });
         let early = std::mem::take(&mut self.early);
-        self.early_bytes = 0;
+        self.early_bytes.set(0);
         if early.is_empty() {
             return;
         }
@@ -99,8 +106,9 @@ impl Runs {
             self.early_from = self.heard;
         }
         self.heard += u64::from(samples);
-        if self.early_bytes + frame.len() <= EARLY_BYTES_MAX {
-            self.early_bytes += frame.len();
+        let bytes = self.early_bytes.bytes() + frame.len();
+        if bytes <= EARLY_BYTES_MAX {
+            self.early_bytes.set(bytes);
             self.early.push((frame.into(), samples, taken));
         } else {
             metrics::counter!("auricle_spool_dropped_bytes_total", "reason" => "no_conversation")
@@ -265,7 +273,7 @@ mod tests {
     #[test]
     fn what_words_cover_is_forgotten_and_the_rest_is_left() {
         let rig = Rig::new();
-        let mut runs = Runs::new(16_000);
+        let mut runs = Runs::new(16_000, &Account::default());
         rig.begin(&mut runs);
         for name in 0..10 {
             assert!(!runs.append(&[name; 8], FRAME, true));
@@ -278,7 +286,7 @@ mod tests {
     #[test]
     fn what_the_engine_could_not_take_is_left_alone_and_what_it_took_around_it_is_not() {
         let rig = Rig::new();
-        let mut runs = Runs::new(16_000);
+        let mut runs = Runs::new(16_000, &Account::default());
         rig.begin(&mut runs);
         let mut left = Vec::new();
         for name in 0..12_u8 {
@@ -296,7 +304,7 @@ mod tests {
     #[test]
     fn what_did_not_fit_in_memory_before_the_conversation_was_known_shifts_nothing() {
         let rig = Rig::new();
-        let mut runs = Runs::new(16_000);
+        let mut runs = Runs::new(16_000, &Account::default());
         for name in 0..6_u8 {
             runs.append(&vec![name; EARLY_BYTES_MAX / 4], FRAME, true);
         }
@@ -309,7 +317,7 @@ mod tests {
     #[test]
     fn frames_from_before_the_conversation_was_known_are_its_first() {
         let rig = Rig::new();
-        let mut runs = Runs::new(16_000);
+        let mut runs = Runs::new(16_000, &Account::default());
         for name in 0..3_u8 {
             runs.append(&[name; 8], FRAME, true);
         }
@@ -323,7 +331,7 @@ mod tests {
     #[test]
     fn an_ended_run_waits_for_its_words_and_only_what_is_left_goes_to_repair() {
         let rig = Rig::new();
-        let mut runs = Runs::new(16_000);
+        let mut runs = Runs::new(16_000, &Account::default());
         rig.begin(&mut runs);
         let play = |runs: &mut Runs, names: std::ops::Range<u8>| {
             names.for_each(|name| _ = runs.append(&[name; 8], FRAME, true));

@@ -57,6 +57,16 @@ async fn all_session_workers_wedged_turn_livez_within_12_s_and_back_within_2() {
 }
 
 #[tokio::test]
+async fn readiness_turns_long_before_liveness_when_a_session_worker_sticks() {
+    let rig = Rig::start(&[("limits.worker_stall_max", "20s")]).await;
+    let wedge = Wedge::of(&rig.running().workers()[0]);
+    eventually("not ready", async || (rig.probe("/readyz").await.0 == 503).then_some(())).await;
+    assert_eq!(rig.probe("/livez").await.0, 200);
+    drop(wedge);
+    eventually("ready", async || (rig.probe("/readyz").await.0 == 200).then_some(())).await;
+}
+
+#[tokio::test]
 async fn p1_saturated_processing_leaves_liveness_and_sessions_unmoved() {
     let rig = Rig::start(&[("processing.threads", "2")]).await;
     let (stop, stopped) = tokio::sync::watch::channel(false);

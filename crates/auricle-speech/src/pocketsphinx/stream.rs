@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use auricle_audio::resample::Resampler;
 use auricle_audio::vad::{Endpointer, EndpointerConfig, RATE_HZ, VadEvent};
-use auricle_core::Word;
+use auricle_core::{Share, Word};
 
 use super::pool::Pool;
 use crate::engine::{EngineError, Event, EventSender, Stream, StreamSpec};
@@ -50,6 +50,8 @@ struct State {
     finished: bool,
     over: bool,
     outlet: Outlet,
+    /// The audio of `stretches`.
+    held: Share,
 }
 
 /// What follows a decoded stretch.
@@ -98,6 +100,12 @@ impl Shared {
         let mut state = self.state();
         state.decoding = false;
         state.claimed = false;
+        let next = self.settle(&mut state, outcome);
+        state.count();
+        next
+    }
+
+    fn settle(&self, state: &mut State, outcome: Result<Vec<Word>, EngineError>) -> Next {
         match outcome {
             Ok(words) => {
                 state.stretches.pop_front();
@@ -150,6 +158,11 @@ impl State {
         }
     }
 
+    fn count(&mut self) {
+        let bytes = self.backlog() * size_of::<i16>();
+        self.held.set(bytes);
+    }
+
     fn backlog(&self) -> usize {
         self.stretches.iter().map(|stretch| stretch.audio.len()).sum()
     }
@@ -177,7 +190,13 @@ pub(super) struct SphinxStream {
 }
 
 impl SphinxStream {
-    pub(super) fn new(pool: Arc<Pool>, spec: &StreamSpec, events: EventSender, backlog_max: usize) -> Self {
+    pub(super) fn new(
+        pool: Arc<Pool>,
+        spec: &StreamSpec,
+        events: EventSender,
+        backlog_max: usize,
+        held: Share,
+    ) -> Self {
         let config = EndpointerConfig::default();
         let state = State {
             stretches: VecDeque::new(),
@@ -190,6 +209,7 @@ impl SphinxStream {
             finished: false,
             over: false,
             outlet: Outlet::new(events),
+            held,
         };
         Self {
             pool,
@@ -236,6 +256,7 @@ impl SphinxStream {
             open.audio.extend_from_slice(pcm);
         }
         self.apply(&mut state);
+        state.count();
         while self.recent.len() > self.recent_max {
             self.recent.pop_front();
         }

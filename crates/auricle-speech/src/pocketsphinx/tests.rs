@@ -144,3 +144,30 @@ async fn a_dropped_stream_frees_its_recogniser() {
     drop(abandoned);
     assert!(!sentences(&hear(&engine, &pcm, 16_000).await).is_empty());
 }
+
+#[tokio::test]
+async fn audio_that_waits_for_a_recogniser_is_counted_until_it_is_decided() {
+    let account = Account::default();
+    let engine = PocketSphinx::new(&config(1)).counted_in(account.clone());
+    let (sender, mut events) = mpsc::channel(64);
+    let mut stream = engine.open(spec(16_000, "en"), sender).unwrap();
+    let mut most = 0;
+    for chunk in speech().chunks(320) {
+        stream.push(chunk);
+        most = most.max(account.bytes());
+    }
+    assert!(most > 16_000, "half a second of speech at least: {most} bytes");
+    stream.finish();
+    let finished =
+        async { while !matches!(events.recv().await.unwrap(), Event::Finished | Event::Failed(_)) {} };
+    tokio::time::timeout(Duration::from_secs(60), finished).await.unwrap();
+    // The recogniser's thread counts just behind the event.
+    drop((stream, engine));
+    tokio::time::timeout(Duration::from_secs(60), async {
+        while account.bytes() > 0 {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await
+    .unwrap();
+}

@@ -163,7 +163,8 @@ impl RunWriter {
         let queued = self.shared.queued_bytes.fetch_add(bytes, Ordering::Relaxed);
         let (from, until) = (self.buffer_from, self.position);
         self.run.queued.fetch_add(1, Ordering::AcqRel);
-        let message = Message::Data { run: Arc::clone(&self.run), buffer, from, until };
+        let held = self.shared.options.account.holding(bytes);
+        let message = Message::Data { run: Arc::clone(&self.run), buffer, from, until, held };
         let refused = if queued + bytes > self.shared.options.queue_bytes_max {
             Some(message)
         } else {

@@ -13,6 +13,8 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
+use auricle_core::Share;
+
 use super::run::{ABANDONED, FINISHED, LIVE, Run};
 use super::{Shared, dropped, lock, record};
 use crate::clock;
@@ -27,6 +29,8 @@ pub(super) enum Message {
         buffer: Vec<u8>,
         from: u64,
         until: u64,
+        /// The buffer's bytes.
+        held: Share,
     },
     /// Its coverage or its state changed.
     Look(Arc<Run>),
@@ -71,9 +75,10 @@ impl Thread {
             let Some(shared) = self.shared.upgrade() else { return };
             shared.beat_ms.store(clock::stamp_ms(), Ordering::Relaxed);
             match message {
-                Ok(Message::Data { run, buffer, from, until }) => {
+                Ok(Message::Data { run, buffer, from, until, held }) => {
                     shared.queued_bytes.fetch_sub(buffer.len(), Ordering::Relaxed);
                     self.contained(|thread| thread.write(&shared, &run, &buffer, from, until));
+                    drop(held);
                     run.queued.fetch_sub(1, Ordering::AcqRel);
                     self.contained(|thread| thread.look(&shared, &run.name));
                     shared.give_back(buffer);

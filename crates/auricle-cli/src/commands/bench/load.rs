@@ -2,19 +2,23 @@
 //!
 //! One ticker sends for all: sockets are spread over twenty slots of a millisecond, so that frames do not arrive in bursts, and
 //! the load costs less than what it measures. Frames are written raw, masked with zero, to spare the client's work.
+//! Each array of segments is timed from the sending of the frame that held its last word.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::Context;
 use auricle_audio::{Codec, Encoder};
+use auricle_wire::event::{self, ServerMessage};
 use futures_util::StreamExt;
+use hdrhistogram::Histogram;
 use tokio::io::AsyncWriteExt;
 use tokio::net::tcp::OwnedWriteHalf;
-use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::protocol::Role;
+use tokio_tungstenite::tungstenite::{self, Message};
 
 /// Slots of one frame's time.
 const SLOTS: usize = 20;
@@ -23,22 +27,63 @@ const RATE_HZ: u32 = 16_000;
 /// Sockets opened at once.
 const OPENING_MAX: usize = 32;
 
+/// Turns whose time is remembered: a minute. An answer later than that is not timed right.
+const TURNS_KEPT: usize = 65_536;
+/// Frames a second.
+const FRAMES_PER_SEC: f64 = 50.0;
+
 /// What the load has seen since it was reset.
-#[derive(Clone, Copy, Default)]
+#[derive(Clone)]
 pub(super) struct Seen {
     pub(super) frames: u64,
     pub(super) segments: u64,
     pub(super) dropped: u64,
     pub(super) late_us_max: u64,
+    /// Microseconds from a word's last frame to its segment.
+    pub(super) latency_us: Histogram<u64>,
 }
 
-#[derive(Default)]
 struct Counters {
+    begun: tokio::time::Instant,
+    /// When each of the last turns was sent, in microseconds from `begun`.
+    sent_us: Vec<AtomicU64>,
+    latency_us: Mutex<Histogram<u64>>,
     frames: AtomicU64,
     segments: AtomicU64,
     dropped: AtomicU64,
     late_us_max: AtomicU64,
     stopping: AtomicBool,
+}
+
+impl Counters {
+    fn new() -> anyhow::Result<Self> {
+        Ok(Self {
+            begun: tokio::time::Instant::now(),
+            sent_us: (0..TURNS_KEPT).map(|_| AtomicU64::new(0)).collect(),
+            latency_us: Mutex::new(Histogram::new_with_bounds(1, 60_000_000, 3)?),
+            frames: AtomicU64::new(0),
+            segments: AtomicU64::new(0),
+            dropped: AtomicU64::new(0),
+            late_us_max: AtomicU64::new(0),
+            stopping: AtomicBool::new(false),
+        })
+    }
+
+    fn latency(&self) -> std::sync::MutexGuard<'_, Histogram<u64>> {
+        self.latency_us.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn now_us(&self) -> u64 {
+        self.begun.elapsed().as_micros() as u64
+    }
+
+    /// An array came whose last word ended at `end_secs` of the audio of a session in `slot`.
+    fn segments_came(&self, slot: usize, end_secs: f64) {
+        self.segments.fetch_add(1, Ordering::Relaxed);
+        let frame = ((end_secs * FRAMES_PER_SEC).ceil() as usize).saturating_sub(1);
+        let sent = self.sent_us[(frame * SLOTS + slot) % TURNS_KEPT].load(Ordering::Relaxed);
+        self.latency().saturating_record(self.now_us().saturating_sub(sent));
+    }
 }
 
 /// A running load.
@@ -50,16 +95,26 @@ pub(super) struct Load {
 
 impl Load {
     pub(super) async fn start(url: &str, sessions: usize) -> anyhow::Result<Self> {
-        let counters = Arc::new(Counters::default());
+        Self::start_as(url, sessions, |_| None).await
+    }
+
+    /// The n-th session with the token that `token` gives for n.
+    pub(super) async fn start_as(
+        url: &str,
+        sessions: usize,
+        token: impl Fn(usize) -> Option<String>,
+    ) -> anyhow::Result<Self> {
+        let counters = Arc::new(Counters::new()?);
         let mut writers: Vec<Vec<OwnedWriteHalf>> = (0..SLOTS).map(|_| Vec::new()).collect();
         let mut readers = Vec::new();
-        let opened =
-            futures_util::stream::iter((0..sessions).map(|_| open(url))).buffer_unordered(OPENING_MAX);
+        let opened = futures_util::stream::iter((0..sessions).map(|index| open(url, token(index))))
+            .buffer_unordered(OPENING_MAX);
         let opened: Vec<_> = opened.collect().await;
         for (index, socket) in opened.into_iter().enumerate() {
             let (writer, reader) = socket?;
-            writers[index % SLOTS].push(writer);
-            readers.push(tokio::spawn(read(reader, Arc::clone(&counters))));
+            let slot = index % SLOTS;
+            writers[slot].push(writer);
+            readers.push(tokio::spawn(read(reader, slot, Arc::clone(&counters))));
         }
         let frames = frames()?;
         let ticker = tokio::spawn(tick(writers, frames, Arc::clone(&counters)));
@@ -75,16 +130,23 @@ impl Load {
         ] {
             counter.store(0, Ordering::Relaxed);
         }
+        self.counters.latency().reset();
     }
 
-    pub(super) async fn stop(self) -> Seen {
+    /// What it has seen since it was reset.
+    pub(super) fn seen(&self) -> Seen {
         let counters = &self.counters;
-        let seen = Seen {
+        Seen {
             frames: counters.frames.load(Ordering::Relaxed),
             segments: counters.segments.load(Ordering::Relaxed),
             dropped: counters.dropped.load(Ordering::Relaxed),
             late_us_max: counters.late_us_max.load(Ordering::Relaxed),
-        };
+            latency_us: counters.latency().clone(),
+        }
+    }
+
+    pub(super) async fn stop(self) -> Seen {
+        let (counters, seen) = (&self.counters, self.seen());
         counters.stopping.store(true, Ordering::Relaxed);
         self.ticker.abort();
         self.readers.iter().for_each(tokio::task::JoinHandle::abort);
@@ -131,27 +193,42 @@ impl tokio::io::AsyncWrite for ReadOnly {
     }
 }
 
-async fn open(url: &str) -> anyhow::Result<(OwnedWriteHalf, Reader)> {
-    let mut request = url.into_client_request()?;
+async fn open(url: &str, token: Option<String>) -> anyhow::Result<(OwnedWriteHalf, Reader)> {
     // Each session a conversation of its own: the local user has one of each source.
-    if url.contains("/v4/listen") {
+    let named = url.contains("/v4/listen").then(|| {
         let id = auricle_core::ids::random_uuid(&mut rand::rng());
-        request = format!("{url}&client_conversation_id={id}").into_client_request()?;
-    }
-    let host = request.uri().authority().context("the address has no host")?.to_string();
-    let stream = tokio::net::TcpStream::connect(&host).await.with_context(|| format!("connect to {host}"))?;
-    stream.set_nodelay(true)?;
-    let (socket, _) = tokio_tungstenite::client_async(request, stream).await.context("open a session")?;
+        format!("{url}&client_conversation_id={id}")
+    });
+    let socket =
+        connect(named.as_deref().unwrap_or(url), token.as_deref()).await.context("open a session")?;
     let (reader, writer) = socket.into_inner().into_split();
     Ok((writer, Reader::from_raw_socket(ReadOnly(reader), Role::Client, None).await))
 }
 
-async fn read(mut socket: Reader, counters: Arc<Counters>) {
+/// One upgrade over a connection of its own.
+pub(super) async fn connect(
+    url: &str,
+    token: Option<&str>,
+) -> Result<WebSocketStream<tokio::net::TcpStream>, tungstenite::Error> {
+    let mut request = url.into_client_request()?;
+    if let Some(token) = token {
+        let value = format!("Bearer {token}").parse().map_err(tungstenite::http::Error::from)?;
+        request.headers_mut().insert("authorization", value);
+    }
+    let host = request.uri().authority().map(ToString::to_string).unwrap_or_default();
+    let stream = tokio::net::TcpStream::connect(host).await?;
+    stream.set_nodelay(true)?;
+    let (socket, _) = tokio_tungstenite::client_async(request, stream).await?;
+    Ok(socket)
+}
+
+async fn read(mut socket: Reader, slot: usize, counters: Arc<Counters>) {
     while let Some(Ok(message)) = socket.next().await {
         if let Message::Text(text) = message
             && text.starts_with('[')
+            && let Ok(ServerMessage::Segments(segments)) = event::parse(&text)
         {
-            counters.segments.fetch_add(1, Ordering::Relaxed);
+            counters.segments_came(slot, segments.iter().map(|segment| segment.end).fold(0.0, f64::max));
         }
     }
     if !counters.stopping.load(Ordering::Relaxed) {
@@ -167,6 +244,7 @@ async fn tick(mut writers: Vec<Vec<OwnedWriteHalf>>, frames: Vec<Vec<u8>>, count
         let late = tokio::time::Instant::now().saturating_duration_since(due);
         counters.late_us_max.fetch_max(late.as_micros() as u64, Ordering::Relaxed);
         let slot = turn as usize % SLOTS;
+        counters.sent_us[turn as usize % TURNS_KEPT].store(counters.now_us(), Ordering::Relaxed);
         let frame = &frames[turn as usize / SLOTS % frames.len()];
         for writer in &mut writers[slot] {
             if writer.write_all(frame).await.is_ok() {

@@ -55,8 +55,8 @@ fn probe(address: SocketAddr, path: &str, every: Duration, wait: Duration, stop:
     let mut due = now();
     while !stop.load(Ordering::Relaxed) {
         let begun = now();
-        match ask(address, path, wait) {
-            Some(()) => {
+        match ask(address, path, wait).filter(|answer| answer.starts_with("HTTP/1.1 200")) {
+            Some(_) => {
                 times.saturating_record(u64::try_from(begun.elapsed().as_micros()).unwrap_or(u64::MAX));
                 in_a_row = 0;
             }
@@ -84,8 +84,8 @@ fn probe(address: SocketAddr, path: &str, every: Duration, wait: Duration, stop:
     }
 }
 
-/// `Some` for a 200 within `wait`, of connecting, asking and reading together.
-fn ask(address: SocketAddr, path: &str, wait: Duration) -> Option<()> {
+/// One request: the whole answer, if it comes within `wait`, of connecting, asking and reading together.
+pub(super) fn ask(address: SocketAddr, path: &str, wait: Duration) -> Option<String> {
     let deadline: Instant = now() + wait;
     let left = || Some(deadline.saturating_duration_since(now())).filter(|left| !left.is_zero());
     let mut stream = TcpStream::connect_timeout(&address, left()?).ok()?;
@@ -97,10 +97,9 @@ fn ask(address: SocketAddr, path: &str, wait: Duration) -> Option<()> {
     loop {
         stream.set_read_timeout(Some(left()?)).ok()?;
         match stream.read(&mut piece) {
-            Ok(0) => break,
+            Ok(0) => return String::from_utf8(answer).ok(),
             Ok(read) => answer.extend_from_slice(&piece[..read]),
             Err(_) => return None,
         }
     }
-    answer.starts_with(b"HTTP/1.1 200").then_some(())
 }

@@ -37,10 +37,22 @@ impl Server {
     }
 
     pub(super) fn own(sessions: usize) -> anyhow::Result<Self> {
-        let folder = std::env::temp_dir().join(format!("auricle-bench-{}", std::process::id()));
-        std::fs::create_dir_all(&folder)?;
         let room = (sessions + 8).to_string();
         let connections = (sessions + 64).to_string();
+        Self::with("sessions", |command, _| {
+            command.args(["--limits-sessions-max", &room, "--limits-sessions-per-user-max", &room]);
+            command.args(["--limits-connections-max", &connections]);
+            Ok(())
+        })
+    }
+
+    /// A server with the scripted engine in a folder of its own, set up by `configure`, which is given that folder.
+    pub(super) fn with(
+        name: &str,
+        configure: impl FnOnce(&mut Command, &std::path::Path) -> anyhow::Result<()>,
+    ) -> anyhow::Result<Self> {
+        let folder = std::env::temp_dir().join(format!("auricle-bench-{name}-{}", std::process::id()));
+        std::fs::create_dir_all(&folder)?;
         let mut command = Command::new(std::env::current_exe()?);
         command.arg("serve").arg("--data-dir").arg(&folder);
         command.args([
@@ -53,8 +65,7 @@ impl Server {
             "--log-level",
             "warn",
         ]);
-        command.args(["--limits-sessions-max", &room, "--limits-sessions-per-user-max", &room]);
-        command.args(["--limits-connections-max", &connections]);
+        configure(&mut command, &folder)?;
         let mut child = Self::spawn(&mut command)?;
         let line = first_line(&mut child)?;
         let mut addresses =

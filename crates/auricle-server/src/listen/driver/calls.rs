@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use auricle_core::link;
 use auricle_core::session::{Batch, CommitFailure, Ended, Input, OpenChoice, SpeakerAssignment};
-use auricle_core::{ConversationId, FinaliseReason, JobId, Photo, PhotoId, Segment, UnixMicros};
+use auricle_core::{ConversationId, FinaliseReason, JobId, Photo, PhotoId, Segment, Share, UnixMicros};
 use auricle_store::{
     AppendSegments, Choice, Finalise, Finalised, InsertRecovered, OpenConversation, StoreError,
 };
@@ -85,11 +85,12 @@ impl Driver {
         }));
     }
 
-    pub(super) fn append_photo(&mut self, id: PhotoId, base64: String) {
+    /// `held`: the photo's bytes, until it is stored or lost.
+    pub(super) fn append_photo(&mut self, id: PhotoId, base64: String, held: Share) {
         let Some(ownership) = self.ownership.clone() else {
             // The conversation is being opened: the photo follows once it is there. Bounded as uploads are.
             if self.photos_waiting.len() < self.listen.limits.image_uploads_max {
-                return self.photos_waiting.push((id, base64));
+                return self.photos_waiting.push((id, base64, held));
             }
             metrics::counter!("auricle_photos_lost_total").increment(1);
             return self.answer(Input::PhotoCommitted { stored: false });
@@ -98,6 +99,7 @@ impl Driver {
             Photo { id, base64, description: None, created_at: self.listen.clock.wall(), discarded: false };
         let listen = Arc::clone(&self.listen);
         self.calls.push(Box::pin(async move {
+            let _held = held;
             let mut tries = 0;
             loop {
                 match listen.store.append_photo(&ownership, photo.clone()).await {
