@@ -8,7 +8,7 @@ use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
-use auricle_core::{Backoff, Conversation, EffectId, Limits, ProcessId};
+use auricle_core::{Backoff, Conversation, EffectId, Limits, ProcessId, UserId};
 use auricle_store::{
     AttemptOutcome, ClaimRule, ClaimedJob, Completion, JobLease, NewEffect, Store, StoreError,
 };
@@ -120,14 +120,29 @@ impl Worker {
     pub async fn run(self: Arc<Self>, stop: CancellationToken, beat: Beat) {
         let mut attempts = JoinSet::new();
         let give_back = CancellationToken::new();
+        // Of each attempt, as many as run: whose job it is, and how it is told that its lease is gone.
+        let mut running: Vec<(UserId, CancellationToken)> = Vec::new();
         while !stop.is_cancelled() {
             beat();
             while attempts.try_join_next().is_some() {}
+            running.retain(|(_, lost)| !lost.is_cancelled());
+            let rule = (self.rule)();
             if attempts.len() < self.limits.jobs_running_max.max(1)
-                && let Some(claimed) = self.claim().await
+                && let Some(claimed) = self.claim(rule).await
             {
+                let user = &claimed.job.user;
+                // Leases keep a user to one attempt of this process: an older one has lost its own without knowing yet.
+                running
+                    .iter()
+                    .filter(|(of, _)| rule.one_per_user && of == user)
+                    .for_each(|(_, lost)| lost.cancel());
+                let lost = CancellationToken::new();
+                running.push((user.clone(), lost.clone()));
                 let (worker, give_back, beat) = (Arc::clone(&self), give_back.clone(), Arc::clone(&beat));
-                attempts.spawn(async move { worker.attempt(claimed, give_back, beat).await });
+                attempts.spawn(async move {
+                    worker.attempt(claimed, &lost, give_back, beat).await;
+                    lost.cancel();
+                });
                 if !self.understand.is_away() {
                     continue;
                 }
@@ -155,8 +170,8 @@ impl Worker {
         }
     }
 
-    async fn claim(&self) -> Option<ClaimedJob> {
-        match self.store.claim_job(&self.process, self.clock.wall(), self.limits.lease, (self.rule)()).await {
+    async fn claim(&self, rule: ClaimRule) -> Option<ClaimedJob> {
+        match self.store.claim_job(&self.process, self.clock.wall(), self.limits.lease, rule).await {
             Ok(claimed) => claimed,
             Err(error) => {
                 tracing::warn!(%error, "claim a job");
@@ -165,7 +180,13 @@ impl Worker {
         }
     }
 
-    async fn attempt(&self, claimed: ClaimedJob, give_back: CancellationToken, beat: Beat) {
+    async fn attempt(
+        &self,
+        claimed: ClaimedJob,
+        lost: &CancellationToken,
+        give_back: CancellationToken,
+        beat: Beat,
+    ) {
         let begun = self.clock.now();
         let work = AssertUnwindSafe(self.work(&claimed)).catch_unwind();
         let outcome = tokio::select! {
@@ -178,6 +199,7 @@ impl Worker {
                 }
             },
             () = self.keep_lease(&claimed.lease, beat) => Err(AttemptError::Lost),
+            () = lost.cancelled() => Err(AttemptError::Lost),
             () = give_back.cancelled() => Err(AttemptError::Released),
         };
         let label = outcome.as_ref().err().map_or("completed", AttemptError::label);

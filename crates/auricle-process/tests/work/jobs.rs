@@ -244,3 +244,30 @@ async fn s05_a_job_that_always_fails_holds_up_no_other() {
     }
     worker.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn p3_an_attempt_that_lost_its_lease_ends_when_its_user_gets_another() {
+    // It renews nothing, as after a long sleep: its lease runs out while it works.
+    let asleep = Limits {
+        jobs_running_max: 4,
+        job_attempt_max: Duration::from_secs(600),
+        lease_renew_every: Duration::from_secs(600),
+        ..quick()
+    };
+    let rig = Rig::new(asleep).await;
+    rig.ground.ended("c1", "hello").await;
+    let gated = gated();
+    let worker =
+        rig.work_by("p1", Arc::clone(&gated) as _, ClaimRule { one_per_user: true, ..ClaimRule::default() });
+    until("the first runs", || gated.running.load(Ordering::SeqCst) == 1).await;
+    rig.ground.ended("c2", "hello").await;
+    rig.clock.forward(rig.limits.lease + Duration::from_secs(1));
+    // Both are due now; whichever is claimed, the user's older attempt goes.
+    until("another was claimed", || gated.calls.load(Ordering::SeqCst) >= 2).await;
+    until("one runs", || gated.running.load(Ordering::SeqCst) == 1).await;
+    gated.gate.as_ref().unwrap().add_permits(10);
+    for id in ["c1", "c2"] {
+        rig.reaches(id, JobState::Completed).await;
+    }
+    worker.stop().await;
+}

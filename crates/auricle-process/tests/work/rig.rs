@@ -12,7 +12,7 @@ use auricle_process::{
     Clock, Deliver, Delivery, Outbox, Request, Understand, UnderstandError, Understanding, Worker,
 };
 use auricle_store::conformance::{Ground, at};
-use auricle_store::{Effect, Job, SqliteStore, Store};
+use auricle_store::{ClaimRule, Effect, Job, SqliteStore, Store};
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -168,6 +168,10 @@ impl Rig {
     }
 
     pub(crate) fn work_with(&self, process: &str, understand: Arc<dyn Understand>) -> Loop {
+        self.work_by(process, understand, ClaimRule::default())
+    }
+
+    pub(crate) fn work_by(&self, process: &str, understand: Arc<dyn Understand>, rule: ClaimRule) -> Loop {
         let worker = Arc::new(Worker {
             store: Arc::clone(&self.ground.store),
             understand,
@@ -178,7 +182,7 @@ impl Rig {
             wake: Arc::clone(&self.wake),
             effects: Arc::default(),
             records: vec!["notify:memory_created"],
-            rule: Arc::new(auricle_store::ClaimRule::default),
+            rule: Arc::new(move || rule),
         });
         let stop = CancellationToken::new();
         let task = tokio::spawn(worker.run(stop.clone(), Arc::new(|| {})));
