@@ -28,21 +28,17 @@ pub struct Outbox {
 }
 
 impl Outbox {
-    /// With one deliverer for each kind of effect.
+    /// With one deliverer for each kind of effect. Notify `wake` when there may be one; it looks by itself every second.
     pub fn new(
         store: Arc<dyn Store>,
         deliverers: Vec<Arc<dyn Deliver>>,
         limits: Arc<Limits>,
         process: ProcessId,
         clock: Arc<dyn Clock>,
+        wake: Arc<Notify>,
     ) -> Self {
         let deliverers = deliverers.into_iter().map(|deliverer| (deliverer.kind(), deliverer)).collect();
-        Self { store, deliverers, limits, process, clock, wake: Arc::new(Notify::new()) }
-    }
-
-    /// Notify it when there may be an effect.
-    pub fn waker(&self) -> Arc<Notify> {
-        Arc::clone(&self.wake)
+        Self { store, deliverers, limits, process, clock, wake }
     }
 
     /// Delivers until `stop`. May be dropped at any await: leases run out, and deliveries are repeated with the same key.

@@ -246,7 +246,7 @@ impl App {
         // Announced before the first session: what a process owns counts only while it is announced.
         let until = parts.clock.wall() + parts.limits.lease;
         background.block_on(parts.store.process_alive(&parts.process, until))?;
-        let wake_up = Arc::new(Notify::new());
+        let (wake_up, effects) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
         let wake: Arc<dyn Fn() + Send + Sync> = {
             let wake_up = Arc::clone(&wake_up);
             Arc::new(move || wake_up.notify_one())
@@ -254,7 +254,7 @@ impl App {
         let links = (config.shape == Shape::Listen)
             .then(|| {
                 let (limits, runtime) = (Arc::clone(&parts.limits), background.handle().clone());
-                link::Links::new(&config.pusher, limits, runtime, Arc::clone(&wake))
+                link::Links::new(&config.pusher, limits, runtime, Arc::clone(&wake), Arc::clone(&effects))
             })
             .flatten();
         let outgoing = outgoing(&config, &parts)?;
@@ -269,7 +269,7 @@ impl App {
         };
         probe::start(probe_listener, probe_state, stop_probe.clone()).map_err(thread)?;
         let (worker, outbox) =
-            processors(&config, &parts, wake_up, links.clone(), model, Arc::clone(&outgoing));
+            processors(&config, &parts, (wake_up, effects), links.clone(), model, Arc::clone(&outgoing));
         let worker_done =
             run_loops(&parts, worker, outbox, &wake, &background, &processing, &stop_work, &stop_loops);
         let router = match &parts.hearing {
@@ -465,7 +465,7 @@ fn dependencies(
 fn processors(
     config: &Config,
     parts: &Parts,
-    wake: Arc<Notify>,
+    (wake, effects): (Arc<Notify>, Arc<Notify>),
     links: Option<Arc<link::Links>>,
     model: Option<Arc<OpenAi>>,
     outgoing: Arc<Outgoing>,
@@ -489,6 +489,7 @@ fn processors(
         Arc::clone(&parts.limits),
         parts.process.clone(),
         Arc::clone(&clock),
+        Arc::clone(&effects),
     ));
     let worker = Arc::new(Worker {
         store,
@@ -501,7 +502,7 @@ fn processors(
         clock,
         time_zone: config.time_zone(),
         wake,
-        effects: outbox.waker(),
+        effects,
         records,
         rule: claim_when(config, links),
     });

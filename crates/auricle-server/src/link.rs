@@ -14,7 +14,7 @@ use auricle_core::breaker::{Breaker, BreakerNumbers, BreakerPermit, BreakerState
 use auricle_core::link::{Input, LinkConfig, LinkState};
 use auricle_core::{Limits, UserId};
 use tokio::runtime::Handle;
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 
 use crate::clock::monotonic;
 use crate::config::{PusherConfig, PusherProtocol, Secret};
@@ -36,16 +36,19 @@ pub(crate) struct Links {
     audio_bytes: AtomicUsize,
     /// Told when the pusher's health may have changed.
     changed: Arc<dyn Fn() + Send + Sync>,
+    /// Notified when the pusher says that a record is made: its effects may be here to deliver.
+    recorded: Arc<Notify>,
 }
 
 impl Links {
     /// Links to the pusher at `config.url`, which run on `runtime`. `None` without a URL. `changed` is told when health may
-    /// have changed.
+    /// have changed, `recorded` when a record was made.
     pub(crate) fn new(
         config: &PusherConfig,
         limits: Arc<Limits>,
         runtime: Handle,
         changed: Arc<dyn Fn() + Send + Sync>,
+        recorded: Arc<Notify>,
     ) -> Option<Arc<Self>> {
         // Source: pusher-and-processing 1.1.
         let base = config.url.as_deref()?.trim_end_matches('/').replacen("http", "ws", 1);
@@ -66,6 +69,7 @@ impl Links {
             trying: AtomicUsize::new(0),
             audio_bytes: AtomicUsize::new(0),
             changed,
+            recorded,
         }))
     }
 

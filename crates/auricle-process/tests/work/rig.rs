@@ -196,6 +196,7 @@ impl Rig {
             Arc::clone(&self.limits),
             "p1".into(),
             Arc::clone(&self.clock) as Arc<dyn Clock>,
+            Arc::default(),
         ));
         let stop = CancellationToken::new();
         let task = tokio::spawn(outbox.run(stop.clone(), Arc::new(|| {})));

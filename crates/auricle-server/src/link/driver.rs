@@ -121,6 +121,7 @@ impl Driver {
             Woken::Event(Event::Sent) => Input::Sent,
             Woken::Event(Event::Heard(message)) => {
                 if let Some(conversation) = answered(&message) {
+                    self.links.recorded.notify_one();
                     self.link.handle(monotonic(), Input::Answered(conversation));
                 }
                 Input::Heard

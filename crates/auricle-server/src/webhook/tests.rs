@@ -108,6 +108,7 @@ impl Rig {
             Arc::clone(&self.limits),
             process.into(),
             Arc::clone(&self.clock) as Arc<dyn Clock>,
+            Arc::default(),
         ));
         Loop(tokio::spawn(outbox.run(CancellationToken::new(), Arc::new(|| {}))))
     }
