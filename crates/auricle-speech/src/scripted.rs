@@ -1,7 +1,8 @@
 //! An engine that hears what a script says, whatever the audio is: for tests, load and demonstrations.
 //!
 //! The script is a JSON array of `{"text", "start", "end", "speaker"}`, in order, times in seconds of audio; or an object
-//! of that array as `"words"` and `"repeat_every_secs"`, after which it begins again. A text of several words is spread over
+//! of that array as `"words"`, and either of `"repeat_every_secs"`, after which it begins again, and `"hangs_after_secs"`, after
+//! which a stream says nothing more, as a recogniser that is stuck. A text of several words is spread over
 //! its time. An utterance ends where a silence of 0.6 s follows or at `"final": true`; its words are sent when the audio has
 //! passed its end.
 //!
@@ -54,12 +55,17 @@ impl Scripted {
                     EngineError::Unavailable(format!("the script {}: {error}", path.display()))
                 })?,
         };
-        Ok(Self { script: Arc::new(script), trouble })
+        Ok(Self::of(script, trouble))
+    }
+
+    fn of(script: Script, trouble: Trouble) -> Self {
+        let hang_after = trouble.hang_after.or(script.hangs_after());
+        Self { script: Arc::new(script), trouble: Trouble { hang_after, ..trouble } }
     }
 
     /// As [`Self::open`], of the JSON itself.
     pub fn from_json(json: &str, trouble: Trouble) -> Result<Self, ScriptError> {
-        Ok(Self { script: Arc::new(Script::from_json(json)?), trouble })
+        Ok(Self::of(Script::from_json(json)?, trouble))
     }
 }
 

@@ -1,5 +1,7 @@
 //! What commands print, and their exit codes.
 
+use serde_json::Value;
+
 use crate::rig::{Server, auricle, file, run, text};
 
 const SPEECH: &str = "crates/auricle-speech/tests/data/please-send.wav";
@@ -155,4 +157,47 @@ fn a_storm_of_a_few_ends_with_all_of_them_back_and_nobody_else_dropped() {
         assert_eq!(figures[phase]["dropped"], 0, "{phase}: {figures}");
     }
     assert!(figures["calm"]["segments"].as_u64().unwrap() > 0, "{figures}");
+}
+
+/// The JSON of a measurement, which must have held what it measures.
+fn measured(args: &[&str]) -> Value {
+    let output = run(&[&["bench"], args, &["--json"]].concat());
+    assert!(output.status.success(), "{args:?}: {}\n{}", text(&output.stdout), text(&output.stderr));
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+fn nothing_lost_or_doubled(figures: &Value) {
+    for count in ["lost", "doubled", "words_lost", "words_doubled", "effects_lost", "effects_doubled"] {
+        assert_eq!(figures[count], 0, "{figures}");
+    }
+    assert!(figures["conversations"].as_u64().unwrap() > 0, "{figures}");
+    assert_eq!(figures["completed"], figures["conversations"], "{figures}");
+}
+
+#[test]
+fn p1_p2_p4_an_outage_of_everything_else_drops_no_session_and_loses_no_record() {
+    let dead = ["outage", "--dead", "pusher,model,webhooks", "--network", "black-hole"];
+    let figures = measured(&[&dead[..], &["--sessions", "4", "--seconds", "8", "--hang-secs", "3"]].concat());
+    nothing_lost_or_doubled(&figures);
+    for phase in ["calm", "outage"] {
+        assert_eq!(figures[phase]["sessions_dropped"], 0, "{figures}");
+        assert!(figures[phase]["words"].as_u64().unwrap() > 0, "{figures}");
+        assert_eq!(figures[phase]["livez"]["missed"], 0, "{figures}");
+    }
+}
+
+#[test]
+fn p4_kill_9_at_random_moments_loses_and_doubles_nothing_in_either_shape() {
+    for shape in ["split", "embedded"] {
+        let figures = measured(&["crash", "--shape", shape, "--trials", "6", "--sessions", "4"]);
+        nothing_lost_or_doubled(&figures);
+        assert_eq!(figures["trials"], 6);
+    }
+}
+
+#[test]
+fn p7_a_rolling_restart_under_load_loses_and_doubles_nothing_and_exits_with_0() {
+    let figures = measured(&["crash", "--signal", "term", "--trials", "4", "--sessions", "4"]);
+    nothing_lost_or_doubled(&figures);
+    assert_eq!(figures["exit_codes_not_zero"], 0, "{figures}");
 }

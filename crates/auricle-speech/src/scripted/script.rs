@@ -1,5 +1,7 @@
 //! The script: utterances at their times, once or again and again.
 
+use std::time::Duration;
+
 use auricle_core::Word;
 use serde::Deserialize;
 
@@ -58,7 +60,7 @@ struct Entry {
 #[serde(untagged)]
 enum File {
     Words(Vec<Entry>),
-    Repeated { words: Vec<Entry>, repeat_every_secs: f64 },
+    More { words: Vec<Entry>, repeat_every_secs: Option<f64>, hangs_after_secs: Option<f64> },
 }
 
 /// Utterances, in order of time.
@@ -67,14 +69,23 @@ pub(super) struct Script {
     utterances: Vec<Vec<Word>>,
     /// Seconds from one round's start to the next's.
     every: Option<f64>,
+    hangs_after: Option<Duration>,
 }
 
 impl Script {
     pub(super) fn from_json(json: &str) -> Result<Self, ScriptError> {
         match serde_json::from_str(json)? {
             File::Words(words) => Self::new(words, None),
-            File::Repeated { words, repeat_every_secs } => Self::new(words, Some(repeat_every_secs)),
+            File::More { words, repeat_every_secs, hangs_after_secs } => {
+                let hangs_after = hangs_after_secs.and_then(|secs| Duration::try_from_secs_f64(secs).ok());
+                Ok(Self { hangs_after, ..Self::new(words, repeat_every_secs)? })
+            }
         }
+    }
+
+    /// After how much audio streams say nothing more.
+    pub(super) fn hangs_after(&self) -> Option<Duration> {
+        self.hangs_after
     }
 
     /// An everyday exchange of ten sentences between two people, forty seconds long, that repeats every forty-five.
@@ -122,7 +133,7 @@ impl Script {
         }
         match every {
             Some(every) if every < end || every <= 0.0 => Err(ScriptError::Repeat { end, every }),
-            _ => Ok(Self { utterances, every }),
+            _ => Ok(Self { utterances, every, hangs_after: None }),
         }
     }
 

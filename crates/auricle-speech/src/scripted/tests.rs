@@ -187,3 +187,18 @@ fn the_built_in_exchange_is_ten_sentences_of_two_speakers_each_round() {
     assert_eq!(said.len(), 20);
     assert!(said.iter().all(|sentence| sentence.ends_with(['.', '?'])));
 }
+
+#[test]
+fn a_script_may_say_when_its_streams_hang() {
+    let script = format!(r#"{{"words": {SCRIPT}, "hangs_after_secs": 3.0}}"#);
+    let (mut stream, mut heard) = opened(&script, Trouble::default(), 64);
+    push(&mut *stream, 8_000);
+    stream.finish();
+    let events = drain(&mut heard);
+    assert_eq!(texts(&events), ["Hello there."]);
+    assert!(!events.contains(&Event::Finished));
+    let again = r#"{"words": [{"text": "Hi.", "start": 0.0, "end": 1.0}], "repeat_every_secs": 2.0}"#;
+    let (mut stream, mut heard) = opened(again, Trouble::default(), 64);
+    push(&mut *stream, 8_000);
+    assert_eq!(texts(&drain(&mut heard)).len(), 4);
+}

@@ -26,7 +26,10 @@ pub(crate) struct CrashArgs {
     /// Sessions at once.
     #[arg(long, default_value_t = 8)]
     sessions: usize,
-    /// Which process each trial ends.
+    /// Two halves, or both in one process.
+    #[arg(long, value_enum, default_value_t)]
+    shape: Shape,
+    /// Which process each trial ends; of one process, that one.
     #[arg(long, value_enum, default_value_t)]
     target: Target,
     /// How it is ended.
@@ -41,6 +44,15 @@ pub(crate) struct CrashArgs {
     /// For scripts.
     #[arg(long)]
     json: bool,
+}
+
+#[derive(clap::ValueEnum, Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Shape {
+    /// `auricle listen` and `auricle pusher`.
+    #[default]
+    Split,
+    /// `auricle serve`.
+    Embedded,
 }
 
 #[derive(clap::ValueEnum, Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -97,22 +109,26 @@ async fn measure(args: &CrashArgs) -> anyhow::Result<Figures> {
     let mut chance = StdRng::seed_from_u64(seed);
     let folder = Folder::new("crash")?;
     let script = folder.path().join("script.json");
-    std::fs::write(&script, talker::script(WORD_EVERY_SECS))?;
+    std::fs::write(&script, talker::script(WORD_EVERY_SECS, None))?;
     let (data, key) = (folder.path().join("data"), format!("crash-{seed:016x}-"));
     let told = Told::start().await?;
     let shared = [("WEBHOOKS_CONVERSATION", told.url()), ("LIMITS_JOBS_RUNNING_MAX", "2".into())];
-    let mut pusher = Process::start("pusher", &data, settings_of(&shared))?;
+    let mut pusher = match args.shape {
+        Shape::Split => Some(Process::start("pusher", &data, settings_of(&shared))?),
+        Shape::Embedded => None,
+    };
     let mut listening = settings_of(&shared);
     listening.extend(settings(&[
         ("AUTH_ADMIN_KEY", &key),
         ("SPEECH_ENGINE", "scripted"),
         ("SPEECH_SCRIPT", &script.display().to_string()),
-        ("PUSHER_URL", &format!("http://{}", pusher.public)),
         // Conversations whose client left end soon.
         ("LIMITS_CONVERSATION_TIMEOUT_MIN", "3s"),
         ("LIMITS_SESSIONS_PER_USER_MAX", "100"),
     ]));
-    let mut listen = Process::start("listen", &data, listening)?;
+    let url = pusher.as_ref().map(|pusher| format!("http://{}", pusher.public));
+    listening.extend(url.map(|url| ("PUSHER_URL".to_owned(), url)));
+    let mut listen = Process::start(if pusher.is_some() { "listen" } else { "serve" }, &data, listening)?;
 
     let stop = CancellationToken::new();
     let packets = Arc::new(talker::packets()?);
@@ -149,10 +165,9 @@ async fn measure(args: &CrashArgs) -> anyhow::Result<Figures> {
             Target::Pusher => false,
             Target::Either => chance.random_bool(0.5),
         };
-        let (process, ended) = if of_listen {
-            (&mut listen, &mut figures.listen_ended)
-        } else {
-            (&mut pusher, &mut figures.pusher_ended)
+        let (process, ended) = match &mut pusher {
+            Some(pusher) if !of_listen => (pusher, &mut figures.pusher_ended),
+            _ => (&mut listen, &mut figures.listen_ended),
         };
         anyhow::ensure!(!process.has_died(), "a process ended by itself; seed {seed}");
         match args.signal {
@@ -231,13 +246,8 @@ impl Client {
 fn print(figures: &Figures) {
     let Figures { audit, .. } = figures;
     output::line(&format!(
-        "{} trials (listen {}, pusher {}), seed {}; {} reconnects, {} refused tries\n",
-        figures.trials,
-        figures.listen_ended,
-        figures.pusher_ended,
-        figures.seed,
-        figures.reconnects,
-        figures.refused
+        "{} trials, {} of them on the process with clients; seed {}; {} reconnects, {} refused tries\n",
+        figures.trials, figures.listen_ended, figures.seed, figures.reconnects, figures.refused
     ));
     output::line(&audit.table());
 }

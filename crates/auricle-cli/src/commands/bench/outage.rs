@@ -2,11 +2,13 @@
 //! language model hangs, and a conversation of each session ends; health and live words are watched all the while.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use auricle_testkit::{Connect, Fault, FaultyProxy, LlmMode, LlmStandIn};
+use auricle_testkit::{Connect, Fault, FaultyProxy, LlmMode, LlmStandIn, Received};
+use auricle_wire::event::Event;
 use hdrhistogram::Histogram;
 use serde::Serialize;
 use tokio::task::JoinHandle;
@@ -31,12 +33,27 @@ pub(crate) struct OutageArgs {
     /// How long each call to the language model hangs during the outage.
     #[arg(long, default_value_t = 30)]
     hang_secs: u64,
+    /// What is dead in the outage.
+    #[arg(long, value_enum, value_delimiter = ',', default_values_t = [Dead::Pusher, Dead::Model])]
+    dead: Vec<Dead>,
     /// How the pusher is gone.
     #[arg(long, value_enum, default_value_t)]
     network: Network,
     /// For scripts.
     #[arg(long)]
     json: bool,
+}
+
+#[derive(clap::ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
+enum Dead {
+    /// Its process and the way to it.
+    Pusher,
+    /// Each call hangs.
+    Model,
+    /// Each delivery hangs.
+    Webhooks,
+    /// The recogniser says nothing more, and does not say that.
+    Speech,
 }
 
 #[derive(clap::ValueEnum, Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -54,6 +71,8 @@ const WORD_EVERY_SECS: f64 = 0.5;
 const KUBERNETES_EVERY: Duration = Duration::from_secs(10);
 const KUBERNETES_WAIT: Duration = Duration::from_secs(5);
 const KUBERNETES_FAILURES: u64 = 5;
+/// Sessions that come and go at the beginning of a phase.
+const NEWCOMERS: usize = 20;
 /// When in a phase conversations end.
 const END_AFTER_SECS: u64 = 2;
 /// A session without its server tries again after this long.
@@ -74,6 +93,9 @@ struct Phase {
     kubernetes: Health,
     would_be_killed: bool,
     sessions_dropped: u64,
+    /// Of sessions that were opened in it, one after the other: from connecting to `ready`.
+    ready_p50_ms: f64,
+    ready_max_ms: f64,
 }
 
 #[derive(Serialize)]
@@ -107,7 +129,9 @@ pub(super) fn run(args: &OutageArgs) -> anyhow::Result<ExitCode> {
 async fn measure(args: &OutageArgs) -> anyhow::Result<Figures> {
     let folder = Folder::new("outage")?;
     let script = folder.path().join("script.json");
-    std::fs::write(&script, talker::script(WORD_EVERY_SECS))?;
+    let is_dead = |what| args.dead.contains(&what);
+    let hangs_after = is_dead(Dead::Speech).then(|| WARM_UP + Duration::from_secs(args.seconds));
+    std::fs::write(&script, talker::script(WORD_EVERY_SECS, hangs_after))?;
     let (data, key) = (folder.path().join("data"), format!("outage-{:016x}-", rand::random::<u64>()));
     let (model, told) = (LlmStandIn::start().await?, Told::start().await?);
     let shared = settings(&[("LLM_URL", &model.url()), ("WEBHOOKS_CONVERSATION", &told.url())]);
@@ -132,12 +156,20 @@ async fn measure(args: &OutageArgs) -> anyhow::Result<Figures> {
     let calm = live.phase(args.seconds, &listen, &bar).await;
 
     bar.set_message("outage");
-    network.set(match args.network {
-        Network::Refuse => Fault::Refuse,
-        Network::BlackHole => Fault::BlackHole,
-    });
-    pusher.kill()?;
-    model.set(LlmMode::Hang(Duration::from_secs(args.hang_secs)));
+    if is_dead(Dead::Pusher) {
+        network.set(match args.network {
+            Network::Refuse => Fault::Refuse,
+            Network::BlackHole => Fault::BlackHole,
+        });
+        pusher.kill()?;
+    }
+    let hang = Duration::from_secs(args.hang_secs);
+    if is_dead(Dead::Model) {
+        model.set(LlmMode::Hang(hang));
+    }
+    if is_dead(Dead::Webhooks) {
+        told.hang(hang);
+    }
     let calls_before = model.calls();
     let outage = live.phase(args.seconds, &listen, &bar).await;
     let model_calls = model.calls() - calls_before;
@@ -145,8 +177,11 @@ async fn measure(args: &OutageArgs) -> anyhow::Result<Figures> {
     bar.set_message("records");
     let ended = super::now();
     model.set(LlmMode::Answer);
-    network.set(Fault::None);
-    pusher.start_again()?;
+    told.take();
+    if is_dead(Dead::Pusher) {
+        network.set(Fault::None);
+        pusher.start_again()?;
+    }
     anyhow::ensure!(!listen.has_died(), "the listening process died");
     let seen = live.stop().await?;
     let audit = reader.audit(&seen, Some(&told), RECORDS_MAX).await?;
@@ -173,6 +208,8 @@ async fn pass(seconds: u64, bar: &indicatif::ProgressBar) {
 /// All live sessions, each a user of its own.
 struct Live {
     reader: Arc<Reader>,
+    /// The token of a user who comes and goes.
+    newcomer: String,
     sessions: Vec<(String, Arc<Mutex<Seen>>, JoinHandle<()>)>,
     stop: CancellationToken,
 }
@@ -196,7 +233,7 @@ impl Live {
             (token, seen, task)
         };
         let sessions = (0..sessions).map(start).collect();
-        Ok(Self { reader: Arc::clone(reader), sessions, stop })
+        Ok(Self { reader: Arc::clone(reader), newcomer: format!("{key}newcomer"), sessions, stop })
     }
 
     /// Forgets what was measured so far.
@@ -223,9 +260,11 @@ impl Live {
     async fn phase(&self, seconds: u64, listen: &Process, bar: &indicatif::ProgressBar) -> Phase {
         let livez = Prober::start(listen.probe, "/livez", super::FAST_EVERY, KUBERNETES_WAIT);
         let kubernetes = Prober::start(listen.public, "/health", KUBERNETES_EVERY, KUBERNETES_WAIT);
+        let ready = tokio::spawn(ready_times(listen.public, self.newcomer.clone()));
         pass(END_AFTER_SECS, bar).await;
         self.end_conversations();
         pass(seconds.saturating_sub(END_AFTER_SECS), bar).await;
+        let ready = ready.await.unwrap_or_default();
         let (livez, kubernetes) = (livez.stop(), kubernetes.stop());
         let mut times = Histogram::<u64>::new_with_bounds(1, 600_000_000, 3).expect("valid bounds");
         let mut sessions_dropped = 0;
@@ -245,6 +284,8 @@ impl Live {
             livez,
             kubernetes,
             sessions_dropped,
+            ready_p50_ms: ready.get(ready.len() / 2).copied().unwrap_or(f64::NAN),
+            ready_max_ms: ready.last().copied().unwrap_or(f64::NAN),
         }
     }
 
@@ -263,16 +304,41 @@ impl Live {
     }
 }
 
+/// How long it takes from connecting to `ready`, in milliseconds, least first.
+async fn ready_times(server: SocketAddr, token: String) -> Vec<f64> {
+    let connect =
+        Connect::new(&format!("ws://{server}")).param("codec", "opus_fs320").param("sample_rate", 16_000);
+    let connect = connect.token(&token);
+    let mut times = Vec::new();
+    for _ in 0..NEWCOMERS {
+        let begun = super::now();
+        let Ok(mut client) = connect.open().await else { continue };
+        let is_ready = |received: &Received| matches!(received.event(), Some(Event::ServiceStatus { status, .. }) if status == "ready");
+        if client.until(KUBERNETES_WAIT, is_ready).await.1 {
+            times.push(begun.elapsed().as_secs_f64() * 1e3);
+        }
+        client.close().await;
+    }
+    times.sort_by(f64::total_cmp);
+    times
+}
+
 fn print(args: &OutageArgs, figures: &Figures) {
     let Figures { calm, outage, .. } = figures;
     output::line(&format!(
-        "{} sessions, {} s of calm, then {} s with the pusher dead and each model call hanging {} s\n",
-        figures.sessions, args.seconds, args.seconds, args.hang_secs
+        "{} sessions, {} s of calm, then {} s with {} dead, each call hanging {} s\n",
+        figures.sessions,
+        args.seconds,
+        args.seconds,
+        args.dead.iter().map(|dead| format!("{dead:?}").to_lowercase()).collect::<Vec<_>>().join(", "),
+        args.hang_secs
     ));
     let row = |what: &str, of: fn(&Phase) -> String| vec![what.to_owned(), of(calm), of(outage)];
     let rows = vec![
         row("sessions dropped", |p| p.sessions_dropped.to_string()),
         row("words shown", |p| p.words.to_string()),
+        row("a new session is ready, p50, ms", |p| format!("{:.2}", p.ready_p50_ms)),
+        row("a new session is ready, max, ms", |p| format!("{:.2}", p.ready_max_ms)),
         row("word latency p50, ms", |p| format!("{:.2}", p.latency_p50_ms)),
         row("word latency p99, ms", |p| format!("{:.2}", p.latency_p99_ms)),
         row("word latency max, ms", |p| format!("{:.2}", p.latency_max_ms)),

@@ -19,13 +19,15 @@ const WORDS: usize = 9_999;
 /// A word's length in seconds.
 const WORD_SECS: f64 = 0.3;
 
-/// The script, one word every `every_secs`, each an utterance of its own.
-pub(super) fn script(every_secs: f64) -> String {
+/// The script, one word every `every_secs`, each an utterance of its own; after `hangs_after` of audio nothing more is said.
+pub(super) fn script(every_secs: f64, hangs_after: Option<Duration>) -> String {
     let word = |index: usize| {
         let start = index as f64 * every_secs + 0.2;
         serde_json::json!({"text": format!("w{index}."), "start": start, "end": start + WORD_SECS, "final": true})
     };
-    serde_json::Value::from_iter((0..WORDS).map(word)).to_string()
+    let words = serde_json::Value::from_iter((0..WORDS).map(word));
+    serde_json::json!({ "words": words, "hangs_after_secs": hangs_after.map(|time| time.as_secs_f64()) })
+        .to_string()
 }
 
 /// The frame that completes word `index`.
@@ -85,8 +87,6 @@ pub(super) struct Seen {
     pub(super) current: Option<String>,
     /// How long after its last frame each word was shown, in microseconds.
     pub(super) latencies: Vec<u64>,
-    /// How long after connecting `ready` came, in microseconds, for each connection.
-    pub(super) ready_after: Vec<u64>,
     /// Connections that the server closed or that broke.
     pub(super) dropped: u64,
     /// Upgrades refused, and tries while the server was not there.
@@ -103,7 +103,6 @@ pub(super) struct Talker {
 
 /// One connection's own.
 struct Talk {
-    begun: Instant,
     /// When each frame was sent.
     sent: Vec<Instant>,
     /// The latest word that was shown.
@@ -131,7 +130,7 @@ impl Talker {
         if let Some(id) = named {
             connect = connect.param("client_conversation_id", id);
         }
-        let mut talk = Talk { begun: Instant::now(), sent: Vec::new(), word_max: None };
+        let mut talk = Talk { sent: Vec::new(), word_max: None };
         let Ok(mut client) = connect.open().await else {
             lock(&self.seen).refused += 1;
             return None;
@@ -167,9 +166,6 @@ impl Talker {
         match received.event() {
             Some(Event::ConversationSession { conversation_id, .. }) => {
                 seen.current = Some(conversation_id.clone());
-            }
-            Some(Event::ServiceStatus { status, .. }) if status == "ready" => {
-                seen.ready_after.push(micros(now - talk.begun));
             }
             Some(Event::SegmentsDeleted { segment_ids }) => {
                 for shown in seen.conversations.values_mut() {

@@ -1,6 +1,8 @@
 //! Who is told of records: a receiver of webhooks that remembers under which keys.
 
-use auricle_testkit::{SinkDelivery, WebhookSink};
+use std::time::Duration;
+
+use auricle_testkit::{SinkDelivery, SinkMode, WebhookSink};
 
 /// A running receiver.
 pub(super) struct Told {
@@ -14,6 +16,16 @@ impl Told {
 
     pub(super) fn url(&self) -> String {
         self.sink.url()
+    }
+
+    /// From now on each delivery hangs for this long and is then taken.
+    pub(super) fn hang(&self, time: Duration) {
+        self.sink.set(SinkMode::Hang(time));
+    }
+
+    /// From now on each delivery is taken at once.
+    pub(super) fn take(&self) {
+        self.sink.set(SinkMode::Ok);
     }
 
     /// The keys under which it was told of a conversation, one for each delivery.
