@@ -205,6 +205,9 @@ limits! {
     /// A conversation that this process owns and no session of it has for this long is given up. Longer than any call to the
     /// store takes.
     stray_after: Duration = Duration::from_secs(30);
+    /// How much longer than its timeout a pusher leaves a conversation without a client to listening processes, which may hold
+    /// audio of it that becomes words first.
+    sweep_others_after: Duration = Duration::from_secs(600);
     /// Conversations one sweep takes on. Full: the next sweep goes on.
     sweep_batch_max: usize = 100;
     /// A background loop without a heartbeat for this long is restarted.
@@ -289,8 +292,11 @@ limits! {
     pusher_link_bytes_max: usize = 20 * MIB;
     /// How long a job waits for the pusher before a listening process takes it itself, while the pusher can be reached.
     fallback_after: Duration = Duration::from_secs(5);
-    /// How long a drain may take.
-    drain_max: Duration = Duration::from_secs(30);
+    /// How long a drain may take; then the store has `drain_tail_max` to give back what this process owns. Together within
+    /// the 30 s that Kubernetes waits by default.
+    drain_max: Duration = Duration::from_secs(20);
+    /// How long giving leases back and closing the store may take at the end. Full: leases run out by themselves.
+    drain_tail_max: Duration = Duration::from_secs(5);
 }
 
 impl Limits {

@@ -14,9 +14,11 @@ use auricle_store::spool::{Spool, SpoolOptions};
 use auricle_store::{ClaimRule, SqliteOptions, SqliteStore, Store};
 use axum::Router;
 use axum::routing::get;
+use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::runtime::Runtime;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 use crate::clock::{SystemClock, monotonic};
 use crate::config::{Config, Shape};
@@ -131,7 +133,8 @@ pub struct Running {
     stop_work: CancellationToken,
     stop_loops: CancellationToken,
     stop_probe: CancellationToken,
-    worker_done: tokio::sync::watch::Receiver<bool>,
+    /// What goes on after sessions and links have ended, and ends by itself.
+    tail: TaskTracker,
     background: Runtime,
     processing: Runtime,
     addresses_file: PathBuf,
@@ -242,7 +245,9 @@ impl App {
         let (stop_accepting, stop_work) = (CancellationToken::new(), CancellationToken::new());
         let (stop_loops, stop_probe) = (CancellationToken::new(), CancellationToken::new());
         let stop_links = CancellationToken::new();
+        let tail = TaskTracker::new();
         let metrics = crate::metrics::recorder(&config);
+        let upkept = metrics.clone();
         // Announced before the first session: what a process owns counts only while it is announced.
         let until = parts.clock.wall() + parts.limits.lease;
         background.block_on(parts.store.process_alive(&parts.process, until))?;
@@ -254,7 +259,13 @@ impl App {
         let links = (config.shape == Shape::Listen)
             .then(|| {
                 let (limits, runtime) = (Arc::clone(&parts.limits), background.handle().clone());
-                link::Links::new(&config.pusher, limits, runtime, Arc::clone(&wake), Arc::clone(&effects))
+                link::Links::new(
+                    &config.pusher,
+                    limits,
+                    (runtime, tail.clone()),
+                    Arc::clone(&wake),
+                    Arc::clone(&effects),
+                )
             })
             .flatten();
         let outgoing = outgoing(&config, &parts)?;
@@ -270,11 +281,21 @@ impl App {
         probe::start(probe_listener, probe_state, stop_probe.clone()).map_err(thread)?;
         let (worker, outbox) =
             processors(&config, &parts, (wake_up, effects), links.clone(), model, Arc::clone(&outgoing));
-        let worker_done =
-            run_loops(&parts, worker, outbox, &wake, &background, &processing, &stop_work, &stop_loops);
+        run_loops(
+            &parts,
+            worker,
+            outbox,
+            &wake,
+            &background,
+            &processing,
+            &stop_work,
+            &stop_loops,
+            &tail,
+            upkept,
+        );
         let router = match &parts.hearing {
             Some(hearing) => listening(&parts, hearing, &wake, &background, links),
-            None => pushing(&config, &parts, &wake, &background, outgoing, stop_links.clone()),
+            None => pushing(&config, &parts, &wake, &background, outgoing, stop_links.clone(), tail.clone()),
         };
         let workers = session_workers(&config, &parts, router, &stop_loops).map_err(thread)?;
         accept::start(listener, Arc::clone(&workers), parts.limits.connections_max, stop_accepting.clone())
@@ -292,7 +313,7 @@ impl App {
             stop_work,
             stop_loops,
             stop_probe,
-            worker_done,
+            tail,
             background,
             processing,
             addresses_file,
@@ -393,6 +414,7 @@ fn pushing(
     background: &Runtime,
     outgoing: Arc<Outgoing>,
     draining: CancellationToken,
+    tail: TaskTracker,
 ) -> Router {
     let requests = pusher::Requests::new(
         Arc::clone(&parts.store) as Arc<dyn Store>,
@@ -409,6 +431,7 @@ fn pushing(
         requests,
         triggers: Arc::new(pusher::Triggers::new(&config.webhooks, outgoing)),
         runtime: background.handle().clone(),
+        tail,
         draining,
     });
     pusher::router(pusher).route("/health", get(healthy)).route("/v1/health", get(healthy))
@@ -536,14 +559,17 @@ fn run_loops(
     processing: &Runtime,
     stop_work: &CancellationToken,
     stop_loops: &CancellationToken,
-) -> tokio::sync::watch::Receiver<bool> {
-    let held = Arc::new(repair::Held::default());
+    tail: &TaskTracker,
+    metrics: Option<PrometheusHandle>,
+) {
+    let held = parts.hearing.is_some().then(|| Arc::new(repair::Held::default()));
     let sweeper = Arc::new(sweeper::Sweeper {
         // Audio that a listening process still holds becomes words first, if it lives.
-        patience: if parts.hearing.is_some() { Duration::ZERO } else { sweeper::OTHERS_PATIENCE },
+        patience: if parts.hearing.is_some() { Duration::ZERO } else { parts.limits.sweep_others_after },
+        strays: std::sync::Mutex::default(),
         hub: Arc::clone(&parts.hub),
         store: Arc::clone(&parts.store) as Arc<dyn Store>,
-        held: Arc::clone(&held),
+        held: held.clone(),
         process: parts.process.clone(),
         limits: Arc::clone(&parts.limits),
         clock: parts.clock,
@@ -558,7 +584,7 @@ fn run_loops(
     let announcer = Arc::clone(&sweeper);
     start("announcer", background, Box::new(move |pulse| Box::pin(Arc::clone(&announcer).announce(pulse))));
     start("sweeper", background, Box::new(move |pulse| Box::pin(Arc::clone(&sweeper).sweep(pulse))));
-    if let Some(hearing) = &parts.hearing {
+    if let (Some(hearing), Some(held)) = (&parts.hearing, held) {
         let repairer = Arc::new(repair::Repair {
             store: Arc::clone(&parts.store) as Arc<dyn Store>,
             spool: hearing.spool.clone(),
@@ -569,31 +595,46 @@ fn run_loops(
         });
         start("repair", background, Box::new(move |pulse| Box::pin(Arc::clone(&repairer).run(pulse))));
     }
-    start("outbox", background, {
-        let stop = stop_loops.clone();
-        Box::new(move |pulse| {
-            let (outbox, stop) = (Arc::clone(&outbox), stop.clone());
-            Box::pin(async move { outbox.run(stop, beat(pulse)).await })
-        })
-    });
-    let (done, worker_done) = tokio::sync::watch::channel(false);
-    let stop = stop_work.clone();
+    let metrics = metrics.clone();
+    start(
+        "metrics",
+        background,
+        Box::new(move |pulse| Box::pin(crate::metrics::upkeep(metrics.clone(), pulse))),
+    );
+    let outbox_ends = tail.clone();
+    start(
+        "outbox",
+        background,
+        until_stopped(stop_work, outbox_ends, move |stop, beat| Arc::clone(&outbox).run(stop, beat)),
+    );
     start(
         "worker",
         processing,
-        Box::new(move |pulse| {
-            let (worker, stop, done) = (Arc::clone(&worker), stop.clone(), done.clone());
-            Box::pin(async move {
-                worker.run(stop.clone(), beat(pulse)).await;
-                if stop.is_cancelled() {
-                    let _ = done.send(true);
-                    // Stay until the loops are stopped: an ended loop would be started again.
-                    std::future::pending::<()>().await;
-                }
-            })
-        }),
+        until_stopped(stop_work, tail.clone(), move |stop, beat| Arc::clone(&worker).run(stop, beat)),
     );
-    worker_done
+}
+
+/// A loop that ends by itself once `stop` is cancelled: it is part of the process's tail until then.
+fn until_stopped<F>(
+    stop: &CancellationToken,
+    tail: TaskTracker,
+    run: impl Fn(CancellationToken, auricle_process::Beat) -> F + Send + Sync + 'static,
+) -> loops::MakeLoop
+where
+    F: Future<Output = ()> + Send + 'static,
+{
+    let stop = stop.clone();
+    Box::new(move |pulse| {
+        let running = tail.track_future(run(stop.clone(), beat(pulse)));
+        let stop = stop.clone();
+        Box::pin(async move {
+            running.await;
+            if stop.is_cancelled() {
+                // Stay until the loops are stopped: an ended loop would be started again.
+                std::future::pending::<()>().await;
+            }
+        })
+    })
 }
 
 fn beat(pulse: Arc<crate::vitals::Pulse>) -> Arc<dyn Fn() + Send + Sync> {
@@ -649,22 +690,31 @@ impl Running {
         self.stop_work.cancel();
         self.close_sessions(deadline);
         let background = self.background.handle().clone();
-        let mut worker_done = self.worker_done.clone();
+        self.tail.close();
         background.block_on(async {
-            let _ = tokio::time::timeout_at(deadline.into(), worker_done.wait_for(|done| *done)).await;
+            // Attempts, deliveries, links with something to send, a pusher's links and their last triggers.
+            if tokio::time::timeout_at(deadline.into(), self.tail.wait()).await.is_err() {
+                tracing::warn!(left = self.tail.len(), "not everything ended in time; others go on with it");
+            }
         });
         self.stop_accepting.cancel();
         self.stop_loops.cancel();
-        background.block_on(async {
+        let tail_max = self.parts.limits.drain_tail_max;
+        let ending = async {
             if let Err(error) =
                 self.parts.store.process_gone(&self.parts.process, self.parts.clock.wall()).await
             {
                 tracing::warn!(%error, "give back what this process owns");
             }
             self.parts.store.close().await;
-        });
-        if let Some(hearing) = &self.parts.hearing {
-            hearing.spool.settle();
+        };
+        if background.block_on(async { tokio::time::timeout(tail_max, ending).await }).is_err() {
+            tracing::warn!("the store did not end in time; leases run out by themselves");
+        }
+        if let Some(hearing) = &self.parts.hearing
+            && !hearing.spool.settle_within(tail_max)
+        {
+            tracing::warn!("the spool did not settle in time; its last moments may be missing");
         }
         self.stop_probe.cancel();
         let _ = std::fs::remove_file(&self.addresses_file);

@@ -15,6 +15,7 @@ use auricle_core::link::{Input, LinkConfig, LinkState};
 use auricle_core::{Limits, UserId};
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, mpsc};
+use tokio_util::task::TaskTracker;
 
 use crate::clock::monotonic;
 use crate::config::{PusherConfig, PusherProtocol, Secret};
@@ -28,6 +29,8 @@ pub(crate) struct Links {
     audio: bool,
     limits: Arc<Limits>,
     runtime: Handle,
+    /// Links that go on after their session's end.
+    tail: TaskTracker,
     breaker: Mutex<Breaker>,
     /// Links that have a connection, and links that try for one.
     connected: AtomicUsize,
@@ -46,7 +49,7 @@ impl Links {
     pub(crate) fn new(
         config: &PusherConfig,
         limits: Arc<Limits>,
-        runtime: Handle,
+        (runtime, tail): (Handle, TaskTracker),
         changed: Arc<dyn Fn() + Send + Sync>,
         recorded: Arc<Notify>,
     ) -> Option<Arc<Self>> {
@@ -64,6 +67,7 @@ impl Links {
             audio: config.audio,
             limits,
             runtime,
+            tail,
             breaker: Mutex::new(breaker),
             connected: AtomicUsize::new(0),
             trying: AtomicUsize::new(0),
@@ -83,7 +87,7 @@ impl Links {
             resend: self.protocol == PusherProtocol::Auricle,
         };
         let driver = driver::Driver::new(Arc::clone(self), config, user.clone(), inbox);
-        self.runtime.spawn(driver.run());
+        self.runtime.spawn(self.tail.track_future(driver.run()));
         LinkHandle { links: Arc::clone(self), inputs }
     }
 

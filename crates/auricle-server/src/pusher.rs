@@ -21,6 +21,7 @@ use axum::routing::any;
 use subtle::ConstantTimeEq;
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 use self::connection::Connection;
 pub(crate) use self::requests::Requests;
@@ -45,6 +46,8 @@ pub(crate) struct Pusher {
     pub(crate) triggers: Arc<Triggers>,
     /// Where deliveries and what outlives a link run.
     pub(crate) runtime: Handle,
+    /// Links, and their last triggers.
+    pub(crate) tail: TaskTracker,
     pub(crate) draining: CancellationToken,
 }
 
@@ -75,7 +78,10 @@ async fn listen(
         .max_message_size(MESSAGE_BYTES_MAX)
         .max_frame_size(MESSAGE_BYTES_MAX);
     match Peer::read(query.as_deref().unwrap_or_default()) {
-        Ok(peer) => upgrade.on_upgrade(move |socket| Connection::new(pusher, peer).run(socket)),
+        Ok(peer) => {
+            let tail = pusher.tail.clone();
+            upgrade.on_upgrade(move |socket| tail.track_future(Connection::new(pusher, peer).run(socket)))
+        }
         Err(wrong) => {
             metrics::counter!("auricle_links_refused_total", "reason" => "query").increment(1);
             upgrade.on_upgrade(move |socket| refuse(socket, wrong))

@@ -1,11 +1,11 @@
 //! Ends conversations whose client vanished, keeps this process announced, and publishes the job counts.
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use auricle_core::{ConversationId, FinaliseReason, JobId, Limits, ProcessId};
-use auricle_store::{Finalise, Finalised, Store, StoreError};
+use auricle_store::{Finalise, Finalised, Ownership, Store, StoreError};
 use tokio::sync::Notify;
 
 use crate::clock::{SystemClock, monotonic};
@@ -13,13 +13,11 @@ use crate::hub::Hub;
 use crate::repair::Held;
 use crate::vitals::Pulse;
 
-/// How long a process that holds no audio leaves conversations to those that may.
-pub(crate) const OTHERS_PATIENCE: Duration = Duration::from_secs(60);
-
 /// What the sweeper works with.
 pub(crate) struct Sweeper {
     pub(crate) store: Arc<dyn Store>,
-    pub(crate) held: Arc<Held>,
+    /// Conversations whose audio is still to be transcribed here; a pusher has none.
+    pub(crate) held: Option<Arc<Held>>,
     pub(crate) process: ProcessId,
     pub(crate) limits: Arc<Limits>,
     pub(crate) clock: SystemClock,
@@ -29,6 +27,8 @@ pub(crate) struct Sweeper {
     pub(crate) hub: Arc<Hub>,
     /// How much longer than its timeout a conversation without a client is left to others.
     pub(crate) patience: Duration,
+    /// What this process owns and no session of it has, and since when.
+    pub(crate) strays: Mutex<HashMap<ConversationId, Instant>>,
 }
 
 impl Sweeper {
@@ -46,10 +46,9 @@ impl Sweeper {
 
     /// Looks for work every `sweep_every`, with jitter so that many processes do not look at once.
     pub(crate) async fn sweep(self: Arc<Self>, pulse: Arc<Pulse>) {
-        let mut strays = HashMap::new();
         loop {
             pulse.beat(monotonic());
-            self.release_strays(&mut strays).await;
+            self.release_strays(&pulse).await;
             self.sweep_once(&pulse).await;
             self.publish_counts().await;
             let jitter = rand::RngExt::random_range(&mut rand::rng(), 0.8..1.2);
@@ -59,30 +58,39 @@ impl Sweeper {
 
     /// Gives up what this process owns and none of its sessions has: the release of a session that ended, or the answer to
     /// one that began, did not come through. Nobody else would ever take it while this process lives.
-    async fn release_strays(&self, strays: &mut HashMap<ConversationId, Instant>) {
+    async fn release_strays(&self, pulse: &Pulse) {
         let owned = match self.store.owned(&self.process, self.limits.sessions_max).await {
             Ok(owned) => owned,
             Err(error) => return tracing::warn!(%error, "look for what this process owns"),
         };
-        let (held, now) = (self.hub.owned(), monotonic());
-        strays.retain(|id, _| owned.iter().any(|owned| owned.conversation == *id) && !held.contains(id));
-        for stray in owned.iter().filter(|owned| !held.contains(&owned.conversation)) {
-            // A session may be about to hear of its conversation, or to end it.
-            let since = *strays.entry(stray.conversation.clone()).or_insert(now);
-            if now.duration_since(since) < self.limits.stray_after {
-                continue;
-            }
-            match self.store.release(stray, self.clock.wall()).await {
+        for stray in self.overdue_strays(owned) {
+            pulse.beat(monotonic());
+            match self.store.release(&stray, self.clock.wall()).await {
                 Ok(()) => {
                     metrics::counter!("auricle_conversations_swept_total", "outcome" => "released")
                         .increment(1);
-                    strays.remove(&stray.conversation);
                 }
+                // The store has no time for this: the next sweep goes on.
+                Err(error) if error.is_retryable() => return tracing::warn!(%error, "release a conversation"),
                 Err(error) => {
                     tracing::debug!(%error, conversation.id = %stray.conversation, "release a conversation");
                 }
             }
         }
+    }
+
+    /// Of what this process owns, what no session has had for long enough; as many as one sweep takes on.
+    fn overdue_strays(&self, mut owned: Vec<Ownership>) -> Vec<Ownership> {
+        let (held, now) = (self.hub.owned(), monotonic());
+        owned.retain(|owned| !held.contains(&owned.conversation));
+        let mut strays = self.strays.lock().unwrap_or_else(PoisonError::into_inner);
+        strays.retain(|id, _| owned.iter().any(|owned| owned.conversation == *id));
+        // A session may be about to hear of its conversation, or to end it.
+        let since = |stray: &Ownership| *strays.entry(stray.conversation.clone()).or_insert(now);
+        let is_overdue = |since: Instant| now.duration_since(since) >= self.limits.stray_after;
+        let overdue: Vec<bool> = owned.iter().map(since).map(is_overdue).collect();
+        let overdue = owned.into_iter().zip(overdue).filter(|(_, overdue)| *overdue).map(|(stray, _)| stray);
+        overdue.take(self.limits.sweep_batch_max).collect()
     }
 
     async fn sweep_once(&self, pulse: &Pulse) {
@@ -94,7 +102,7 @@ impl Sweeper {
         for orphan in orphans {
             pulse.beat(monotonic());
             // Words that are still on disk as audio come first; repair is bounded, so this wait is too.
-            if self.held.holds(&orphan.conversation) {
+            if self.held.as_ref().is_some_and(|held| held.holds(&orphan.conversation)) {
                 if let Some(repair) = &self.repair {
                     repair.notify_one();
                 }

@@ -15,7 +15,7 @@ use std::collections::HashSet;
 use std::io;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::mpsc::{SyncSender, sync_channel};
+use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -188,6 +188,17 @@ impl Spool {
         let (done, wait) = sync_channel(1);
         if self.0.queue.send(thread::Message::Settle(done)).is_ok() {
             let _ = wait.recv();
+        }
+    }
+
+    /// As [`Self::settle`], for no longer than `wait_max`. False if it was not done by then: its disk does not answer. Blocks.
+    pub fn settle_within(&self, wait_max: Duration) -> bool {
+        let (done, wait) = sync_channel(1);
+        match self.0.queue.try_send(thread::Message::Settle(done)) {
+            Ok(()) => wait.recv_timeout(wait_max).is_ok(),
+            // As much as its queue holds is not written yet.
+            Err(TrySendError::Full(_)) => false,
+            Err(TrySendError::Disconnected(_)) => true,
         }
     }
 

@@ -12,7 +12,7 @@ use std::time::Instant;
 
 use auricle_core::link::Input as LinkInput;
 use auricle_core::session::{Close, EarState, Ended, Input, OpenedConversation, Output, Session};
-use auricle_core::{ConversationId, JobId, PhotoId, Share};
+use auricle_core::{ConversationId, JobId, PhotoId, Share, UnixMicros};
 use auricle_store::{Opened, Ownership};
 use axum::extract::ws::{Message, WebSocket};
 use futures_util::future::BoxFuture;
@@ -29,6 +29,9 @@ use crate::link::LinkHandle;
 
 /// How long a closed socket is read on.
 const LINGER: std::time::Duration = std::time::Duration::from_secs(1);
+
+/// Audio this much later than the audio before it ended is after a pause; less is the network's jitter.
+const PAUSE_MICROS: i64 = 2_000_000;
 
 /// A close frame without a code. Source: RFC 6455, 7.4.1.
 const CLOSE_WITHOUT_CODE: u16 = 1005;
@@ -71,6 +74,8 @@ pub(super) struct Driver {
     outbox: Outbox,
     /// To the pusher, where there is one.
     link: Option<LinkHandle>,
+    /// Time of the sample after the last one that was forwarded.
+    forwarded_until: Option<UnixMicros>,
     calls: FuturesUnordered<BoxFuture<'static, Done>>,
     ownership: Option<Ownership>,
     /// The conversation that a `Release`, `Finalise` or words of a superseded session still refer to.
@@ -123,6 +128,7 @@ impl Driver {
             member,
             commands,
             link,
+            forwarded_until: None,
             calls: FuturesUnordered::new(),
             ownership: None,
             last_ownership: None,
@@ -231,7 +237,7 @@ impl Driver {
         let mut pcm = std::mem::take(&mut self.pcm);
         let samples = self.ears[channel].decode(payload, &mut pcm);
         self.session.handle(now, Input::Audio { channel, samples });
-        self.forward_audio(channel, &pcm);
+        self.forward_audio(now.wall, &pcm);
         if samples > 0 && self.spec.session.engine {
             self.begin_run(channel);
             if self.ears[channel].hear(payload, &pcm, &mut self.scratch) {
@@ -246,20 +252,19 @@ impl Driver {
     }
 
     /// To the pusher, labelled here and now. Several channels would have to be mixed first: they are not forwarded.
-    fn forward_audio(&self, channel: usize, pcm: &[i16]) {
+    ///
+    /// A frame follows the one before, unless it comes so late that there was a pause (M4).
+    fn forward_audio(&mut self, now: UnixMicros, pcm: &[i16]) {
         let Some(link) = self.link.as_ref().filter(|link| link.wants_audio() && self.ears.len() == 1) else {
             return;
         };
-        let (Some(ownership), Some(zero_at)) = (&self.ownership, self.session.zero_at()) else { return };
-        if pcm.is_empty() {
-            return;
-        }
-        let before = self.ears[channel].heard() as f64 / f64::from(self.spec.session.sample_rate_hz);
-        link.give(LinkInput::Audio {
-            conversation: ownership.conversation.clone(),
-            at: zero_at.plus_secs_f64(before),
-            pcm: pcm.to_vec(),
-        });
+        let Some(ownership) = self.ownership.as_ref().filter(|_| !pcm.is_empty()) else { return };
+        let secs = pcm.len() as f64 / f64::from(self.spec.session.sample_rate_hz);
+        let heard_at = now.plus_secs_f64(-secs);
+        let follows = self.forwarded_until.filter(|end| heard_at.0 - end.0 < PAUSE_MICROS);
+        let at = follows.unwrap_or(heard_at);
+        self.forwarded_until = Some(at.plus_secs_f64(secs));
+        link.give(LinkInput::Audio { conversation: ownership.conversation.clone(), at, pcm: pcm.to_vec() });
     }
 
     /// Begins spooling for the conversation, once there are both audio and a conversation.
@@ -406,7 +411,9 @@ impl Driver {
             self.calls.push(Box::pin(async move {
                 match listen.store.conversation(&user, &conversation).await {
                     Ok(Some(record)) => {
-                        Done::Text(Some(events::processing_started(&record, recording.as_deref())))
+                        // A record with pictures has megabytes: its text is made elsewhere.
+                        let text = move || events::processing_started(&record, recording.as_deref());
+                        Done::Text(tokio::task::spawn_blocking(text).await.ok())
                     }
                     Ok(None) => Done::Text(None),
                     Err(error) => {
@@ -416,12 +423,6 @@ impl Driver {
                 }
             }));
             return;
-        }
-        if let (Some(link), auricle_core::session::Event::Segments(segments)) = (&self.link, &event)
-            && let Some(ownership) = self.ownership.as_ref().or(self.last_ownership.as_ref())
-        {
-            let conversation = ownership.conversation.clone();
-            link.give(LinkInput::Transcript { conversation, segments: segments.clone() });
         }
         let text = events::write(&event, &self.spec);
         if self.socket.is_some() && !self.outbox.text(text) {

@@ -68,11 +68,6 @@ impl Ear {
         u32::try_from(pcm.len()).unwrap_or(u32::MAX)
     }
 
-    /// Samples heard so far.
-    pub(super) fn heard(&self) -> u64 {
-        self.heard
-    }
-
     /// Hands a decoded frame to the engine and its bytes to the spool. True if audio was left to repair.
     pub(super) fn hear(&mut self, frame: &[u8], pcm: &[i16], scratch: &mut Vec<i16>) -> bool {
         let samples = u32::try_from(pcm.len()).unwrap_or(u32::MAX);

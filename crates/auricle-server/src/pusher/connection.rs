@@ -67,7 +67,7 @@ impl Connection {
         }
         metrics::gauge!("auricle_pusher_links").decrement(1.0);
         // What waits is delivered all the same (L24); its end is bounded by each delivery's own deadline and the queue's.
-        self.pusher.runtime.spawn(self.feed.finish());
+        self.pusher.runtime.spawn(self.pusher.tail.track_future(self.feed.finish()));
     }
 
     async fn on_message(&mut self, message: Message) {

@@ -354,3 +354,23 @@ async fn m03_words_of_another_conversation_rebind_no_audio() {
     let lengths: Vec<_> = sink.deliveries().iter().map(|delivery| delivery.body.len()).collect();
     assert_eq!(lengths, [seconds(5).len(), seconds(1).len(), seconds(5).len()]);
 }
+
+#[tokio::test]
+async fn l24_l25_a_pusher_that_drains_delivers_what_it_still_holds() {
+    let sink = WebhookSink::start().await.unwrap();
+    let (_listen, mut pusher) = halves(&[("webhooks.audio", &sink.url())]).await;
+    let mut links = Vec::new();
+    for _ in 0..5 {
+        let mut link = Omi::link(&pusher).await;
+        link.frame(Frame::Audio { first_sample_at: 10.0, pcm: &[7; 32_000] }).await;
+        // Answered, so the audio before it is there.
+        link.ask("of-nobody").await;
+        link.answer().await;
+        links.push(link);
+    }
+    pusher.stop().await;
+    assert_eq!(sink.deliveries().len(), 5);
+    for link in links {
+        assert_eq!(link.close_code().await, 1012);
+    }
+}

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use auricle_server::config::Shape;
-use auricle_testkit::{Act, Fault, FaultyProxy, Received, ScriptedServer};
+use auricle_testkit::{Act, Fault, FaultyProxy, Received, ScriptedServer, SinkMode, WebhookSink};
 use auricle_wire::pusher as wire;
 use serde_json::Value;
 use tempfile::TempDir;
@@ -326,4 +326,87 @@ async fn an_omi_pusher_of_the_third_generation_gets_the_request_bound_to_its_job
     assert_eq!(asked[0].finalization_job_id.as_deref(), jobs[0]["id"].as_str());
     assert_eq!(asked[0].dispatch_generation, jobs[0]["revision"].as_u64());
     assert_eq!(asked[0].finalization_result_protocol, Some(2));
+}
+
+#[tokio::test]
+async fn l07_what_the_clients_of_a_listening_half_that_is_gone_left_is_ended_by_the_pusher() {
+    use auricle_store::Store;
+    let dir = Arc::new(TempDir::new().unwrap());
+    let patience = [("limits.sweep_others_after", "200ms")];
+    let pusher = Rig::start_as(Shape::Pusher, Arc::clone(&dir), &patience).await;
+    let short = [NEVER, ("limits.conversation_timeout_min", "1s")];
+    let mut listen = Rig::start_as(Shape::Listen, dir, &short).await;
+    let mut device = listen.device().await;
+    let id = device.conversation().await;
+    device.speak(4.0).await;
+    device.texts_up_to("tomorrow").await;
+    listen.stop().await;
+    let store = Arc::clone(pusher.running().store());
+    eventually("the record", async || {
+        let found = store.conversation(&"local".into(), &id.as_str().into()).await.unwrap().unwrap();
+        (found.status == auricle_core::ConversationStatus::Completed).then_some(())
+    })
+    .await;
+}
+
+/// Everything that a scripted pusher heard on its first link, once `wanted` holds of it.
+async fn heard(pusher: &ScriptedServer, what: &str, wanted: impl Fn(&[Vec<u8>]) -> bool) -> Vec<Vec<u8>> {
+    eventually(what, async || {
+        pusher.sessions().first().map(|link| link.binary.clone()).filter(|heard| wanted(heard))
+    })
+    .await
+}
+
+#[tokio::test]
+async fn m04_forwarded_audio_has_its_own_times_also_where_the_client_transcribes() {
+    const BYTES: usize = 3 * 32_000;
+    let (listen, pusher) = listen_to(vec![vec![Act::Stay]], &[NEVER, ("pusher.audio", "true")]).await;
+    let mut device = listen.device_as(listen.connect().param("custom_stt", "enabled")).await;
+    device.conversation().await;
+    device.speak(3.0).await;
+    let audio = |heard: &[Vec<u8>]| -> Vec<(f64, usize)> {
+        let frame = |message: &Vec<u8>| match wire::decode(message) {
+            Ok(wire::Frame::Audio { first_sample_at, pcm }) => Some((first_sample_at, pcm.len())),
+            _ => None,
+        };
+        heard.iter().filter_map(frame).collect()
+    };
+    let all = |heard: &[Vec<u8>]| audio(heard).iter().map(|(_, bytes)| bytes).sum::<usize>() == BYTES;
+    let frames = audio(&heard(&pusher, "the audio", all).await);
+    for pair in frames.windows(2) {
+        let end = pair[0].0 + pair[0].1 as f64 / 32_000.0;
+        assert!((pair[1].0 - end).abs() < 0.001, "{frames:?}");
+    }
+}
+
+#[tokio::test]
+async fn l18_the_last_words_of_a_client_that_is_gone_reach_the_pusher() {
+    let (listen, pusher) = listen_to(vec![vec![Act::Stay]], &[NEVER]).await;
+    let mut device = listen.device().await;
+    device.conversation().await;
+    eventually("the link", async || (pusher.sessions().len() == 1).then_some(())).await;
+    device.speak(4.0).await;
+    // Gone before it was shown anything.
+    drop(device);
+    let last = |heard: &[Vec<u8>]| heard.iter().any(|m| String::from_utf8_lossy(m).contains("tomorrow"));
+    heard(&pusher, "the last words", last).await;
+}
+
+#[tokio::test]
+async fn p7_d16_a_delivery_under_way_is_finished_by_a_drain_and_not_repeated() {
+    use auricle_store::Store;
+    let sink = WebhookSink::start().await.unwrap();
+    sink.set(SinkMode::Slow(Duration::from_millis(300)));
+    let mut rig = Rig::start(&[("webhooks.conversation", &sink.url())]).await;
+    let id = converse(&rig).await;
+    sink.arrived(1).await;
+    rig.restart().await;
+    let store = rig.running().store();
+    let told = eventually("the end of the delivery", async || {
+        let effects = store.effects(&id.as_str().into()).await.unwrap();
+        effects.into_iter().find(|effect| effect.key.name.starts_with("webhook:"))
+    })
+    .await;
+    assert_eq!((told.state, told.attempts), (auricle_core::EffectState::Delivered, 1), "{told:?}");
+    assert_eq!(sink.deliveries().len(), 1);
 }

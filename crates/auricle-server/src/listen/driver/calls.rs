@@ -53,9 +53,17 @@ impl Driver {
             now: self.listen.clock.wall(),
         };
         let listen = Arc::clone(&self.listen);
+        // From the commit, not from what the client is shown: it may be gone already.
+        let link = self.link.clone().filter(|_| !append.upsert.is_empty());
+        let words = link.as_ref().map(|_| (append.ownership.conversation.clone(), append.upsert.clone()));
         self.calls.push(Box::pin(async move {
             Done::Input(match listen.store.append_segments(append).await {
-                Ok(()) => Input::Committed,
+                Ok(()) => {
+                    if let (Some(link), Some((conversation, segments))) = (link, words) {
+                        link.give(link::Input::Transcript { conversation, segments });
+                    }
+                    Input::Committed
+                }
                 Err(error) => Input::CommitFailed(commit_failure(&error)),
             })
         }));
