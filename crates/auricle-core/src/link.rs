@@ -483,8 +483,7 @@ impl Link {
             && self.words.is_empty()
             && self.samples.is_empty()
             && !self.requests.any_to_send();
-        let connected = matches!(self.state, State::Connected { .. });
-        if (connected && sent) || self.now >= leave_by || matches!(self.state, State::Degraded { .. }) {
+        if sent || self.now >= leave_by || matches!(self.state, State::Degraded { .. }) {
             self.put_back();
             let (audio, words) = (self.audio.bytes() as u64, self.words.count());
             let (samples, requests) = (self.samples.len() as u64, self.requests.to_send());

@@ -466,3 +466,15 @@ fn p6_what_holds_nothing_takes_no_place_and_is_not_sent() {
     rig.give(Input::Connected);
     assert_eq!(sent(&rig.run(SECOND, true)), []);
 }
+
+#[test]
+fn p7_who_leaves_with_nothing_to_send_waits_for_no_connection() {
+    let mut rig = Rig::new(config());
+    rig.outputs();
+    rig.give(Input::Leave);
+    assert!(rig.link.is_over());
+    let mut rig = Rig::new(config());
+    rig.give(Input::Process(request("c1")));
+    rig.give(Input::Leave);
+    assert!(!rig.link.is_over(), "there is something to send yet");
+}
