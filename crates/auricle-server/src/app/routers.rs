@@ -1,0 +1,105 @@
+//! What each half serves, and the workers that serve it.
+
+use std::sync::Arc;
+
+use auricle_store::Store;
+use axum::Router;
+use axum::routing::get;
+use tokio::runtime::Runtime;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::{Hearing, Parts};
+use crate::config::Config;
+use crate::listen::Listen;
+use crate::outgoing::Outgoing;
+use crate::runtimes::SessionWorker;
+use crate::{link, listen, pusher, rest, serve};
+
+async fn healthy() -> axum::Json<serde_json::Value> {
+    axum::Json(serde_json::json!({ "status": "ok" }))
+}
+
+pub(super) fn session_workers(
+    config: &Config,
+    parts: &Parts,
+    router: Router,
+    stop: &CancellationToken,
+) -> std::io::Result<Arc<[SessionWorker]>> {
+    let http = serve::HttpServe::new(router, parts.limits.request_head_wait);
+    (0..config.session_workers())
+        .map(|index| Ok(SessionWorker::start(index, http.clone(), &parts.vitals, stop.clone())?.0))
+        .collect()
+}
+
+/// What a process with clients serves.
+pub(super) fn listening(
+    parts: &Parts,
+    hearing: &Hearing,
+    wake: &Arc<dyn Fn() + Send + Sync>,
+    background: &Runtime,
+    links: Option<Arc<link::Links>>,
+) -> Router {
+    let rest = rest::router(rest::RestState {
+        store: Arc::clone(&parts.store) as Arc<dyn Store>,
+        auth: Arc::clone(&parts.auth),
+        live: Arc::new(crate::live::Live { hub: Arc::clone(&parts.hub) }),
+        wake_jobs: Arc::clone(wake),
+        limits: Arc::clone(&parts.limits),
+        clock: parts.clock,
+    });
+    let offload = serve::Offload::new(
+        rest,
+        background.handle().clone(),
+        parts.limits.requests_running_max,
+        parts.limits.request_max,
+    );
+    let listen = Arc::new(Listen {
+        store: Arc::clone(&parts.store) as Arc<dyn Store>,
+        spool: hearing.spool.clone(),
+        engine: Arc::clone(&hearing.engine),
+        hub: Arc::clone(&parts.hub),
+        auth: Arc::clone(&parts.auth),
+        limits: Arc::clone(&parts.limits),
+        clock: parts.clock,
+        process: parts.process.clone(),
+        repair: Arc::clone(&hearing.repair),
+        jobs: Arc::clone(wake),
+        links,
+    });
+    listen::router(listen)
+        .route("/health", get(healthy))
+        .route("/v1/health", get(healthy))
+        .fallback(move |request| offload.clone().call(request))
+}
+
+/// What a pusher serves.
+pub(super) fn pushing(
+    config: &Config,
+    parts: &Parts,
+    wake: &Arc<dyn Fn() + Send + Sync>,
+    background: &Runtime,
+    outgoing: Arc<Outgoing>,
+    draining: CancellationToken,
+    tail: TaskTracker,
+) -> Router {
+    let requests = pusher::Requests::new(
+        Arc::clone(&parts.store) as Arc<dyn Store>,
+        Arc::clone(&parts.limits),
+        parts.clock,
+        Arc::clone(wake),
+        background.handle().clone(),
+    );
+    let pusher = Arc::new(pusher::Pusher {
+        store: Arc::clone(&parts.store) as Arc<dyn Store>,
+        secret: config.pusher.secret.clone(),
+        limits: Arc::clone(&parts.limits),
+        clock: parts.clock,
+        requests,
+        triggers: Arc::new(pusher::Triggers::new(&config.webhooks, outgoing)),
+        runtime: background.handle().clone(),
+        tail,
+        draining,
+    });
+    pusher::router(pusher).route("/health", get(healthy)).route("/v1/health", get(healthy))
+}

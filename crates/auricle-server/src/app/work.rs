@@ -1,0 +1,224 @@
+//! What works in the background: attempts, deliveries, sweeping, repair, and whom they ask.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use auricle_process::openai::OpenAiConfig;
+use auricle_process::{Deliver, OpenAi, Outbox, Understand, Worker};
+use auricle_store::{ClaimRule, Store};
+use metrics_exporter_prometheus::PrometheusHandle;
+use tokio::runtime::Runtime;
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::{BuildError, Hearing, Parts};
+use crate::clock::monotonic;
+use crate::config::{Config, Shape};
+use crate::outgoing::Outgoing;
+use crate::outgoing::reach::Reach;
+use crate::{link, loops, notify, repair, sweeper, webhook};
+
+/// What webhooks and triggers go out by.
+pub(super) fn outgoing(config: &Config, parts: &Parts) -> Result<Arc<Outgoing>, BuildError> {
+    let reach = Reach::new(config.webhooks.allow_private);
+    Outgoing::new(reach, &parts.limits, Arc::new(parts.clock))
+        .map_err(|error| BuildError::Webhooks(error.to_string()))
+}
+
+/// The language model, if one is configured.
+pub(super) fn model(config: &Config, parts: &Parts) -> Result<Option<Arc<OpenAi>>, BuildError> {
+    let Some(url) = &config.llm.url else { return Ok(None) };
+    let ours = OpenAiConfig {
+        url: url.clone(),
+        model: config.llm.model.clone(),
+        key: config.llm.key.as_ref().map(|key| key.expose().to_owned()),
+    };
+    let model = OpenAi::new(&ours, Arc::clone(&parts.limits), Arc::new(parts.clock))?;
+    Ok(Some(Arc::new(model)))
+}
+
+/// What `/readyz` tells of others. Never asked for: what is known already.
+pub(super) fn dependencies(
+    parts: &Parts,
+    links: Option<Arc<link::Links>>,
+    model: Option<Arc<OpenAi>>,
+) -> Arc<dyn Fn() -> serde_json::Value + Send + Sync> {
+    let hearing = parts.hearing.clone();
+    Arc::new(move || {
+        let mut known = serde_json::Map::new();
+        if let Some(Hearing { spool, engine, .. }) = &hearing {
+            known.insert("speech".into(), engine.name().into());
+            let lag = u64::try_from(spool.silent_for().as_millis()).unwrap_or(u64::MAX);
+            let held = serde_json::json!({ "lag_ms": lag, "bytes": spool.disk_bytes() });
+            known.insert("spool".into(), held);
+        }
+        if let Some(links) = &links {
+            known.insert("pusher".into(), links.describe());
+        }
+        if let Some(model) = &model {
+            let (model, breaker) = model.describe();
+            known.insert(
+                "llm".into(),
+                serde_json::json!({ "model": model, "breaker": link::breaker_name(breaker) }),
+            );
+        }
+        known.into()
+    })
+}
+
+pub(super) fn processors(
+    config: &Config,
+    parts: &Parts,
+    (wake, effects): (Arc<Notify>, Arc<Notify>),
+    links: Option<Arc<link::Links>>,
+    model: Option<Arc<OpenAi>>,
+    outgoing: Arc<Outgoing>,
+) -> (Arc<Worker>, Arc<Outbox>) {
+    let store = Arc::clone(&parts.store) as Arc<dyn Store>;
+    let clock: Arc<dyn auricle_process::Clock> = Arc::new(parts.clock);
+    let mut deliverers: Vec<Arc<dyn Deliver>> = Vec::new();
+    if parts.hearing.is_some() {
+        deliverers
+            .push(Arc::new(notify::NotifyClient { store: Arc::clone(&store), hub: Arc::clone(&parts.hub) }));
+    }
+    let mut records = vec![notify::MEMORY_CREATED];
+    let url = config.webhooks.conversation.as_deref().and_then(|text| reqwest::Url::parse(text).ok());
+    if let Some(url) = url {
+        records.push(webhook::MEMORY_CREATED);
+        deliverers.push(Arc::new(webhook::Webhook { store: Arc::clone(&store), outgoing, url }));
+    }
+    let outbox = Arc::new(Outbox::new(
+        Arc::clone(&store),
+        deliverers,
+        Arc::clone(&parts.limits),
+        parts.process.clone(),
+        Arc::clone(&clock),
+        Arc::clone(&effects),
+    ));
+    let worker = Arc::new(Worker {
+        store,
+        understand: match model {
+            Some(model) => model as Arc<dyn Understand>,
+            None => Arc::new(auricle_process::Local),
+        },
+        limits: Arc::clone(&parts.limits),
+        process: parts.process.clone(),
+        clock,
+        time_zone: config.time_zone(),
+        wake,
+        effects,
+        records,
+        rule: claim_when(config, links),
+    });
+    (worker, outbox)
+}
+
+/// Which jobs this process takes (design 5, "The fallback, done right"). A listening process stands in for the pusher: at
+/// once when it cannot be reached, else for what nobody took in time. One at a time for each user, so that nobody's backlog
+/// holds the others up.
+fn claim_when(config: &Config, links: Option<Arc<link::Links>>) -> auricle_process::ClaimWhen {
+    let (shape, patience) = (config.shape, config.limits.fallback_after);
+    Arc::new(move || match shape {
+        Shape::Embedded => ClaimRule { one_per_user: true, ..ClaimRule::default() },
+        Shape::Pusher => ClaimRule::default(),
+        Shape::Listen => {
+            let reachable = links.as_ref().is_none_or(|links| links.is_healthy());
+            let waited = if reachable { patience } else { Duration::ZERO };
+            ClaimRule { waited, one_per_user: true }
+        }
+    })
+}
+
+/// Starts every background loop under its watchdog.
+#[expect(clippy::too_many_arguments, reason = "one call, in the function where all parts meet")]
+pub(super) fn run_loops(
+    parts: &Parts,
+    worker: Arc<Worker>,
+    outbox: Arc<Outbox>,
+    wake: &Arc<dyn Fn() + Send + Sync>,
+    background: &Runtime,
+    processing: &Runtime,
+    stop_work: &CancellationToken,
+    stop_loops: &CancellationToken,
+    tail: &TaskTracker,
+    metrics: Option<PrometheusHandle>,
+) {
+    let held = parts.hearing.is_some().then(|| Arc::new(repair::Held::default()));
+    let sweeper = Arc::new(sweeper::Sweeper {
+        // Audio that a listening process still holds becomes words first, if it lives.
+        patience: if parts.hearing.is_some() { Duration::ZERO } else { parts.limits.sweep_others_after },
+        strays: std::sync::Mutex::default(),
+        hub: Arc::clone(&parts.hub),
+        store: Arc::clone(&parts.store) as Arc<dyn Store>,
+        held: held.clone(),
+        process: parts.process.clone(),
+        limits: Arc::clone(&parts.limits),
+        clock: parts.clock,
+        wake_jobs: Arc::clone(wake),
+        repair: parts.hearing.as_ref().map(|hearing| Arc::clone(&hearing.repair)),
+    });
+    let watch = background.handle();
+    let start = |name, runtime: &Runtime, make: loops::MakeLoop| {
+        let stall_max = parts.limits.loop_stall_max;
+        loops::supervise(name, runtime.handle(), watch, &parts.vitals, stall_max, stop_loops.clone(), make);
+    };
+    let announcer = Arc::clone(&sweeper);
+    start("announcer", background, Box::new(move |pulse| Box::pin(Arc::clone(&announcer).announce(pulse))));
+    start("sweeper", background, Box::new(move |pulse| Box::pin(Arc::clone(&sweeper).sweep(pulse))));
+    if let (Some(hearing), Some(held)) = (&parts.hearing, held) {
+        let repairer = Arc::new(repair::Repair {
+            store: Arc::clone(&parts.store) as Arc<dyn Store>,
+            spool: hearing.spool.clone(),
+            held,
+            engine: Arc::clone(&hearing.engine),
+            limits: Arc::clone(&parts.limits),
+            wake: Arc::clone(&hearing.repair),
+        });
+        start("repair", background, Box::new(move |pulse| Box::pin(Arc::clone(&repairer).run(pulse))));
+    }
+    let metrics = metrics.clone();
+    start(
+        "metrics",
+        background,
+        Box::new(move |pulse| Box::pin(crate::metrics::upkeep(metrics.clone(), pulse))),
+    );
+    let outbox_ends = tail.clone();
+    start(
+        "outbox",
+        background,
+        until_stopped(stop_work, outbox_ends, move |stop, beat| Arc::clone(&outbox).run(stop, beat)),
+    );
+    start(
+        "worker",
+        processing,
+        until_stopped(stop_work, tail.clone(), move |stop, beat| Arc::clone(&worker).run(stop, beat)),
+    );
+}
+
+/// A loop that ends by itself once `stop` is cancelled: it is part of the process's tail until then.
+fn until_stopped<F>(
+    stop: &CancellationToken,
+    tail: TaskTracker,
+    run: impl Fn(CancellationToken, auricle_process::Beat) -> F + Send + Sync + 'static,
+) -> loops::MakeLoop
+where
+    F: Future<Output = ()> + Send + 'static,
+{
+    let stop = stop.clone();
+    Box::new(move |pulse| {
+        let running = tail.track_future(run(stop.clone(), beat(pulse)));
+        let stop = stop.clone();
+        Box::pin(async move {
+            running.await;
+            if stop.is_cancelled() {
+                // Stay until the loops are stopped: an ended loop would be started again.
+                std::future::pending::<()>().await;
+            }
+        })
+    })
+}
+
+fn beat(pulse: Arc<crate::vitals::Pulse>) -> Arc<dyn Fn() + Send + Sync> {
+    Arc::new(move || pulse.beat(monotonic()))
+}
