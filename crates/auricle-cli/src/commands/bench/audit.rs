@@ -14,6 +14,10 @@ use super::told::Told;
 /// Two segments of one voice that overlap by more seconds than this hold the same audio. Words are 0.3 s long.
 const OVERLAP_SECS: f64 = 0.15;
 
+/// A server that has no handler to spare.
+const BUSY: u16 = 503;
+/// How long an ending's answer is waited for.
+const END_WAIT: Duration = Duration::from_millis(500);
 /// Between two looks at records that are being made.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
 
@@ -66,18 +70,29 @@ impl Reader {
 
     /// `None` for 404.
     async fn get(&self, token: &str, path: &str) -> anyhow::Result<Option<Value>> {
-        let answer = self.http.get(format!("{}{path}", self.base)).bearer_auth(token).send().await?;
-        match answer.status().as_u16() {
-            404 => Ok(None),
-            _ => Ok(Some(answer.error_for_status()?.json().await?)),
+        loop {
+            let answer = self.http.get(format!("{}{path}", self.base)).bearer_auth(token).send().await?;
+            match answer.status().as_u16() {
+                404 => return Ok(None),
+                BUSY => tokio::time::sleep(LOOK_EVERY).await,
+                _ => return Ok(Some(answer.error_for_status()?.json().await?)),
+            }
         }
     }
 
-    /// Asks to end the user's conversation; does not wait for the record longer than the server does.
+    /// Asks to end a conversation, and does not wait for its record. Errors: the server is not there.
     pub(super) async fn end(&self, token: &str, id: &str) -> anyhow::Result<()> {
         let path = format!("{}/v1/conversations?conversation_id={id}", self.base);
-        self.http.post(path).bearer_auth(token).send().await?.error_for_status()?;
-        Ok(())
+        loop {
+            match self.http.post(&path).bearer_auth(token).timeout(END_WAIT).send().await {
+                // Its handlers are all taken.
+                Ok(answer) if answer.status().as_u16() == BUSY => tokio::time::sleep(LOOK_EVERY).await,
+                Ok(_) => return Ok(()),
+                // It waits for the record: the ending is under way.
+                Err(error) if error.is_timeout() => return Ok(()),
+                Err(error) => return Err(error.into()),
+            }
+        }
     }
 
     /// Waits until every conversation is in a terminal state and, if it is completed, its receiver was told, for `wait` at
