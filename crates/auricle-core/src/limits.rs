@@ -245,6 +245,9 @@ limits! {
     link_degraded_for: Duration = Duration::from_secs(60);
     /// How long one try to connect may take.
     link_connect_max: Duration = Duration::from_secs(10);
+    /// A connection that ends sooner than this counts as a failed try: a pusher that lets everybody in and throws them out at
+    /// once is not there.
+    link_stable_after: Duration = Duration::from_secs(10);
     /// How often a link says that it lives; balancers end connections without data.
     link_heartbeat_every: Duration = Duration::from_secs(20);
     /// A link that has heard nothing for this long, pongs included, is taken for dead.

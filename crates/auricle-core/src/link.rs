@@ -174,6 +174,10 @@ enum State {
         probe: bool,
     },
     Connected {
+        /// Tries before this one that failed, which count until it has lasted.
+        attempts: u32,
+        probe: bool,
+        since: Instant,
         since_heard: Instant,
         next_heartbeat: Instant,
         next_flush: Instant,
@@ -237,8 +241,8 @@ impl Link {
         }
         match input {
             Input::Connected => self.on_connected(),
-            Input::ConnectFailed => self.on_failed(false),
-            Input::Rejected => self.on_failed(true),
+            Input::ConnectFailed => self.on_failed(),
+            Input::Rejected => self.on_rejected(),
             Input::Closed => self.on_closed(),
             Input::Heard => {
                 if let State::Connected { since_heard, .. } = &mut self.state {
@@ -292,7 +296,7 @@ impl Link {
     pub fn poll_timeout(&self) -> Option<Instant> {
         let own = match self.state {
             State::Connecting { .. } | State::Over => None,
-            State::Connected { since_heard, next_heartbeat, next_flush } => {
+            State::Connected { since_heard, next_heartbeat, next_flush, .. } => {
                 let mut soonest = since_heard + self.limits.link_silent_max;
                 if let Some((_, handed)) = &self.in_flight {
                     // Nothing else can be sent until it is written: the heartbeat and the batches wait for that.
@@ -338,11 +342,12 @@ impl Link {
     }
 
     fn on_connected(&mut self) {
-        if !matches!(self.state, State::Connecting { .. }) {
-            return;
-        }
+        let State::Connecting { attempts, probe } = self.state else { return };
         let now = self.now;
         self.state = State::Connected {
+            attempts,
+            probe,
+            since: now,
             since_heard: now,
             next_heartbeat: now + self.limits.link_heartbeat_every,
             next_flush: now,
@@ -351,22 +356,34 @@ impl Link {
         self.requests.connected(self.config.resend);
     }
 
-    fn on_failed(&mut self, rejected: bool) {
+    fn on_failed(&mut self) {
         let State::Connecting { attempts, probe } = self.state else { return };
-        let attempts = attempts + 1;
-        if rejected || probe || attempts >= self.limits.link_attempts_max {
+        self.failed(attempts + 1, probe);
+    }
+
+    fn on_rejected(&mut self) {
+        if matches!(self.state, State::Connecting { .. }) {
             self.state = State::Degraded { until: self.now + self.limits.link_degraded_for };
-        } else {
-            self.wait(attempts);
         }
     }
 
     fn on_closed(&mut self) {
-        if !matches!(self.state, State::Connected { .. }) {
-            return;
-        }
+        let State::Connected { attempts, probe, since, .. } = self.state else { return };
         self.put_back();
-        self.wait(1);
+        if self.now >= since + self.limits.link_stable_after {
+            self.wait(1);
+        } else {
+            // To be let in and thrown out at once is no better than not to be let in.
+            self.failed(attempts + 1, probe);
+        }
+    }
+
+    fn failed(&mut self, attempts: u32, probe: bool) {
+        if probe || attempts >= self.limits.link_attempts_max {
+            self.state = State::Degraded { until: self.now + self.limits.link_degraded_for };
+        } else {
+            self.wait(attempts);
+        }
     }
 
     fn wait(&mut self, attempts: u32) {

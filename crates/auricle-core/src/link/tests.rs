@@ -118,6 +118,40 @@ fn refused_six_times_it_is_degraded_and_probes_once_a_minute() {
 }
 
 #[test]
+fn l28_a_pusher_that_lets_in_and_throws_out_at_once_is_tried_no_more_often_than_one_that_refuses() {
+    let mut rig = Rig::new(config());
+    let start = rig.now;
+    let mut tries = 0;
+    while rig.now < start + 600 * SECOND {
+        for output in rig.run(SECOND / 10, true) {
+            if output == Output::Connect {
+                tries += 1;
+                rig.give(Input::Connected);
+                rig.now += SECOND / 10;
+                rig.give(Input::Closed);
+            }
+        }
+    }
+    assert!((10..=16).contains(&tries), "six, then one a minute: {tries}");
+}
+
+#[test]
+fn a_connection_that_has_lasted_makes_up_for_the_tries_before_it() {
+    let limits = Limits::default();
+    let mut rig = Rig::new(config());
+    rig.outputs();
+    for _ in 0..3 * limits.link_attempts_max {
+        rig.give(Input::ConnectFailed);
+        assert!(rig.run(3 * SECOND, true).contains(&Output::Connect), "the first wait again");
+        rig.give(Input::Connected);
+        rig.run(limits.link_stable_after, true);
+        rig.give(Input::Closed);
+        assert_eq!(rig.link.state(), LinkState::Backoff);
+        assert!(rig.run(3 * SECOND, true).contains(&Output::Connect), "the first wait again");
+    }
+}
+
+#[test]
 fn an_open_breaker_degrades_it_at_once() {
     let mut rig = Rig::new(config());
     rig.give(Input::Rejected);
@@ -399,7 +433,7 @@ fn l27_a_speaker_sample_waits_for_the_connection_and_goes_again_after_a_lost_one
         "{again:?}"
     );
     rig.give(Input::Closed);
-    rig.run(2 * SECOND, true);
+    rig.run(3 * SECOND, true);
     rig.give(Input::Connected);
     assert_eq!(sent(&rig.run(SECOND, true)), [], "once it is written it is not repeated");
 }

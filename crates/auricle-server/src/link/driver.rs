@@ -3,6 +3,7 @@
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Instant;
 
 use auricle_core::breaker::Outcome;
 use auricle_core::link::{Frame, Input, Link, LinkConfig, LinkState, Output};
@@ -12,17 +13,17 @@ use rand::{SeedableRng, rngs::StdRng};
 use tokio::sync::mpsc;
 
 use super::connection::{Connection, Event};
-use super::{Links, dropped};
+use super::{Links, Permit, dropped};
 use crate::clock::monotonic;
 use crate::config::PusherProtocol;
 use crate::convert;
 
-type Connecting = Pin<Box<dyn Future<Output = Option<Box<Connection>>> + Send>>;
+type Connecting = Pin<Box<dyn Future<Output = Option<(Box<Connection>, Permit)>> + Send>>;
 
 /// What woke the driver.
 enum Woken {
     Input(Option<Input>),
-    Connected(Option<Box<Connection>>),
+    Connected(Option<(Box<Connection>, Permit)>),
     Event(Event),
     Timer,
 }
@@ -36,6 +37,9 @@ pub(super) struct Driver {
     open: bool,
     connecting: Option<Connecting>,
     connection: Option<Box<Connection>>,
+    /// The permit of a connection that has not lasted yet, and until when it has to: a pusher that lets everybody in and
+    /// throws them out at once is not there.
+    probation: Option<(Permit, Instant)>,
     state: Option<LinkState>,
     /// Its share of `Links::audio_bytes`.
     audio_bytes: usize,
@@ -61,6 +65,7 @@ impl Driver {
             open: true,
             connecting: None,
             connection: None,
+            probation: None,
             state: None,
             audio_bytes: 0,
         }
@@ -81,8 +86,9 @@ impl Driver {
     }
 
     async fn wait(&mut self) -> Woken {
+        let lasted_at = self.probation.as_ref().map(|(_, at)| *at);
         let timer = async {
-            match self.link.poll_timeout() {
+            match self.link.poll_timeout().into_iter().chain(lasted_at).min() {
                 Some(at) => tokio::time::sleep_until(at.into()).await,
                 None => std::future::pending().await,
             }
@@ -115,24 +121,44 @@ impl Driver {
             }
             Woken::Connected(connected) => {
                 self.connecting = None;
-                self.connection = connected;
-                if self.connection.is_some() { Input::Connected } else { Input::ConnectFailed }
+                match connected {
+                    Some((connection, permit)) => {
+                        self.connection = Some(connection);
+                        self.probation = Some((permit, monotonic() + self.links.limits.link_stable_after));
+                        Input::Connected
+                    }
+                    None => Input::ConnectFailed,
+                }
             }
             Woken::Event(Event::Sent) => Input::Sent,
             Woken::Event(Event::Heard(message)) => {
                 if let Some(conversation) = answered(&message) {
                     self.links.recorded.notify_one();
+                    self.end_probation(Outcome::Ok);
                     self.link.handle(monotonic(), Input::Answered(conversation));
                 }
                 Input::Heard
             }
             Woken::Event(Event::Closed) => {
                 self.connection = None;
+                self.end_probation(Outcome::Failed);
                 Input::Closed
             }
-            Woken::Timer => Input::Tick,
+            Woken::Timer => {
+                let now = monotonic();
+                if self.probation.as_ref().is_some_and(|(_, at)| now >= *at) {
+                    self.end_probation(Outcome::Ok);
+                }
+                Input::Tick
+            }
         };
         self.link.handle(monotonic(), input);
+    }
+
+    fn end_probation(&mut self, outcome: Outcome) {
+        if let Some((permit, _)) = self.probation.take() {
+            permit.settle(outcome);
+        }
     }
 
     fn perform(&mut self, output: Output) {
@@ -143,9 +169,13 @@ impl Driver {
                     self.connecting = Some(Box::pin(async move {
                         let opening = Connection::open(&url, links.secret.as_ref());
                         let opened = tokio::time::timeout(links.limits.link_connect_max, opening).await;
-                        let connection = opened.ok().and_then(Result::ok).map(Box::new);
-                        permit.settle(if connection.is_some() { Outcome::Ok } else { Outcome::Failed });
-                        connection
+                        match opened {
+                            Ok(Ok(connection)) => Some((Box::new(connection), permit)),
+                            Ok(Err(_)) | Err(_) => {
+                                permit.settle(Outcome::Failed);
+                                None
+                            }
+                        }
                     }));
                 }
                 Err(_rejected) => self.link.handle(monotonic(), Input::Rejected),
@@ -162,6 +192,8 @@ impl Driver {
                 }
             }
             Output::Disconnect => {
+                // A link that leaves says nothing of its pusher, and lets the next one probe.
+                self.end_probation(if self.link.is_over() { Outcome::Unknown } else { Outcome::Failed });
                 self.connection = None;
                 self.connecting = None;
             }
