@@ -268,7 +268,8 @@ limits! {
     link_audio_bytes_max: usize = 10 * MIB;
     /// Audio that waits for all links of the process. Full: what comes is dropped.
     link_audio_total_bytes_max: usize = 256 * MIB;
-    /// Audio of one frame; longer stretches are sent in pieces.
+    /// Audio or text of one frame; more is sent in pieces. Well under the 16 MiB that a pusher takes, whatever characters JSON
+    /// escapes.
     link_frame_bytes_max: usize = MIB;
     /// Speaker samples that wait for one session's link. Full: the oldest is dropped.
     link_samples_max: usize = 50;

@@ -472,7 +472,7 @@ impl Link {
         if self.now < next_flush && self.leave_by.is_none() {
             return;
         }
-        if let Some((conversation, segments)) = self.words.next() {
+        if let Some((conversation, segments)) = self.words.next(self.limits.link_frame_bytes_max) {
             return self.send(Frame::Transcript { conversation, segments });
         }
         match self.audio.next_conversation() {

@@ -4,6 +4,7 @@ use std::time::Duration;
 use rand::RngExt;
 
 use super::*;
+use crate::segment::Translation;
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -280,6 +281,34 @@ fn l18_l19_d11_what_a_lost_connection_had_been_given_is_sent_again_as_the_same_s
     let frames = sent(&rig.run(3 * SECOND, true));
     assert!(frames.contains(&lost[0]), "{frames:?}");
     assert!(frames.iter().any(|frame| matches!(frame, Frame::Audio { .. })), "{frames:?}");
+}
+
+#[test]
+fn words_that_waited_are_sent_in_frames_that_a_peer_takes() {
+    let limits = Limits::default();
+    let mut rig = Rig::new(config());
+    rig.outputs();
+    let ids: Vec<String> = (0..limits.link_segments_max).map(|number| number.to_string()).collect();
+    for id in &ids {
+        let translations = vec![Translation { lang: "de".into(), text: "b".repeat(9_999) }];
+        let long = Segment { text: "a".repeat(20_000), translations, ..segment(id) };
+        rig.give(Input::Transcript { conversation: "c1".into(), segments: vec![long] });
+    }
+    // One that is longer than a frame by itself goes alone.
+    let whole = Segment { text: "a".repeat(limits.link_frame_bytes_max + 1), ..segment("whole") };
+    rig.give(Input::Transcript { conversation: "c2".into(), segments: vec![whole, segment("last")] });
+    rig.give(Input::Connected);
+    let mut arrived = Vec::new();
+    for frame in sent(&rig.run(30 * SECOND, true)) {
+        let Frame::Transcript { conversation, segments } = frame else { panic!("{frame:?}") };
+        let bytes: usize = segments.iter().map(|segment| segment.text.len()).sum();
+        assert!(bytes <= limits.link_frame_bytes_max || segments.len() == 1, "{bytes}");
+        assert!(segments.len() <= limits.link_frame_bytes_max / 29_999 || conversation.as_str() == "c2");
+        arrived.extend(segments.into_iter().map(|segment| segment.id.as_str().to_owned()));
+    }
+    let expected: Vec<_> = ids[2..].iter().map(String::as_str).chain(["whole", "last"]).collect();
+    assert_eq!(arrived, expected, "each once and in order, but the two oldest, for which there was no room");
+    assert!(rig.link.words.is_empty() && rig.link.words.count() == 0);
 }
 
 #[test]
