@@ -241,8 +241,11 @@ limits! {
     link_backoff_first: Duration = Duration::from_secs(1);
     /// Longest wait between tries.
     link_backoff_max: Duration = Duration::from_secs(60);
-    /// How long a degraded link waits before it tries again.
+    /// How long a degraded link waits before it tries again, and up to a quarter longer. One that the breaker rejected waits
+    /// for the breaker instead.
     link_degraded_for: Duration = Duration::from_secs(60);
+    /// How long a link that the breaker rejects waits while another probes, before it asks again.
+    link_probe_wait: Duration = Duration::from_secs(2);
     /// How long one try to connect may take.
     link_connect_max: Duration = Duration::from_secs(10);
     /// A connection that ends sooner than this counts as a failed try: a pusher that lets everybody in and throws them out at

@@ -12,9 +12,9 @@ mod buffers;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use rand::{SeedableRng, rngs::StdRng};
+use rand::{RngExt, SeedableRng, rngs::StdRng};
 
 use crate::ids::{ConversationId, JobId, PersonId, Revision, SegmentId};
 use crate::job::Backoff;
@@ -91,7 +91,10 @@ pub enum Input {
     /// It could not be made.
     ConnectFailed,
     /// The breaker let nobody through.
-    Rejected,
+    Rejected {
+        /// When it is worth asking again; `None` while somebody else probes.
+        retry_at: Option<Instant>,
+    },
     /// The connection is gone.
     Closed,
     /// The other side sent something, a pong included.
@@ -242,7 +245,7 @@ impl Link {
         match input {
             Input::Connected => self.on_connected(),
             Input::ConnectFailed => self.on_failed(),
-            Input::Rejected => self.on_rejected(),
+            Input::Rejected { retry_at } => self.on_rejected(retry_at),
             Input::Closed => self.on_closed(),
             Input::Heard => {
                 if let State::Connected { since_heard, .. } = &mut self.state {
@@ -361,10 +364,18 @@ impl Link {
         self.failed(attempts + 1, probe);
     }
 
-    fn on_rejected(&mut self) {
+    fn on_rejected(&mut self, retry_at: Option<Instant>) {
         if matches!(self.state, State::Connecting { .. }) {
-            self.state = State::Degraded { until: self.now + self.limits.link_degraded_for };
+            let wait =
+                retry_at.map(|at| at.saturating_duration_since(self.now)).filter(|wait| !wait.is_zero());
+            self.degrade(wait.unwrap_or(self.limits.link_probe_wait));
         }
+    }
+
+    /// Later by up to a quarter: what was rejected together is not to come back together.
+    fn degrade(&mut self, wait: Duration) {
+        let until = self.now + wait.mul_f64(self.entropy.random_range(1.0..=1.25));
+        self.state = State::Degraded { until };
     }
 
     fn on_closed(&mut self) {
@@ -380,7 +391,7 @@ impl Link {
 
     fn failed(&mut self, attempts: u32, probe: bool) {
         if probe || attempts >= self.limits.link_attempts_max {
-            self.state = State::Degraded { until: self.now + self.limits.link_degraded_for };
+            self.degrade(self.limits.link_degraded_for);
         } else {
             self.wait(attempts);
         }

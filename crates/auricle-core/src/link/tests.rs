@@ -153,10 +153,25 @@ fn a_connection_that_has_lasted_makes_up_for_the_tries_before_it() {
 }
 
 #[test]
-fn an_open_breaker_degrades_it_at_once() {
-    let mut rig = Rig::new(config());
-    rig.give(Input::Rejected);
-    assert_eq!(rig.link.state(), LinkState::Degraded);
+fn links_that_an_open_breaker_rejects_come_back_when_it_lets_somebody_through_and_not_together() {
+    let probe_wait = Limits::default().link_probe_wait;
+    for (retry_in, wait) in
+        [(Some(40 * SECOND), 40 * SECOND), (None, probe_wait), (Some(0 * SECOND), probe_wait)]
+    {
+        let mut waits: Vec<_> = (0..40)
+            .map(|seed| {
+                let mut rig = Rig::new(config());
+                rig.link.entropy = StdRng::seed_from_u64(seed);
+                rig.give(Input::Rejected { retry_at: retry_in.map(|wait| rig.now + wait) });
+                assert_eq!(rig.link.state(), LinkState::Degraded);
+                rig.link.poll_timeout().unwrap() - rig.now
+            })
+            .collect();
+        waits.sort();
+        let (first, last) = (waits[0], waits[39]);
+        assert!(first >= wait && last <= wait.mul_f64(1.25), "{retry_in:?}: {first:?} to {last:?}");
+        assert!(last - first > wait / 8, "{retry_in:?}: {first:?} to {last:?}");
+    }
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! The driver of a link and the faulty network behind it: breaker, connections, frames that arrive late, twice or never.
 
-use auricle_core::breaker::{BreakerPermit, Outcome};
+use auricle_core::breaker::{BreakerPermit, Outcome, Rejected};
 use auricle_core::link::{Frame, Input, Output};
 use auricle_core::session::Now;
 use auricle_core::{PersonId, Segment};
@@ -110,9 +110,10 @@ impl World {
         let now = self.now(machine).mono;
         let permit = match self.machines[machine].breaker.ask(now) {
             Ok(permit) => permit,
-            Err(_) => {
+            Err(Rejected { retry_at }) => {
                 self.log.say(Happening::Rejected { life: number });
-                return self.after(0, Some(process), move |world| world.link_input(number, Input::Rejected));
+                let input = Input::Rejected { retry_at };
+                return self.after(0, Some(process), move |world| world.link_input(number, input));
             }
         };
         let at = self.log.at;

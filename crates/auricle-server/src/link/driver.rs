@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
-use auricle_core::breaker::Outcome;
+use auricle_core::breaker::{Outcome, Rejected};
 use auricle_core::link::{Frame, Input, Link, LinkConfig, LinkState, Output};
 use auricle_core::{ConversationId, UserId};
 use auricle_wire::pusher as wire;
@@ -178,7 +178,7 @@ impl Driver {
                         }
                     }));
                 }
-                Err(_rejected) => self.link.handle(monotonic(), Input::Rejected),
+                Err(Rejected { retry_at }) => self.link.handle(monotonic(), Input::Rejected { retry_at }),
             },
             Output::Send(frame) => {
                 let bytes = self.encode(frame);
