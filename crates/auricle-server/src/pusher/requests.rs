@@ -145,6 +145,16 @@ fn error(error: &'static str, terminal: bool) -> Ended {
     Ended { error: Some(error), terminal: Some(terminal), ..Ended::default() }
 }
 
+/// The answer to a request that is not watched.
+pub(super) fn failed_for_now(request: &ProcessRequest) -> ProcessResult {
+    ProcessResult {
+        conversation_id: request.conversation_id.clone(),
+        error: Some("processing_failed".into()),
+        terminal: Some(false),
+        ..ProcessResult::default()
+    }
+}
+
 /// Source: pusher-and-processing 1.3. A request for another generation is told which one there is (D15).
 fn answer(conversation: &ConversationId, waiter: Waiter, ended: &Ended) {
     let stale =
