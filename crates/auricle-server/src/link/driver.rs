@@ -2,18 +2,17 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use auricle_core::breaker::{Outcome, Rejected};
 use auricle_core::link::{Frame, Input, Link, LinkConfig, LinkState, Output};
-use auricle_core::{ConversationId, UserId};
+use auricle_core::{ConversationId, Share, UserId};
 use auricle_wire::pusher as wire;
 use rand::{SeedableRng, rngs::StdRng};
 use tokio::sync::mpsc;
 
 use super::connection::{Connection, Event};
-use super::{Links, Permit, dropped};
+use super::{Given, Links, Permit, dropped};
 use crate::clock::monotonic;
 use crate::config::PusherProtocol;
 use crate::convert;
@@ -22,7 +21,7 @@ type Connecting = Pin<Box<dyn Future<Output = Option<(Box<Connection>, Permit)>>
 
 /// What woke the driver.
 enum Woken {
-    Input(Option<Input>),
+    Input(Option<Given>),
     Connected(Option<(Box<Connection>, Permit)>),
     Event(Event),
     Timer,
@@ -33,7 +32,7 @@ pub(super) struct Driver {
     links: Arc<Links>,
     link: Link,
     url: String,
-    inbox: mpsc::Receiver<Input>,
+    inbox: mpsc::Receiver<Given>,
     open: bool,
     connecting: Option<Connecting>,
     connection: Option<Box<Connection>>,
@@ -41,8 +40,8 @@ pub(super) struct Driver {
     /// throws them out at once is not there.
     probation: Option<(Permit, Instant)>,
     state: Option<LinkState>,
-    /// Its share of `Links::audio_bytes`.
-    audio_bytes: usize,
+    /// Its share of `Links::audio_held`, beside what is still in the inbox.
+    audio_held: Share,
 }
 
 impl Driver {
@@ -50,7 +49,7 @@ impl Driver {
         links: Arc<Links>,
         config: LinkConfig,
         user: UserId,
-        inbox: mpsc::Receiver<Input>,
+        inbox: mpsc::Receiver<Given>,
     ) -> Self {
         let user = percent(user.as_str());
         let url = format!("{}?uid={user}&sample_rate={}", links.url, config.sample_rate_hz);
@@ -58,6 +57,7 @@ impl Driver {
         rand::Rng::fill_bytes(&mut StdRng::from_rng(&mut rand::rng()), &mut seed);
         let link = Link::new(config, Arc::clone(&links.limits), seed, monotonic());
         Self {
+            audio_held: links.audio_held.share(),
             links,
             link,
             url,
@@ -67,7 +67,6 @@ impl Driver {
             connection: None,
             probation: None,
             state: None,
-            audio_bytes: 0,
         }
     }
 
@@ -113,8 +112,13 @@ impl Driver {
     }
 
     fn on_woken(&mut self, woken: Woken) {
+        // Counted by its giver until it is counted here.
+        let mut held = None;
         let input = match woken {
-            Woken::Input(Some(input)) => input,
+            Woken::Input(Some(given)) => {
+                held = given.held;
+                given.input
+            }
             Woken::Input(None) => {
                 self.open = false;
                 Input::Leave
@@ -153,6 +157,8 @@ impl Driver {
             }
         };
         self.link.handle(monotonic(), input);
+        self.audio_held.set(self.link.buffered_bytes());
+        drop(held);
     }
 
     fn end_probation(&mut self, outcome: Outcome) {
@@ -248,10 +254,6 @@ impl Driver {
             self.links.counts(self.state, state);
         }
         self.state = state;
-        let bytes = if self.link.is_over() { 0 } else { self.link.buffered_bytes() };
-        let last = std::mem::replace(&mut self.audio_bytes, bytes);
-        self.links.audio_bytes.fetch_add(bytes, Ordering::Relaxed);
-        self.links.audio_bytes.fetch_sub(last, Ordering::Relaxed);
     }
 }
 
@@ -260,7 +262,6 @@ impl Drop for Driver {
         if self.state.is_some() {
             self.links.counts(self.state, None);
         }
-        self.links.audio_bytes.fetch_sub(self.audio_bytes, Ordering::Relaxed);
     }
 }
 
