@@ -294,6 +294,9 @@ limits! {
     pusher_silent_max: Duration = Duration::from_secs(300);
     /// Realtime triggers of one link that wait to be delivered. Full: the oldest are dropped.
     pusher_link_bytes_max: usize = 20 * MIB;
+    /// Realtime triggers of all links that wait or are under way, and audio that is not yet long enough for one. Full: a link
+    /// that comes with more drops its oldest, or what came.
+    pusher_total_bytes_max: usize = 256 * MIB;
     /// How long a job waits for the pusher before a listening process takes it itself, while the pusher can be reached.
     fallback_after: Duration = Duration::from_secs(5);
     /// How long a drain may take.
