@@ -156,7 +156,7 @@ fn a_connection_that_has_lasted_makes_up_for_the_tries_before_it() {
 fn links_that_an_open_breaker_rejects_come_back_when_it_lets_somebody_through_and_not_together() {
     let probe_wait = Limits::default().link_probe_wait;
     for (retry_in, wait) in
-        [(Some(40 * SECOND), 40 * SECOND), (None, probe_wait), (Some(0 * SECOND), probe_wait)]
+        [(Some(40 * SECOND), 40 * SECOND), (None, probe_wait), (Some(Duration::ZERO), probe_wait)]
     {
         let mut waits: Vec<_> = (0..40)
             .map(|seed| {
