@@ -244,10 +244,16 @@ limits! {
     link_backoff_first: Duration = Duration::from_secs(1);
     /// Longest wait between tries.
     link_backoff_max: Duration = Duration::from_secs(60);
-    /// How long a degraded link waits before it tries again.
+    /// How long a degraded link waits before it tries again, and up to a quarter longer. One that the breaker rejected waits
+    /// for the breaker instead.
     link_degraded_for: Duration = Duration::from_secs(60);
+    /// How long a link that the breaker rejects waits while another probes, before it asks again.
+    link_probe_wait: Duration = Duration::from_secs(2);
     /// How long one try to connect may take.
     link_connect_max: Duration = Duration::from_secs(10);
+    /// A connection that ends sooner than this counts as a failed try: a pusher that lets everybody in and throws them out at
+    /// once is not there.
+    link_stable_after: Duration = Duration::from_secs(10);
     /// How often a link says that it lives; balancers end connections without data.
     link_heartbeat_every: Duration = Duration::from_secs(20);
     /// A link that has heard nothing for this long, pongs included, is taken for dead.
@@ -268,7 +274,8 @@ limits! {
     link_audio_bytes_max: usize = 10 * MIB;
     /// Audio that waits for all links of the process. Full: what comes is dropped.
     link_audio_total_bytes_max: usize = 256 * MIB;
-    /// Audio of one frame; longer stretches are sent in pieces.
+    /// Audio or text of one frame; more is sent in pieces. Well under the 16 MiB that a pusher takes, whatever characters JSON
+    /// escapes.
     link_frame_bytes_max: usize = MIB;
     /// Speaker samples that wait for one session's link. Full: the oldest is dropped.
     link_samples_max: usize = 50;
@@ -290,6 +297,9 @@ limits! {
     pusher_silent_max: Duration = Duration::from_secs(300);
     /// Realtime triggers of one link that wait to be delivered. Full: the oldest are dropped.
     pusher_link_bytes_max: usize = 20 * MIB;
+    /// Realtime triggers of all links that wait or are under way, and audio that is not yet long enough for one. Full: a link
+    /// that comes with more drops its oldest, or what came.
+    pusher_total_bytes_max: usize = 256 * MIB;
     /// How long a job waits for the pusher before a listening process takes it itself, while the pusher can be reached.
     fallback_after: Duration = Duration::from_secs(5);
     /// How long a drain may take; then the store has `drain_tail_max` to give back what this process owns. Together within

@@ -12,9 +12,9 @@ mod buffers;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use rand::{SeedableRng, rngs::StdRng};
+use rand::{RngExt, SeedableRng, rngs::StdRng};
 
 use crate::ids::{ConversationId, JobId, PersonId, Revision, SegmentId};
 use crate::job::Backoff;
@@ -91,7 +91,10 @@ pub enum Input {
     /// It could not be made.
     ConnectFailed,
     /// The breaker let nobody through.
-    Rejected,
+    Rejected {
+        /// When it is worth asking again; `None` while somebody else probes.
+        retry_at: Option<Instant>,
+    },
     /// The connection is gone.
     Closed,
     /// The other side sent something, a pong included.
@@ -174,6 +177,10 @@ enum State {
         probe: bool,
     },
     Connected {
+        /// Tries before this one that failed, which count until it has lasted.
+        attempts: u32,
+        probe: bool,
+        since: Instant,
         since_heard: Instant,
         next_heartbeat: Instant,
         next_flush: Instant,
@@ -237,8 +244,8 @@ impl Link {
         }
         match input {
             Input::Connected => self.on_connected(),
-            Input::ConnectFailed => self.on_failed(false),
-            Input::Rejected => self.on_failed(true),
+            Input::ConnectFailed => self.on_failed(),
+            Input::Rejected { retry_at } => self.on_rejected(retry_at),
             Input::Closed => self.on_closed(),
             Input::Heard => {
                 if let State::Connected { since_heard, .. } = &mut self.state {
@@ -292,7 +299,7 @@ impl Link {
     pub fn poll_timeout(&self) -> Option<Instant> {
         let own = match self.state {
             State::Connecting { .. } | State::Over => None,
-            State::Connected { since_heard, next_heartbeat, next_flush } => {
+            State::Connected { since_heard, next_heartbeat, next_flush, .. } => {
                 let mut soonest = since_heard + self.limits.link_silent_max;
                 if let Some((_, handed)) = &self.in_flight {
                     // Nothing else can be sent until it is written: the heartbeat and the batches wait for that.
@@ -338,11 +345,12 @@ impl Link {
     }
 
     fn on_connected(&mut self) {
-        if !matches!(self.state, State::Connecting { .. }) {
-            return;
-        }
+        let State::Connecting { attempts, probe } = self.state else { return };
         let now = self.now;
         self.state = State::Connected {
+            attempts,
+            probe,
+            since: now,
             since_heard: now,
             next_heartbeat: now + self.limits.link_heartbeat_every,
             next_flush: now,
@@ -351,22 +359,42 @@ impl Link {
         self.requests.connected(self.config.resend);
     }
 
-    fn on_failed(&mut self, rejected: bool) {
+    fn on_failed(&mut self) {
         let State::Connecting { attempts, probe } = self.state else { return };
-        let attempts = attempts + 1;
-        if rejected || probe || attempts >= self.limits.link_attempts_max {
-            self.state = State::Degraded { until: self.now + self.limits.link_degraded_for };
-        } else {
-            self.wait(attempts);
+        self.failed(attempts + 1, probe);
+    }
+
+    fn on_rejected(&mut self, retry_at: Option<Instant>) {
+        if matches!(self.state, State::Connecting { .. }) {
+            let wait =
+                retry_at.map(|at| at.saturating_duration_since(self.now)).filter(|wait| !wait.is_zero());
+            self.degrade(wait.unwrap_or(self.limits.link_probe_wait));
         }
     }
 
+    /// Later by up to a quarter: what was rejected together is not to come back together.
+    fn degrade(&mut self, wait: Duration) {
+        let until = self.now + wait.mul_f64(self.entropy.random_range(1.0..=1.25));
+        self.state = State::Degraded { until };
+    }
+
     fn on_closed(&mut self) {
-        if !matches!(self.state, State::Connected { .. }) {
-            return;
-        }
+        let State::Connected { attempts, probe, since, .. } = self.state else { return };
         self.put_back();
-        self.wait(1);
+        if self.now >= since + self.limits.link_stable_after {
+            self.wait(1);
+        } else {
+            // To be let in and thrown out at once is no better than not to be let in.
+            self.failed(attempts + 1, probe);
+        }
+    }
+
+    fn failed(&mut self, attempts: u32, probe: bool) {
+        if probe || attempts >= self.limits.link_attempts_max {
+            self.degrade(self.limits.link_degraded_for);
+        } else {
+            self.wait(attempts);
+        }
     }
 
     fn wait(&mut self, attempts: u32) {
@@ -455,7 +483,7 @@ impl Link {
         if self.now < next_flush && self.leave_by.is_none() {
             return;
         }
-        if let Some((conversation, segments)) = self.words.next() {
+        if let Some((conversation, segments)) = self.words.next(self.limits.link_frame_bytes_max) {
             return self.send(Frame::Transcript { conversation, segments });
         }
         match self.audio.next_conversation() {

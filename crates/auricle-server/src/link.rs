@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use auricle_core::breaker::{Breaker, BreakerNumbers, BreakerPermit, BreakerState, Outcome, Rejected};
 use auricle_core::link::{Input, LinkConfig, LinkState};
-use auricle_core::{Limits, UserId};
+use auricle_core::{Account, Limits, Share, UserId};
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, mpsc};
 use tokio_util::task::TaskTracker;
@@ -35,8 +35,8 @@ pub(crate) struct Links {
     /// Links that have a connection, and links that try for one.
     connected: AtomicUsize,
     trying: AtomicUsize,
-    /// Bytes of audio that wait in all links.
-    audio_bytes: AtomicUsize,
+    /// Audio that waits in all links, from [`LinkHandle::give`] on.
+    audio_held: Account,
     /// Told when the pusher's health may have changed.
     changed: Arc<dyn Fn() + Send + Sync>,
     /// Notified when the pusher says that a record is made: its effects may be here to deliver.
@@ -54,7 +54,7 @@ impl Links {
         recorded: Arc<Notify>,
     ) -> Option<Arc<Self>> {
         // Source: pusher-and-processing 1.1.
-        let base = config.url.as_deref()?.trim_end_matches('/').replacen("http", "ws", 1);
+        let base = websocket(config.url.as_deref()?.trim_end_matches('/'));
         let breaker = Breaker::new(BreakerNumbers {
             failures: limits.breaker_failures,
             window: limits.breaker_window,
@@ -71,7 +71,7 @@ impl Links {
             breaker: Mutex::new(breaker),
             connected: AtomicUsize::new(0),
             trying: AtomicUsize::new(0),
-            audio_bytes: AtomicUsize::new(0),
+            audio_held: Account::default(),
             changed,
             recorded,
         }))
@@ -197,7 +197,13 @@ impl Drop for Permit {
 #[derive(Clone)]
 pub(crate) struct LinkHandle {
     links: Arc<Links>,
-    inputs: mpsc::Sender<Input>,
+    inputs: mpsc::Sender<Given>,
+}
+
+/// What a session hands over, and the share of the account that it holds on its way if it is audio.
+struct Given {
+    input: Input,
+    held: Option<Share>,
 }
 
 impl LinkHandle {
@@ -208,18 +214,81 @@ impl LinkHandle {
 
     /// Hands something over. Never waits: a link that does not keep up loses it, counted.
     pub(crate) fn give(&self, input: Input) {
+        let mut held = None;
         if let Input::Audio { pcm, .. } = &input {
-            let waiting = self.links.audio_bytes.load(Ordering::Relaxed) + pcm.len() * 2;
-            if waiting > self.links.limits.link_audio_total_bytes_max {
+            held = Some(self.links.audio_held.holding(pcm.len() * 2));
+            if self.links.audio_held.bytes() > self.links.limits.link_audio_total_bytes_max {
                 return dropped("audio", "total", pcm.len() as u64 * 2);
             }
         }
-        if self.inputs.try_send(input).is_err() {
+        if self.inputs.try_send(Given { input, held }).is_err() {
             dropped("input", "full", 1);
         }
     }
 }
 
+/// Where to connect to. Source: pusher-and-processing 1.1, which knows no other schemes than these two.
+fn websocket(url: &str) -> String {
+    url.strip_prefix("http").map_or_else(|| url.to_owned(), |rest| format!("ws{rest}"))
+}
+
 fn dropped(what: &'static str, reason: &'static str, amount: u64) {
     metrics::counter!("auricle_link_dropped_total", "what" => what, "reason" => reason).increment(amount);
+}
+
+#[cfg(test)]
+mod tests {
+    use auricle_core::UnixMicros;
+
+    use super::*;
+
+    #[test]
+    fn only_the_scheme_of_an_address_is_another() {
+        for (given, connected) in [
+            ("http://pusher:8090", "ws://pusher:8090"),
+            ("https://http-pusher", "wss://http-pusher"),
+            ("ws://http-pusher", "ws://http-pusher"),
+            ("wss://pusher/http", "wss://pusher/http"),
+        ] {
+            assert_eq!(websocket(given), connected);
+        }
+    }
+
+    #[tokio::test]
+    async fn p6_audio_counts_as_waiting_from_the_moment_it_is_given_until_its_link_is_gone() {
+        let config = PusherConfig {
+            // Nobody listens there.
+            url: Some("http://127.0.0.1:9".into()),
+            secret: None,
+            protocol: PusherProtocol::Auricle,
+            audio: true,
+        };
+        let limits = Limits {
+            link_audio_total_bytes_max: 5_000,
+            link_leave_max: std::time::Duration::from_millis(50),
+            ..Limits::default()
+        };
+        let links = Links::new(&config, Arc::new(limits), Handle::current(), Arc::new(|| {}), Arc::default())
+            .unwrap();
+        let handles = [links.open(&"ann".into(), 16_000), links.open(&"bob".into(), 16_000)];
+        let give = |handle: &LinkHandle, samples: usize| {
+            let pcm = vec![0; samples];
+            handle.give(Input::Audio { conversation: "c".into(), at: UnixMicros(0), pcm });
+        };
+        // No link has had a chance to take anything yet.
+        for handle in &handles {
+            give(handle, 1_000);
+            give(handle, 1_000);
+        }
+        assert_eq!(links.audio_held.bytes(), 4_000, "two were taken, two did not fit");
+        tokio::task::yield_now().await;
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+        assert_eq!(links.audio_held.bytes(), 4_000, "the links hold it now");
+        give(&handles[1], 501);
+        assert_eq!(links.audio_held.bytes(), 4_000);
+        drop(handles);
+        while links.audio_held.bytes() > 0 {
+            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+        }
+    }
 }

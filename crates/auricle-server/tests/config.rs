@@ -107,7 +107,13 @@ fn every_key_can_be_given_in_every_layer_and_reads_back_as_it_is_shown() {
         other => panic!("no sample for {other:?}"),
     };
     // These are bound by rules to other keys; a test of their own gives them.
-    let bound = ["auth.oidc_issuer", "auth.oidc_audience", "auth.oidc_jwks_url", "limits.lease_renew_every"];
+    let bound = [
+        "auth.oidc_issuer",
+        "auth.oidc_audience",
+        "auth.oidc_jwks_url",
+        "limits.lease_renew_every",
+        "limits.link_heartbeat_every",
+    ];
     for key in keys().iter().filter(|key| !bound.contains(&key.name.as_str())) {
         let is_url = (key.name.starts_with("webhooks.") && !key.is_switch()) || key.name.ends_with(".url");
         let text = if is_url { "http://127.0.0.1:9/x" } else { samples(&key.form) };
@@ -309,6 +315,8 @@ fn urls_of_others_are_checked_before_they_are_needed() {
         ("pusher.url", "wss://pusher.example", true),
         ("pusher.url", "pusher:8090", false),
         ("pusher.url", "http://pusher?x=1", false),
+        ("pusher.url", "http://ann@pusher:8090", false),
+        ("pusher.url", "ws://:secret@pusher:8090", false),
         ("webhooks.transcript", "https://example.org/hook?key=1", true),
         ("webhooks.audio", "ftp://example.org", false),
         ("webhooks.conversation", "http://localhost:9/hook", true),
@@ -349,6 +357,20 @@ fn the_parts_of_an_issuer_come_together_and_over_a_safe_way() {
 fn a_lease_is_renewed_twice_before_it_ends() {
     let found = mistakes(&Given { flags: vec![("limits.lease_renew_every", "8s")], ..Given::default() });
     assert!(found[0].expected.contains("limits.lease, which is 15s"), "{found:?}");
+}
+
+#[test]
+fn a_link_asks_for_a_sign_of_life_before_it_is_taken_for_dead() {
+    let flags = vec![("limits.link_heartbeat_every", "1m")];
+    let found = mistakes(&Given { flags, ..Given::default() });
+    assert!(found[0].expected.contains("limits.link_silent_max, which is 1m"), "{found:?}");
+}
+
+#[test]
+fn a_password_in_the_address_of_the_pusher_is_not_repeated() {
+    let flags = vec![("pusher.url", "http://ann:hunter2@pusher:8090")];
+    let error = load(&Given { flags, ..Given::default() }).unwrap_err();
+    assert!(!format!("{error} {error:?}").contains("hunter2"));
 }
 
 #[test]

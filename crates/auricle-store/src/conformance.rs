@@ -178,7 +178,7 @@ macro_rules! store_conformance {
         $crate::store_conformance!(@each $ground;
             accounts: users_are_made_once, time_zone_is_kept_by_user, keys_name_their_user_until_removed,
                 speaker_samples_are_kept_by_person_and_conversation;
-            live: a_stub_is_made_and_owned, resume_takes_the_newest_of_user_and_source, resume_is_by_source_and_user,
+            live: a_stub_is_made_and_owned, a_status_is_read_by_its_user_and_at_each_stage, resume_takes_the_newest_of_user_and_source, resume_is_by_source_and_user,
                 resume_ends_with_the_timeout, a_client_named_conversation_is_not_resumed_by_others,
                 named_resumes_makes_or_gives_a_stub, named_of_another_user_gives_a_stub, new_is_always_a_stub,
                 opening_again_with_the_same_id_is_the_same_conversation, words_come_back_as_stored_in_order_of_start,

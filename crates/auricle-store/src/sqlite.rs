@@ -25,8 +25,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use auricle_core::{
-    Conversation, ConversationId, EffectId, Epoch, FinaliseReason, Geolocation, JobId, JobState, Limits,
-    PersonId, Photo, PhotoId, ProcessId, Revision, SegmentId, UnixMicros, UserId,
+    Conversation, ConversationId, ConversationStatus, EffectId, Epoch, FinaliseReason, Geolocation, JobId,
+    JobState, Limits, PersonId, Photo, PhotoId, ProcessId, Revision, SegmentId, UnixMicros, UserId,
 };
 
 use crate::store::*;
@@ -211,6 +211,15 @@ impl Store for SqliteStore {
     async fn conversation(&self, user: &UserId, id: &ConversationId) -> Result<Option<Conversation>> {
         let (user, id) = (user.clone(), id.clone());
         self.readers.read(move |db| reading::conversation(db, &user, &id)).await
+    }
+
+    async fn status(
+        &self,
+        user: &UserId,
+        id: &ConversationId,
+    ) -> Result<Option<(ConversationStatus, Revision)>> {
+        let (user, id) = (user.clone(), id.clone());
+        self.readers.read(move |db| reading::status(db, &user, &id)).await
     }
 
     async fn current_conversation(&self, user: &UserId) -> Result<Option<ConversationId>> {

@@ -405,6 +405,12 @@ pub trait Store: Send + Sync + 'static {
     // --- reading -----------------------------------------------------------------------------------------------------
     /// One conversation with segments and photos; `None` if absent or another user's.
     async fn conversation(&self, user: &UserId, id: &ConversationId) -> Result<Option<Conversation>>;
+    /// Where one conversation stands; `None` if absent or another user's. Reads one row, for those who look again and again.
+    async fn status(
+        &self,
+        user: &UserId,
+        id: &ConversationId,
+    ) -> Result<Option<(ConversationStatus, Revision)>>;
     /// The user's current `in_progress` conversation, newest first.
     async fn current_conversation(&self, user: &UserId) -> Result<Option<ConversationId>>;
     /// A page of conversations, without segments and photos.

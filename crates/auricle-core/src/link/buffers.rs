@@ -174,11 +174,28 @@ impl Words {
         self.make_room(max)
     }
 
-    pub(super) fn next(&mut self) -> Option<(ConversationId, Vec<Segment>)> {
-        let batch = self.batches.pop_front()?;
-        self.count -= batch.1.len();
-        Some(batch)
+    /// The oldest batch, or its first segments with at most `bytes_max` bytes of text; one at least.
+    pub(super) fn next(&mut self, bytes_max: usize) -> Option<(ConversationId, Vec<Segment>)> {
+        let (conversation, batch) = self.batches.front_mut()?;
+        let mut bytes = 0;
+        let fits = batch.iter().take_while(|segment| {
+            bytes += text_bytes(segment);
+            bytes <= bytes_max
+        });
+        let fits = fits.count().max(1);
+        if fits >= batch.len() {
+            let whole = self.batches.pop_front()?;
+            self.count -= whole.1.len();
+            return Some(whole);
+        }
+        let rest = batch.split_off(fits);
+        self.count -= fits;
+        Some((conversation.clone(), std::mem::replace(batch, rest)))
     }
+}
+
+fn text_bytes(segment: &Segment) -> usize {
+    segment.text.len() + segment.translations.iter().map(|translation| translation.text.len()).sum::<usize>()
 }
 
 #[derive(Debug)]

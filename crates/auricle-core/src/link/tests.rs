@@ -4,6 +4,7 @@ use std::time::Duration;
 use rand::RngExt;
 
 use super::*;
+use crate::segment::Translation;
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -118,10 +119,59 @@ fn refused_six_times_it_is_degraded_and_probes_once_a_minute() {
 }
 
 #[test]
-fn an_open_breaker_degrades_it_at_once() {
+fn l28_a_pusher_that_lets_in_and_throws_out_at_once_is_tried_no_more_often_than_one_that_refuses() {
     let mut rig = Rig::new(config());
-    rig.give(Input::Rejected);
-    assert_eq!(rig.link.state(), LinkState::Degraded);
+    let start = rig.now;
+    let mut tries = 0;
+    while rig.now < start + 600 * SECOND {
+        for output in rig.run(SECOND / 10, true) {
+            if output == Output::Connect {
+                tries += 1;
+                rig.give(Input::Connected);
+                rig.now += SECOND / 10;
+                rig.give(Input::Closed);
+            }
+        }
+    }
+    assert!((10..=16).contains(&tries), "six, then one a minute: {tries}");
+}
+
+#[test]
+fn a_connection_that_has_lasted_makes_up_for_the_tries_before_it() {
+    let limits = Limits::default();
+    let mut rig = Rig::new(config());
+    rig.outputs();
+    for _ in 0..3 * limits.link_attempts_max {
+        rig.give(Input::ConnectFailed);
+        assert!(rig.run(3 * SECOND, true).contains(&Output::Connect), "the first wait again");
+        rig.give(Input::Connected);
+        rig.run(limits.link_stable_after, true);
+        rig.give(Input::Closed);
+        assert_eq!(rig.link.state(), LinkState::Backoff);
+        assert!(rig.run(3 * SECOND, true).contains(&Output::Connect), "the first wait again");
+    }
+}
+
+#[test]
+fn links_that_an_open_breaker_rejects_come_back_when_it_lets_somebody_through_and_not_together() {
+    let probe_wait = Limits::default().link_probe_wait;
+    for (retry_in, wait) in
+        [(Some(40 * SECOND), 40 * SECOND), (None, probe_wait), (Some(Duration::ZERO), probe_wait)]
+    {
+        let mut waits: Vec<_> = (0..40)
+            .map(|seed| {
+                let mut rig = Rig::new(config());
+                rig.link.entropy = StdRng::seed_from_u64(seed);
+                rig.give(Input::Rejected { retry_at: retry_in.map(|wait| rig.now + wait) });
+                assert_eq!(rig.link.state(), LinkState::Degraded);
+                rig.link.poll_timeout().unwrap() - rig.now
+            })
+            .collect();
+        waits.sort();
+        let (first, last) = (waits[0], waits[39]);
+        assert!(first >= wait && last <= wait.mul_f64(1.25), "{retry_in:?}: {first:?} to {last:?}");
+        assert!(last - first > wait / 8, "{retry_in:?}: {first:?} to {last:?}");
+    }
 }
 
 #[test]
@@ -246,6 +296,34 @@ fn l18_l19_d11_what_a_lost_connection_had_been_given_is_sent_again_as_the_same_s
     let frames = sent(&rig.run(3 * SECOND, true));
     assert!(frames.contains(&lost[0]), "{frames:?}");
     assert!(frames.iter().any(|frame| matches!(frame, Frame::Audio { .. })), "{frames:?}");
+}
+
+#[test]
+fn words_that_waited_are_sent_in_frames_that_a_peer_takes() {
+    let limits = Limits::default();
+    let mut rig = Rig::new(config());
+    rig.outputs();
+    let ids: Vec<String> = (0..limits.link_segments_max).map(|number| number.to_string()).collect();
+    for id in &ids {
+        let translations = vec![Translation { lang: "de".into(), text: "b".repeat(9_999) }];
+        let long = Segment { text: "a".repeat(20_000), translations, ..segment(id) };
+        rig.give(Input::Transcript { conversation: "c1".into(), segments: vec![long] });
+    }
+    // One that is longer than a frame by itself goes alone.
+    let whole = Segment { text: "a".repeat(limits.link_frame_bytes_max + 1), ..segment("whole") };
+    rig.give(Input::Transcript { conversation: "c2".into(), segments: vec![whole, segment("last")] });
+    rig.give(Input::Connected);
+    let mut arrived = Vec::new();
+    for frame in sent(&rig.run(30 * SECOND, true)) {
+        let Frame::Transcript { conversation, segments } = frame else { panic!("{frame:?}") };
+        let bytes: usize = segments.iter().map(|segment| segment.text.len()).sum();
+        assert!(bytes <= limits.link_frame_bytes_max || segments.len() == 1, "{bytes}");
+        assert!(segments.len() <= limits.link_frame_bytes_max / 29_999 || conversation.as_str() == "c2");
+        arrived.extend(segments.into_iter().map(|segment| segment.id.as_str().to_owned()));
+    }
+    let expected: Vec<_> = ids[2..].iter().map(String::as_str).chain(["whole", "last"]).collect();
+    assert_eq!(arrived, expected, "each once and in order, but the two oldest, for which there was no room");
+    assert!(rig.link.words.is_empty() && rig.link.words.count() == 0);
 }
 
 #[test]
@@ -399,7 +477,7 @@ fn l27_a_speaker_sample_waits_for_the_connection_and_goes_again_after_a_lost_one
         "{again:?}"
     );
     rig.give(Input::Closed);
-    rig.run(2 * SECOND, true);
+    rig.run(3 * SECOND, true);
     rig.give(Input::Connected);
     assert_eq!(sent(&rig.run(SECOND, true)), [], "once it is written it is not repeated");
 }

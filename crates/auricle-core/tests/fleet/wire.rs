@@ -1,6 +1,6 @@
 //! The driver of a link and the faulty network behind it: breaker, connections, frames that arrive late, twice or never.
 
-use auricle_core::breaker::{BreakerPermit, Outcome};
+use auricle_core::breaker::{BreakerPermit, Outcome, Rejected};
 use auricle_core::link::{Frame, Input, Output};
 use auricle_core::session::Now;
 use auricle_core::{PersonId, Segment};
@@ -19,6 +19,8 @@ pub(crate) struct Wire {
     tries: u32,
     trying: Option<(u32, BreakerPermit)>,
     conn: Option<u32>,
+    /// The permit of a connection that has not lasted yet.
+    probation: Option<BreakerPermit>,
     timer_at: Option<Micros>,
     most_buffered: u64,
     conns: u32,
@@ -108,9 +110,10 @@ impl World {
         let now = self.now(machine).mono;
         let permit = match self.machines[machine].breaker.ask(now) {
             Ok(permit) => permit,
-            Err(_) => {
+            Err(Rejected { retry_at }) => {
                 self.log.say(Happening::Rejected { life: number });
-                return self.after(0, Some(process), move |world| world.link_input(number, Input::Rejected));
+                let input = Input::Rejected { retry_at };
+                return self.after(0, Some(process), move |world| world.link_input(number, input));
             }
         };
         let at = self.log.at;
@@ -132,13 +135,14 @@ impl World {
             return;
         };
         let failed = refused || !self.machines[pusher].up;
-        self.settle(number, permit, if failed { Outcome::Failed } else { Outcome::Ok });
         if failed {
+            self.settle(number, permit, Outcome::Failed);
             return self.link_input(number, Input::ConnectFailed);
         }
         let conn = self.conns.len() as u32;
         let Some(life) = self.lives.get_mut(&number) else { return };
         life.wire.conn = Some(conn);
+        life.wire.probation = Some(permit);
         life.wire.conns += 1;
         let (listen, process) = (life.process, self.machines[pusher].process);
         let made = Conn {
@@ -162,7 +166,19 @@ impl World {
             let wait = self.chaos.random_range(SECOND / 2..6 * SECOND);
             self.after(wait, None, move |world| world.reset(conn));
         }
+        let lasts = self.limits.link_stable_after.as_micros() as Micros;
+        self.after(lasts, Some(listen), move |world| {
+            if world.lives.get(&number).is_some_and(|life| life.wire.conn == Some(conn)) {
+                world.end_probation(number, Outcome::Ok);
+            }
+        });
         self.link_input(number, Input::Connected);
+    }
+
+    fn end_probation(&mut self, number: u32, outcome: Outcome) {
+        if let Some(permit) = self.lives.get_mut(&number).and_then(|life| life.wire.probation.take()) {
+            self.settle(number, permit, outcome);
+        }
     }
 
     fn settle(&mut self, number: u32, permit: BreakerPermit, outcome: Outcome) {
@@ -177,6 +193,11 @@ impl World {
     fn disconnect(&mut self, number: u32) {
         let Some(life) = self.lives.get_mut(&number) else { return };
         let (conn, trying) = (life.wire.conn.take(), life.wire.trying.take());
+        // A link that leaves says nothing of its pusher.
+        let outcome = if life.link.is_over() { Outcome::Unknown } else { Outcome::Failed };
+        if self.mutation != Some(Mutation::DropsPermits) {
+            self.end_probation(number, outcome);
+        }
         if let Some((_, permit)) = trying
             && self.mutation != Some(Mutation::DropsPermits)
         {
@@ -210,6 +231,7 @@ impl World {
                 && of.wire.conn.take_if(|present| *present == conn).is_some()
             {
                 world.log.say(Happening::ConnDown { conn });
+                world.end_probation(life, Outcome::Failed);
                 world.link_input(life, Input::Closed);
             }
         });
@@ -294,6 +316,7 @@ impl World {
         self.link_input(number, Input::Heard);
         if let Some(conversation) = answer {
             self.log.say(Happening::AnswerHeard { life: number, conversation });
+            self.end_probation(number, Outcome::Ok);
             self.link_input(number, Input::Answered(id_of(conversation)));
         }
     }

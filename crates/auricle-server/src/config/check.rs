@@ -43,6 +43,12 @@ pub(super) fn rules(config: &Config, shape: Shape, mistakes: &mut Vec<Mistake>) 
         let expected = format!("at most half of limits.lease, which is {}", show_duration(limits.lease));
         broken("limits.lease_renew_every", show_duration(limits.lease_renew_every), &expected);
     }
+    if limits.link_heartbeat_every >= limits.link_silent_max {
+        // Pongs answer heartbeats: a healthy link would be taken for dead between two.
+        let expected =
+            format!("less than limits.link_silent_max, which is {}", show_duration(limits.link_silent_max));
+        broken("limits.link_heartbeat_every", show_duration(limits.link_heartbeat_every), &expected);
+    }
 }
 
 fn reach(config: &Config, broken: &mut impl FnMut(&str, String, &str)) {
@@ -84,7 +90,14 @@ fn reach_pusher(config: &Config, broken: &mut impl FnMut(&str, String, &str)) {
 
 fn pusher_url(config: &Config, broken: &mut impl FnMut(&str, String, &str)) {
     let Some(text) = &config.pusher.url else { return };
-    let url = reqwest::Url::parse(text).ok().filter(|url| url.has_host() && url.query().is_none());
+    let url = reqwest::Url::parse(text).ok();
+    if url.as_ref().is_some_and(|url| !url.username().is_empty() || url.password().is_some()) {
+        // It would be shown with the address, and is not what a pusher looks at.
+        let expected = "a URL such as http://pusher:8080, without user name and password; what guards a pusher is \
+                        pusher.secret (AURICLE_PUSHER_SECRET)";
+        return broken("pusher.url", "a URL with a user name or password".to_owned(), expected);
+    }
+    let url = url.filter(|url| url.has_host() && url.query().is_none());
     let known = url.is_some_and(|url| ["http", "https", "ws", "wss"].contains(&url.scheme()));
     if !known {
         broken("pusher.url", text.clone(), "a URL such as http://pusher:8080, without a query");

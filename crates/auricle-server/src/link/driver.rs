@@ -2,27 +2,27 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::time::Instant;
 
-use auricle_core::breaker::Outcome;
+use auricle_core::breaker::{Outcome, Rejected};
 use auricle_core::link::{Frame, Input, Link, LinkConfig, LinkState, Output};
-use auricle_core::{ConversationId, UserId};
+use auricle_core::{ConversationId, Share, UserId};
 use auricle_wire::pusher as wire;
 use rand::{SeedableRng, rngs::StdRng};
 use tokio::sync::mpsc;
 
 use super::connection::{Connection, Event};
-use super::{Links, dropped};
+use super::{Given, Links, Permit, dropped};
 use crate::clock::monotonic;
 use crate::config::PusherProtocol;
 use crate::convert;
 
-type Connecting = Pin<Box<dyn Future<Output = Option<Box<Connection>>> + Send>>;
+type Connecting = Pin<Box<dyn Future<Output = Option<(Box<Connection>, Permit)>> + Send>>;
 
 /// What woke the driver.
 enum Woken {
-    Input(Option<Input>),
-    Connected(Option<Box<Connection>>),
+    Input(Option<Given>),
+    Connected(Option<(Box<Connection>, Permit)>),
     Event(Event),
     Timer,
 }
@@ -32,13 +32,16 @@ pub(super) struct Driver {
     links: Arc<Links>,
     link: Link,
     url: String,
-    inbox: mpsc::Receiver<Input>,
+    inbox: mpsc::Receiver<Given>,
     open: bool,
     connecting: Option<Connecting>,
     connection: Option<Box<Connection>>,
+    /// The permit of a connection that has not lasted yet, and until when it has to: a pusher that lets everybody in and
+    /// throws them out at once is not there.
+    probation: Option<(Permit, Instant)>,
     state: Option<LinkState>,
-    /// Its share of `Links::audio_bytes`.
-    audio_bytes: usize,
+    /// Its share of `Links::audio_held`, beside what is still in the inbox.
+    audio_held: Share,
 }
 
 impl Driver {
@@ -46,7 +49,7 @@ impl Driver {
         links: Arc<Links>,
         config: LinkConfig,
         user: UserId,
-        inbox: mpsc::Receiver<Input>,
+        inbox: mpsc::Receiver<Given>,
     ) -> Self {
         let user = percent(user.as_str());
         let url = format!("{}?uid={user}&sample_rate={}", links.url, config.sample_rate_hz);
@@ -54,6 +57,7 @@ impl Driver {
         rand::Rng::fill_bytes(&mut StdRng::from_rng(&mut rand::rng()), &mut seed);
         let link = Link::new(config, Arc::clone(&links.limits), seed, monotonic());
         Self {
+            audio_held: links.audio_held.share(),
             links,
             link,
             url,
@@ -61,8 +65,8 @@ impl Driver {
             open: true,
             connecting: None,
             connection: None,
+            probation: None,
             state: None,
-            audio_bytes: 0,
         }
     }
 
@@ -81,8 +85,9 @@ impl Driver {
     }
 
     async fn wait(&mut self) -> Woken {
+        let lasted_at = self.probation.as_ref().map(|(_, at)| *at);
         let timer = async {
-            match self.link.poll_timeout() {
+            match self.link.poll_timeout().into_iter().chain(lasted_at).min() {
                 Some(at) => tokio::time::sleep_until(at.into()).await,
                 None => std::future::pending().await,
             }
@@ -107,32 +112,59 @@ impl Driver {
     }
 
     fn on_woken(&mut self, woken: Woken) {
+        // Counted by its giver until it is counted here.
+        let mut held = None;
         let input = match woken {
-            Woken::Input(Some(input)) => input,
+            Woken::Input(Some(given)) => {
+                held = given.held;
+                given.input
+            }
             Woken::Input(None) => {
                 self.open = false;
                 Input::Leave
             }
             Woken::Connected(connected) => {
                 self.connecting = None;
-                self.connection = connected;
-                if self.connection.is_some() { Input::Connected } else { Input::ConnectFailed }
+                match connected {
+                    Some((connection, permit)) => {
+                        self.connection = Some(connection);
+                        self.probation = Some((permit, monotonic() + self.links.limits.link_stable_after));
+                        Input::Connected
+                    }
+                    None => Input::ConnectFailed,
+                }
             }
             Woken::Event(Event::Sent) => Input::Sent,
             Woken::Event(Event::Heard(message)) => {
                 if let Some(conversation) = answered(&message) {
                     self.links.recorded.notify_one();
+                    self.end_probation(Outcome::Ok);
                     self.link.handle(monotonic(), Input::Answered(conversation));
                 }
                 Input::Heard
             }
             Woken::Event(Event::Closed) => {
                 self.connection = None;
+                self.end_probation(Outcome::Failed);
                 Input::Closed
             }
-            Woken::Timer => Input::Tick,
+            Woken::Timer => {
+                let now = monotonic();
+                if self.probation.as_ref().is_some_and(|(_, at)| now >= *at) {
+                    self.end_probation(Outcome::Ok);
+                }
+                Input::Tick
+            }
         };
         self.link.handle(monotonic(), input);
+        self.audio_held.set(self.link.buffered_bytes());
+        drop(held);
+    }
+
+    fn end_probation(&mut self, outcome: Outcome) {
+        if let Some((permit, _)) = self.probation.take() {
+            permit.settle(outcome);
+        }
     }
 
     fn perform(&mut self, output: Output) {
@@ -143,12 +175,16 @@ impl Driver {
                     self.connecting = Some(Box::pin(async move {
                         let opening = Connection::open(&url, links.secret.as_ref());
                         let opened = tokio::time::timeout(links.limits.link_connect_max, opening).await;
-                        let connection = opened.ok().and_then(Result::ok).map(Box::new);
-                        permit.settle(if connection.is_some() { Outcome::Ok } else { Outcome::Failed });
-                        connection
+                        match opened {
+                            Ok(Ok(connection)) => Some((Box::new(connection), permit)),
+                            Ok(Err(_)) | Err(_) => {
+                                permit.settle(Outcome::Failed);
+                                None
+                            }
+                        }
                     }));
                 }
-                Err(_rejected) => self.link.handle(monotonic(), Input::Rejected),
+                Err(Rejected { retry_at }) => self.link.handle(monotonic(), Input::Rejected { retry_at }),
             },
             Output::Send(frame) => {
                 let bytes = self.encode(frame);
@@ -162,6 +198,8 @@ impl Driver {
                 }
             }
             Output::Disconnect => {
+                // A link that leaves says nothing of its pusher, and lets the next one probe.
+                self.end_probation(if self.link.is_over() { Outcome::Unknown } else { Outcome::Failed });
                 self.connection = None;
                 self.connecting = None;
             }
@@ -216,10 +254,6 @@ impl Driver {
             self.links.counts(self.state, state);
         }
         self.state = state;
-        let bytes = if self.link.is_over() { 0 } else { self.link.buffered_bytes() };
-        let last = std::mem::replace(&mut self.audio_bytes, bytes);
-        self.links.audio_bytes.fetch_add(bytes, Ordering::Relaxed);
-        self.links.audio_bytes.fetch_sub(last, Ordering::Relaxed);
     }
 }
 
@@ -228,7 +262,6 @@ impl Drop for Driver {
         if self.state.is_some() {
             self.links.counts(self.state, None);
         }
-        self.links.audio_bytes.fetch_sub(self.audio_bytes, Ordering::Relaxed);
     }
 }
 

@@ -6,6 +6,7 @@ use auricle_wire::pusher::{Frame, ProcessResult, decode};
 use axum::extract::ws::{CloseFrame, Message, WebSocket};
 use tokio::sync::mpsc;
 
+use super::requests::failed_for_now;
 use super::triggers::Feed;
 use super::{Peer, Pusher};
 
@@ -43,21 +44,21 @@ impl Connection {
                         if matches!(message, Message::Close(_)) {
                             break None;
                         }
-                        self.on_message(message).await;
+                        let refused = self.on_message(message).await;
+                        if let Some(refused) = refused && !write(&mut socket, refused).await {
+                            break None;
+                        }
                     }
                     Some(Err(_)) | None => break None,
                 },
                 Some(answer) = self.answered.recv() => {
                     self.open_requests -= 1;
-                    let mut bytes = Vec::new();
-                    Frame::ProcessResult(answer).encode(&mut bytes);
-                    let written = socket.send(Message::Binary(bytes.into()));
-                    if !matches!(tokio::time::timeout(WRITE_MAX, written).await, Ok(Ok(()))) {
+                    if !write(&mut socket, answer).await {
                         break None;
                     }
                 }
                 () = self.feed.deliver() => {}
-                () = tokio::time::sleep_until(silent_at) => break Some((1001, "nothing heard for too long")),
+                () = tokio::time::sleep_until(silent_at) => break Some((1011, "nothing heard for too long")),
                 () = draining.cancelled() => break Some((1012, "restarting")),
             }
         };
@@ -70,11 +71,15 @@ impl Connection {
         self.pusher.runtime.spawn(self.pusher.tail.track_future(self.feed.finish()));
     }
 
-    async fn on_message(&mut self, message: Message) {
+    /// What it is answered at once.
+    async fn on_message(&mut self, message: Message) -> Option<ProcessResult> {
         let bytes = match message {
             Message::Binary(bytes) => bytes,
-            Message::Text(_) => return bad("text"),
-            _ => return,
+            Message::Text(_) => {
+                bad("text");
+                return None;
+            }
+            _ => return None,
         };
         match decode(&bytes) {
             Ok(Frame::Heartbeat) => {}
@@ -84,8 +89,9 @@ impl Connection {
             Ok(Frame::ProcessRequest(request)) if request.conversation_id.is_empty() => bad("empty_request"),
             Ok(Frame::ProcessRequest(request)) => {
                 if self.open_requests >= self.pusher.limits.link_requests_max {
-                    // Its peer asks again, or finds the row by itself.
-                    return bad("too_many_requests");
+                    // Its peer asks again, or finds the row by itself: sooner than if it heard nothing.
+                    bad("too_many_requests");
+                    return Some(failed_for_now(&request));
                 }
                 self.open_requests += 1;
                 self.pusher.requests.ask(self.peer.user.clone(), request, self.answers.clone());
@@ -104,6 +110,7 @@ impl Connection {
                 bad("malformed");
             }
         }
+        None
     }
 
     async fn keep_sample(&mut self, sample: auricle_wire::pusher::SpeakerSample) {
@@ -126,7 +133,15 @@ impl Connection {
     }
 }
 
-/// Counts a frame that is passed over. The link goes on (L21b).
+/// Whether it was written in time.
+async fn write(socket: &mut WebSocket, answer: ProcessResult) -> bool {
+    let mut bytes = Vec::new();
+    Frame::ProcessResult(answer).encode(&mut bytes);
+    let written = socket.send(Message::Binary(bytes.into()));
+    matches!(tokio::time::timeout(WRITE_MAX, written).await, Ok(Ok(())))
+}
+
+/// Counts a frame that is passed over, or a request that is refused. The link goes on (L21b).
 fn bad(reason: &'static str) {
     metrics::counter!("auricle_link_frames_ignored_total", "reason" => reason).increment(1);
 }

@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use auricle_core::{Conversation, ConversationId, ConversationStatus, FinaliseReason, JobId, Limits, UserId};
+use auricle_core::{ConversationId, ConversationStatus, FinaliseReason, JobId, Limits, Revision, UserId};
 use auricle_store::{Finalise, Finalised, Store, StoreError};
 use auricle_wire::pusher::{ProcessRequest, ProcessResult};
 use tokio::runtime::Handle;
@@ -18,7 +18,7 @@ use crate::clock::{SystemClock, monotonic};
 
 /// Between two looks at a row: from the first to the last.
 const LOOK_FIRST: Duration = Duration::from_millis(100);
-const LOOK_MAX: Duration = Duration::from_secs(2);
+const LOOK_MAX: Duration = Duration::from_secs(10);
 
 struct Waiter {
     answers: mpsc::Sender<ProcessResult>,
@@ -67,13 +67,10 @@ impl Requests {
         }
         watched.insert(key.clone(), vec![waiter]);
         drop(watched);
-        let requests = Arc::clone(self);
+        let mut watch = Watch { requests: Arc::clone(self), key, ended: error("processing_failed", false) };
         self.runtime.spawn(async move {
-            let ended = requests.watch(&key).await;
-            let waiters = requests.watched.lock().unwrap_or_else(PoisonError::into_inner).remove(&key);
-            for waiter in waiters.unwrap_or_default() {
-                answer(&key.1, waiter, &ended);
-            }
+            watch.ended = watch.requests.watch(&watch.key).await;
+            drop(watch);
         });
     }
 
@@ -82,12 +79,18 @@ impl Requests {
         let (user, id) = key;
         let give_up = monotonic() + self.limits.request_watch_max;
         let mut look = LOOK_FIRST;
+        let mut woken = false;
         loop {
-            match self.store.conversation(user, id).await {
+            match self.store.status(user, id).await {
                 Ok(None) => return error("conversation_not_found", true),
-                Ok(Some(found)) => match self.progress(&found).await {
-                    Some(ended) => return ended,
-                    None => (self.wake_jobs)(),
+                Ok(Some((status, revision))) => match self.progress(id, status, revision).await {
+                    Progress::Ended(ended) => return ended,
+                    // Once for what there may be to claim; from then on workers know, and look by themselves.
+                    Progress::Open if woken => {}
+                    Progress::Open | Progress::Queued => {
+                        woken = true;
+                        (self.wake_jobs)();
+                    }
                 },
                 Err(error) => tracing::warn!(%error, conversation.id = %id, "look at a conversation"),
             }
@@ -99,35 +102,72 @@ impl Requests {
         }
     }
 
-    /// What has become of it; `None` while that is open.
-    async fn progress(&self, found: &Conversation) -> Option<Ended> {
-        let revision = Some(u64::from(found.revision.0));
-        match found.status {
-            ConversationStatus::Completed => Some(Ended { success: true, revision, ..Ended::default() }),
-            ConversationStatus::Failed => Some(Ended { revision, ..error("processing_failed", true) }),
-            ConversationStatus::InProgress => self.finalise(found).await,
-            _ => None,
+    /// What has become of it.
+    async fn progress(
+        &self,
+        id: &ConversationId,
+        status: ConversationStatus,
+        revision: Revision,
+    ) -> Progress {
+        let revision = Some(u64::from(revision.0));
+        match status {
+            ConversationStatus::Completed => {
+                Progress::Ended(Ended { success: true, revision, ..Ended::default() })
+            }
+            ConversationStatus::Failed => {
+                Progress::Ended(Ended { revision, ..error("processing_failed", true) })
+            }
+            ConversationStatus::InProgress => self.finalise(id).await,
+            _ => Progress::Open,
         }
     }
 
     /// A peer that has no jobs of its own asks for a conversation that is still open: its end is made durable first.
-    async fn finalise(&self, found: &Conversation) -> Option<Ended> {
+    async fn finalise(&self, id: &ConversationId) -> Progress {
         let finalise = Finalise {
-            conversation: found.id.clone(),
+            conversation: id.clone(),
             owner: None,
             reason: FinaliseReason::Requested,
             job_id: JobId::random(&mut rand::rng()),
             now: self.clock.wall(),
         };
         match self.store.finalise(finalise).await {
-            Ok(Finalised::DeletedEmpty) => Some(error("conversation_not_found", true)),
-            Ok(Finalised::Queued { .. } | Finalised::AlreadyEnded { .. }) => None,
+            Ok(Finalised::DeletedEmpty) => Progress::Ended(error("conversation_not_found", true)),
+            Ok(Finalised::Queued { .. }) => Progress::Queued,
+            Ok(Finalised::AlreadyEnded { .. }) => Progress::Open,
             // A session is still writing to it: its own end comes first.
-            Err(StoreError::Conflict(_) | StoreError::Fenced(_)) => None,
+            Err(StoreError::Conflict(_) | StoreError::Fenced(_)) => Progress::Open,
             Err(failed) => {
-                tracing::warn!(error = %failed, conversation.id = %found.id, "end a requested conversation");
-                None
+                tracing::warn!(error = %failed, conversation.id = %id, "end a requested conversation");
+                Progress::Open
             }
+        }
+    }
+}
+
+enum Progress {
+    /// It has ended so.
+    Ended(Ended),
+    /// Its job has just been made.
+    Queued,
+    /// Somebody is at it, or will be.
+    Open,
+}
+
+/// One conversation that is watched. However its watch ends, a panic included, it is forgotten and its waiters are answered.
+struct Watch {
+    requests: Arc<Requests>,
+    key: Key,
+    ended: Ended,
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        let mut watched = self.requests.watched.lock().unwrap_or_else(PoisonError::into_inner);
+        let waiters = watched.remove(&self.key);
+        drop(watched);
+        for waiter in waiters.unwrap_or_default() {
+            answer(&self.key.1, waiter, &self.ended);
         }
     }
 }
@@ -145,6 +185,16 @@ fn error(error: &'static str, terminal: bool) -> Ended {
     Ended { error: Some(error), terminal: Some(terminal), ..Ended::default() }
 }
 
+/// The answer to a request that is not watched.
+pub(super) fn failed_for_now(request: &ProcessRequest) -> ProcessResult {
+    ProcessResult {
+        conversation_id: request.conversation_id.clone(),
+        error: Some("processing_failed".into()),
+        terminal: Some(false),
+        ..ProcessResult::default()
+    }
+}
+
 /// Source: pusher-and-processing 1.3. A request for another generation is told which one there is (D15).
 fn answer(conversation: &ConversationId, waiter: Waiter, ended: &Ended) {
     let stale =
@@ -159,4 +209,94 @@ fn answer(conversation: &ConversationId, waiter: Waiter, ended: &Ended) {
     };
     // Full or closed: the link is gone, or holds fewer requests than its answers have room for.
     let _ = waiter.answers.try_send(result);
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use auricle_store::conformance::{batch, ending, opening, segment};
+    use auricle_store::{Choice, SqliteStore};
+
+    use super::*;
+
+    struct Rig {
+        requests: Arc<Requests>,
+        store: Arc<SqliteStore>,
+        wakes: Arc<AtomicUsize>,
+        _dir: tempfile::TempDir,
+    }
+
+    /// Ann's `c1` with words, ended or not; the first `panics` wakes panic.
+    async fn rig(ended: bool, panics: usize) -> Rig {
+        let dir = tempfile::TempDir::new().unwrap();
+        let store = SqliteStore::open(dir.path().join("a.db"), Default::default()).unwrap();
+        store.process_alive(&"p1".into(), SystemClock.wall() + Duration::from_secs(60)).await.unwrap();
+        let owned = store.open_conversation(opening(Choice::Resume, "c1")).await.unwrap().ownership;
+        store.append_segments(batch(&owned, 1, &[segment("a", 0.0, "one")])).await.unwrap();
+        if ended {
+            store.finalise(ending(&"c1".into(), Some(&owned), "j1", 2)).await.unwrap();
+        }
+        let wakes = Arc::new(AtomicUsize::new(0));
+        let wake: Arc<dyn Fn() + Send + Sync> = {
+            let wakes = Arc::clone(&wakes);
+            Arc::new(move || assert!(wakes.fetch_add(1, Ordering::Relaxed) >= panics, "as it was asked to"))
+        };
+        let limits = Limits { request_watch_max: Duration::from_secs(1), ..Limits::default() };
+        let requests = Requests::new(
+            Arc::clone(&store) as Arc<dyn Store>,
+            Arc::new(limits),
+            SystemClock,
+            wake,
+            Handle::current(),
+        );
+        Rig { requests, store, wakes, _dir: dir }
+    }
+
+    impl Rig {
+        async fn ask(&self) -> ProcessResult {
+            let (answers, mut answered) = mpsc::channel(1);
+            let request = ProcessRequest {
+                conversation_id: "c1".into(),
+                language: "en".into(),
+                byok_keys: None,
+                finalization_job_id: None,
+                dispatch_generation: None,
+                finalization_result_protocol: None,
+            };
+            self.requests.ask("ann".into(), request, answers);
+            answered.recv().await.unwrap()
+        }
+    }
+
+    #[tokio::test]
+    async fn a_request_that_waits_wakes_the_workers_once() {
+        let rig = rig(true, 0).await;
+        let answer = rig.ask().await;
+        assert_eq!((answer.error.as_deref(), answer.terminal), (Some("processing_failed"), Some(false)));
+        assert_eq!(rig.wakes.load(Ordering::Relaxed), 1, "of some looks within its time");
+    }
+
+    #[tokio::test]
+    async fn a_watch_that_panics_answers_and_is_forgotten() {
+        let rig = rig(true, 1).await;
+        for _ in 0..2 {
+            let answer = rig.ask().await;
+            assert_eq!((answer.error.as_deref(), answer.terminal), (Some("processing_failed"), Some(false)));
+        }
+        assert_eq!(rig.wakes.load(Ordering::Relaxed), 2, "it was watched anew");
+        assert!(rig.requests.watched.lock().unwrap().is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_conversation_that_its_session_ends_meanwhile_wakes_the_workers_again() {
+        let rig = rig(false, 0).await;
+        let owned = rig.store.owned(&"p1".into(), 10).await.unwrap().remove(0);
+        let ends = async {
+            tokio::time::sleep(LOOK_FIRST).await;
+            rig.store.release(&owned, SystemClock.wall()).await.unwrap();
+        };
+        tokio::join!(rig.ask(), ends);
+        assert_eq!(rig.wakes.load(Ordering::Relaxed), 2, "at the first look, and when its job was made");
+    }
 }

@@ -8,9 +8,10 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use auricle_core::{Limits, UserId};
+use auricle_core::{Account, Limits, Share, UserId};
 use auricle_wire::pusher::Transcript;
 use reqwest::Url;
+use serde::Serialize;
 
 use crate::config::WebhooksConfig;
 use crate::outgoing::{Outgoing, Post, Posted, with_query};
@@ -27,10 +28,19 @@ pub(crate) struct Triggers {
     outgoing: Arc<Outgoing>,
     transcript_url: Option<Url>,
     audio_url: Option<Url>,
+    /// What all links hold.
+    held: Account,
+}
+
+/// A transcript trigger's body.
+#[derive(Serialize)]
+struct Words<'a> {
+    segments: &'a [serde_json::Value],
+    session_id: &'a str,
 }
 
 enum Trigger {
-    Transcript(serde_json::Value, usize),
+    Transcript(String),
     Audio(Vec<u8>),
 }
 
@@ -44,7 +54,7 @@ impl Trigger {
 
     fn bytes(&self) -> usize {
         match self {
-            Self::Transcript(_, bytes) => *bytes,
+            Self::Transcript(body) => body.len(),
             Self::Audio(pcm) => pcm.len(),
         }
     }
@@ -53,19 +63,22 @@ impl Trigger {
 impl Triggers {
     pub(crate) fn new(config: &WebhooksConfig, outgoing: Arc<Outgoing>) -> Self {
         let url = |text: &Option<String>| text.as_deref().and_then(|text| Url::parse(text).ok());
-        Self { outgoing, transcript_url: url(&config.transcript), audio_url: url(&config.audio) }
+        Self {
+            outgoing,
+            transcript_url: url(&config.transcript),
+            audio_url: url(&config.audio),
+            held: Account::default(),
+        }
     }
 
     async fn send(self: Arc<Self>, user: UserId, rate_hz: u32, trigger: Trigger) {
+        let _held = self.held.holding(trigger.bytes());
         let kind = trigger.kind();
         let rate = rate_hz.to_string();
         let (url, query, content_type, body) = match trigger {
-            Trigger::Transcript(body, _) => (
-                &self.transcript_url,
-                vec![("uid", user.as_str())],
-                "application/json",
-                body.to_string().into(),
-            ),
+            Trigger::Transcript(body) => {
+                (&self.transcript_url, vec![("uid", user.as_str())], "application/json", body.into_bytes())
+            }
             Trigger::Audio(pcm) => (
                 &self.audio_url,
                 vec![("sample_rate", rate.as_str()), ("uid", user.as_str())],
@@ -90,6 +103,9 @@ pub(super) struct Feed {
     user: UserId,
     rate_hz: u32,
     bytes_max: usize,
+    total_bytes_max: usize,
+    /// Its share of [`Triggers::held`]: `waiting` and `audio`.
+    held: Share,
     waiting: VecDeque<Trigger>,
     waiting_bytes: usize,
     /// Audio of one stretch that is not yet long enough, and when its end is.
@@ -101,10 +117,12 @@ pub(super) struct Feed {
 impl Feed {
     pub(super) fn new(triggers: Arc<Triggers>, user: UserId, rate_hz: u32, limits: &Limits) -> Self {
         Self {
+            held: triggers.held.share(),
             triggers,
             user,
             rate_hz,
             bytes_max: limits.pusher_link_bytes_max,
+            total_bytes_max: limits.pusher_total_bytes_max,
             waiting: VecDeque::new(),
             waiting_bytes: 0,
             audio: Vec::new(),
@@ -117,9 +135,10 @@ impl Feed {
         if self.triggers.transcript_url.is_none() || transcript.segments.is_empty() {
             return;
         }
-        let body = serde_json::json!({ "segments": transcript.segments, "session_id": self.user.as_str() });
-        let bytes = body.to_string().len();
-        self.push(Trigger::Transcript(body, bytes));
+        let words = Words { segments: &transcript.segments, session_id: self.user.as_str() };
+        if let Ok(body) = serde_json::to_string(&words) {
+            self.push(Trigger::Transcript(body));
+        }
     }
 
     pub(super) fn audio(&mut self, first_sample_at: f64, pcm: &[u8]) {
@@ -139,6 +158,7 @@ impl Feed {
                 self.push(Trigger::Audio(piece));
             }
         }
+        self.make_room();
     }
 
     /// What was heard so far is a stretch of its own.
@@ -152,10 +172,22 @@ impl Feed {
     fn push(&mut self, trigger: Trigger) {
         self.waiting_bytes += trigger.bytes();
         self.waiting.push_back(trigger);
-        while self.waiting_bytes > self.bytes_max
-            && let Some(oldest) = self.waiting.pop_front()
-        {
-            self.waiting_bytes -= oldest.bytes();
+        self.make_room();
+    }
+
+    /// Drops the oldest of this link while it, or all links together, hold too much: others' is not its to drop.
+    fn make_room(&mut self) {
+        loop {
+            self.held.set(self.waiting_bytes + self.audio.len());
+            let too_much = self.triggers.held.bytes() > self.total_bytes_max;
+            if self.waiting_bytes <= self.bytes_max && !too_much {
+                return;
+            }
+            let oldest = self.waiting.pop_front();
+            self.waiting_bytes -= oldest.as_ref().map_or(0, Trigger::bytes);
+            let oldest = oldest
+                .or_else(|| Some(Trigger::Audio(std::mem::take(&mut self.audio))).filter(|t| t.bytes() > 0));
+            let Some(oldest) = oldest else { return };
             metrics::counter!("auricle_triggers_total", "kind" => oldest.kind(), "outcome" => "dropped")
                 .increment(1);
         }
@@ -166,6 +198,7 @@ impl Feed {
         if self.delivering.is_none() {
             let Some(next) = self.waiting.pop_front() else { return std::future::pending().await };
             self.waiting_bytes -= next.bytes();
+            self.held.set(self.waiting_bytes + self.audio.len());
             self.delivering =
                 Some(Box::pin(Arc::clone(&self.triggers).send(self.user.clone(), self.rate_hz, next)));
         }
@@ -188,5 +221,81 @@ impl Feed {
             metrics::counter!("auricle_triggers_total", "kind" => "any", "outcome" => "dropped")
                 .increment(left);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::SystemClock;
+    use crate::outgoing::reach::Reach;
+
+    fn triggers() -> Arc<Triggers> {
+        let config = WebhooksConfig {
+            conversation: None,
+            transcript: Some("http://127.0.0.1:9/words".into()),
+            audio: Some("http://127.0.0.1:9/audio".into()),
+            allow_private: true,
+        };
+        let limits = Limits::default();
+        let outgoing = Outgoing::new(Reach::new(true), &limits, Arc::new(SystemClock)).unwrap();
+        Arc::new(Triggers::new(&config, outgoing))
+    }
+
+    fn words(text: &str) -> Transcript {
+        Transcript { segments: vec![serde_json::json!({ "text": text })], memory_id: None }
+    }
+
+    #[tokio::test]
+    async fn p6_what_all_links_hold_is_bounded_and_a_link_drops_its_own() {
+        let limits =
+            Limits { pusher_link_bytes_max: 600_000, pusher_total_bytes_max: 1_000_000, ..Limits::default() };
+        let triggers = triggers();
+        let feed = || Feed::new(Arc::clone(&triggers), "ann".into(), 16_000, &limits);
+        let (mut first, mut second) = (feed(), feed());
+        for number in 0..10 {
+            first.audio(f64::from(number), &[7; 100_000]);
+        }
+        assert!(first.held.bytes() <= 600_000 + 160_000, "its own bound, and a stretch that is not whole");
+        let held = first.held.bytes();
+        for number in 0..100 {
+            second.transcript(words(&format!("{number} {}", "a".repeat(50_000))));
+            assert!(triggers.held.bytes() <= 1_000_000);
+        }
+        assert_eq!(first.held.bytes(), held, "another's is not touched");
+        let newest = second.waiting.back().map(|trigger| match trigger {
+            Trigger::Transcript(body) => body.clone(),
+            Trigger::Audio(_) => panic!("no audio was given"),
+        });
+        assert!(newest.unwrap().contains(r#"{"text":"99 aaa"#), "the oldest goes, the newest stays");
+        // No room at all: what comes is dropped, a stretch that is not whole included.
+        let mut third = Feed::new(
+            Arc::clone(&triggers),
+            "bob".into(),
+            16_000,
+            &Limits { pusher_total_bytes_max: 1, ..limits.clone() },
+        );
+        third.audio(0.0, &[7; 1_000]);
+        third.transcript(words("b"));
+        assert_eq!((third.held.bytes(), third.waiting.len(), third.audio.len()), (0, 0, 0));
+        drop((first, second, third));
+        assert_eq!(triggers.held.bytes(), 0);
+    }
+
+    #[tokio::test]
+    async fn p6_a_delivery_under_way_counts_until_it_is_done() {
+        let triggers = triggers();
+        let mut feed = Feed::new(Arc::clone(&triggers), "ann".into(), 16_000, &Limits::default());
+        feed.transcript(words("hello"));
+        let held = triggers.held.bytes();
+        assert_eq!(held, r#"{"segments":[{"text":"hello"}],"session_id":"ann"}"#.len());
+        let polled = std::future::poll_fn(|cx| {
+            let delivery = std::pin::pin!(feed.deliver());
+            std::task::Poll::Ready(delivery.poll(cx).is_pending())
+        });
+        assert!(polled.await);
+        assert_eq!((feed.held.bytes(), triggers.held.bytes()), (0, held));
+        feed.deliver().await;
+        assert_eq!(triggers.held.bytes(), 0);
     }
 }

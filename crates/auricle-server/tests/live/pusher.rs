@@ -15,7 +15,7 @@ use tokio_tungstenite::tungstenite::{self, Message};
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream};
 
 use crate::rig::{PATIENCE, Rig, eventually, texts_of};
-use crate::split::{completed_exactly, converse};
+use crate::split::{completed_exactly, converse, end};
 
 /// A listening half that leaves everything to the pusher, and talks to none.
 const LEAVES_JOBS: [(&str, &str); 1] = [("limits.fallback_after", "10m")];
@@ -172,6 +172,27 @@ async fn d15_a_request_for_another_generation_is_told_which_there_is() {
 }
 
 #[tokio::test]
+async fn l04_a_request_that_a_link_has_no_room_for_is_answered_at_once() {
+    // Nobody processes what a session still writes to, so that the first request waits.
+    let (listen, pusher) = halves(&[("limits.link_requests_max", "1")]).await;
+    let mut device = listen.device().await;
+    let id = device.conversation().await;
+    device.speak(4.0).await;
+    device.texts_up_to("tomorrow").await;
+    let mut link = Omi::link(&pusher).await;
+    link.ask(&id).await;
+    link.ask("another").await;
+    let refused = link.answer().await;
+    assert_eq!(refused.conversation_id, "another");
+    assert_eq!((refused.error.as_deref(), refused.terminal), (Some("processing_failed"), Some(false)));
+    end(&listen, &id).await;
+    assert_eq!(link.answer().await, succeeded(&id));
+    link.ask("another").await;
+    assert_eq!(link.answer().await.error.as_deref(), Some("conversation_not_found"), "there is room again");
+    assert_eq!(link.answer_within(Duration::from_millis(300)).await, None, "exactly one answer each");
+}
+
+#[tokio::test]
 async fn l21b_no_frame_ends_a_link() {
     let (listen, pusher) = halves(&[]).await;
     let id = converse(&listen).await;
@@ -265,7 +286,7 @@ async fn a_link_that_says_nothing_for_too_long_is_closed_and_wrong_peers_are_tol
     let (_listen, pusher) = halves(&[("limits.pusher_silent_max", "300ms")]).await;
     let mut link = Omi::link(&pusher).await;
     link.frame(Frame::Heartbeat).await;
-    assert_eq!(link.close_code().await, 1001);
+    assert_eq!(link.close_code().await, 1011);
     for query in ["sample_rate=16000", "uid=a&sample_rate=7", "uid=a%20b&sample_rate=16000"] {
         assert_eq!(Omi::try_link(&pusher, query, &[]).await.unwrap().close_code().await, 1008, "{query}");
     }

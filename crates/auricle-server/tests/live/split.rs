@@ -170,6 +170,48 @@ async fn p2_p4_a_network_that_flaps_and_cuts_frames_costs_no_session_and_no_reco
 }
 
 #[tokio::test]
+async fn l28_a_pusher_that_throws_everybody_out_at_once_opens_the_breaker() {
+    let scripts = vec![vec![Act::Close(1011, "Dirty state")]; 50];
+    let settings = [NEVER, ("limits.breaker_failures", "3")];
+    let (listen, pusher) = listen_to(scripts, &settings).await;
+    let _device = listen.device().await;
+    eventually("an open breaker", async || {
+        let links = listen.probe("/readyz").await.1["dependencies"]["pusher"].clone();
+        (links["breaker"] == "open").then_some(())
+    })
+    .await;
+    // Nobody is let through while it is open.
+    let tries = pusher.sessions().len();
+    tokio::time::sleep(Duration::from_millis(600)).await;
+    assert_eq!((tries, pusher.sessions().len()), (3, 3));
+}
+
+#[tokio::test]
+async fn an_answer_or_some_time_says_that_the_pusher_is_there_and_half_open_ends() {
+    // Of a link that stays and says nothing, or one that answers at once.
+    for lasting in ["300ms", "10m"] {
+        let mut said = Vec::new();
+        let result = wire::ProcessResult { conversation_id: "any".into(), ..Default::default() };
+        wire::Frame::ProcessResult(result).encode(&mut said);
+        let stays = if lasting == "10m" { vec![Act::SayBinary(said), Act::Stay] } else { vec![Act::Stay] };
+        let scripts = vec![vec![Act::Vanish], stays];
+        let settings = [
+            NEVER,
+            ("limits.breaker_failures", "1"),
+            ("limits.breaker_open_for", "200ms"),
+            ("limits.link_stable_after", lasting),
+        ];
+        let (listen, pusher) = listen_to(scripts, &settings).await;
+        let _device = listen.device().await;
+        eventually("a closed breaker", async || {
+            let links = listen.probe("/readyz").await.1["dependencies"]["pusher"].clone();
+            (pusher.sessions().len() == 2 && links["breaker"] == "closed").then_some(())
+        })
+        .await;
+    }
+}
+
+#[tokio::test]
 async fn l03_l17_a_pusher_that_never_answers_costs_only_the_patience() {
     let (listen, pusher) = listen_to(vec![vec![Act::Stay], vec![Act::Stay]], &[SOON]).await;
     let id = converse(&listen).await;

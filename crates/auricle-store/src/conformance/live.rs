@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use auricle_core::{Photo, ProcessId, Source, Translation, UserId};
+use auricle_core::{ConversationStatus, Photo, ProcessId, Revision, Source, Translation, UserId};
 
 use super::{Ground, at, batch, ending, opening, segment, with_epoch};
 use crate::store::{Choice, OpenConversation, StoreError};
@@ -23,6 +23,20 @@ pub async fn a_stub_is_made_and_owned(ground: Ground) {
     assert_eq!(found.revision.0, 0);
     assert_eq!(ground.store.current_conversation(&"ann".into()).await.unwrap(), Some("c1".into()));
     assert_eq!(ground.store.current_conversation(&"bob".into()).await.unwrap(), None);
+}
+
+pub async fn a_status_is_read_by_its_user_and_at_each_stage(ground: Ground) {
+    let (ann, c1) = ("ann".into(), "c1".into());
+    assert_eq!(ground.store.status(&ann, &c1).await.unwrap(), None);
+    let owned = ground.live("c1").await;
+    ground.store.append_segments(batch(&owned, 1, &[segment("a", 0.0, "one")])).await.unwrap();
+    let live = (ConversationStatus::InProgress, Revision(0));
+    assert_eq!(ground.other.status(&ann, &c1).await.unwrap(), Some(live));
+    assert_eq!(ground.other.status(&"bob".into(), &c1).await.unwrap(), None);
+    ground.store.finalise(ending(&c1, Some(&owned), "j1", 2)).await.unwrap();
+    let whole = ground.other.conversation(&ann, &c1).await.unwrap().unwrap();
+    assert_eq!(whole.status, ConversationStatus::Processing);
+    assert_eq!(ground.other.status(&ann, &c1).await.unwrap(), Some((whole.status, whole.revision)));
 }
 
 pub async fn resume_takes_the_newest_of_user_and_source(ground: Ground) {

@@ -1,6 +1,6 @@
 //! Reading conversations, and the user's small edits of them.
 
-use auricle_core::{Conversation, ConversationId, Geolocation, UserId};
+use auricle_core::{Conversation, ConversationId, ConversationStatus, Geolocation, Revision, UserId};
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::live::Head;
@@ -27,6 +27,21 @@ pub(super) fn conversation(
     found.segments = rows::segments(db, rid)?;
     found.photos = rows::photos(db, rid)?;
     Ok(Some(found))
+}
+
+pub(super) fn status(
+    db: &Connection,
+    user: &UserId,
+    id: &ConversationId,
+) -> Result<Option<(ConversationStatus, Revision)>> {
+    let mut query = db.prepare_cached(
+        "SELECT c.status, c.revision FROM conversations c JOIN users u ON u.rid = c.user \
+         WHERE c.id = ?1 AND u.id = ?2",
+    )?;
+    let mut found = query.query([id.as_str(), user.as_str()])?;
+    let Some(row) = found.next()? else { return Ok(None) };
+    let status = rows::known(ConversationStatus::parse, &row.get::<_, String>(0)?, "status")?;
+    Ok(Some((status, Revision(row.get(1)?))))
 }
 
 pub(super) fn current(db: &Connection, user: &UserId) -> Result<Option<ConversationId>> {
