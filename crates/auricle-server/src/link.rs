@@ -268,8 +268,14 @@ mod tests {
             link_leave_max: std::time::Duration::from_millis(50),
             ..Limits::default()
         };
-        let links = Links::new(&config, Arc::new(limits), Handle::current(), Arc::new(|| {}), Arc::default())
-            .unwrap();
+        let links = Links::new(
+            &config,
+            Arc::new(limits),
+            (Handle::current(), TaskTracker::new()),
+            Arc::new(|| {}),
+            Arc::default(),
+        )
+        .unwrap();
         let handles = [links.open(&"ann".into(), 16_000), links.open(&"bob".into(), 16_000)];
         let give = |handle: &LinkHandle, samples: usize| {
             let pcm = vec![0; samples];
