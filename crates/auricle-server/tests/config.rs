@@ -334,7 +334,7 @@ fn an_address_that_may_hold_a_secret_is_shown_without_it() {
             let found = mistakes(&Given { flags: vec![(key, text)], ..Given::default() });
             assert_eq!(found.len(), 1, "{key} {text}");
             let told = found[0].to_string();
-            assert!(told.contains(key) && !told.contains("hunter2"), "{told}");
+            assert!(!told.contains("hunter2"), "{told}");
         }
     }
     let config = load(&Given {
