@@ -81,6 +81,11 @@ impl Breaker {
         }
     }
 
+    /// Until when nobody may try; `None` while closed, a time that has passed while one may, for all.
+    pub fn open_until(&self) -> Option<Instant> {
+        self.opened_at.map(|at| at + self.numbers.open_for)
+    }
+
     /// Asks to try.
     pub fn ask(&mut self, now: Instant) -> Result<BreakerPermit, Rejected> {
         match self.state(now) {

@@ -159,6 +159,10 @@ limits! {
     jobs_running_max: usize = 2;
     /// Attempts of one job. Full: the conversation is `failed`, visible, and can be retried.
     job_attempts_max: u32 = 5;
+    /// How long a job waits for a language model that is away: attempts that end for that are not counted. Full: the
+    /// conversation is `failed`, visible, and can be retried. Outlasts an outage of a night; also ends a transcript that no
+    /// model answers in time.
+    job_away_max: Duration = Duration::from_secs(86_400);
     /// Deadline of one attempt. Full: the attempt counts as failed.
     job_attempt_max: Duration = Duration::from_secs(300);
     /// A job's lease; a worker that does not renew for this long has lost it.
@@ -171,8 +175,14 @@ limits! {
     job_backoff_max: Duration = Duration::from_secs(600);
     /// Effects delivered at once. Full: they wait as rows.
     effects_running_max: usize = 16;
-    /// Attempts of one effect. Full: it is `failed`, visible, and can be replayed.
+    /// Attempts of one effect at a receiver that is not away. Full: it is `failed`, counted, and can be revived (`auricle jobs
+    /// retry --effects`).
     effect_attempts_max: u32 = 12;
+    /// How long an effect waits for a receiver that is away: attempts that end for that are not counted. Full: as with
+    /// `effect_attempts_max`. Outlasts a weekend.
+    effect_age_max: Duration = Duration::from_secs(259_200);
+    /// Longest wait between attempts at a receiver that is away.
+    effect_backoff_max: Duration = Duration::from_secs(3_600);
     /// Deadline of one delivery. Source: pusher-and-processing 5.1.
     effect_attempt_max: Duration = Duration::from_secs(15);
     /// How long the connection of a delivery may take. Full: it is tried again. Source: pusher-and-processing 5.1.
@@ -185,7 +195,7 @@ limits! {
     webhook_breaker_window: Duration = Duration::from_secs(600);
     /// How long nobody tries that host. Source: pusher-and-processing 5.1.
     webhook_breaker_open_for: Duration = Duration::from_secs(30);
-    /// Deadline of one call of the language model, under `job_attempt_max`. Full: the attempt failed and is made again.
+    /// Deadline of one call of the language model, under `job_attempt_max`. Full: the model counts as away; it is asked again.
     llm_call_max: Duration = Duration::from_secs(60);
     /// How long the connection to the language model may take. Full: as with `llm_call_max`.
     llm_connect_max: Duration = Duration::from_secs(5);

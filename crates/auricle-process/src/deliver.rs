@@ -1,5 +1,7 @@
 //! The interface of whatever delivers an effect.
 
+use std::time::Duration;
+
 use async_trait::async_trait;
 use auricle_store::Effect;
 
@@ -12,6 +14,13 @@ pub enum Delivery {
     Skipped,
     /// Worth another attempt; the text says why, without transcript text or secrets.
     Retry(String),
+    /// The receiver is away or too busy, tried or known: it says nothing about the effect, and is not counted.
+    Away {
+        /// Why, as with `Retry`.
+        reason: String,
+        /// Not sooner than this.
+        after: Duration,
+    },
     /// Never try again.
     Failed(String),
 }

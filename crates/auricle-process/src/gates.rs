@@ -3,7 +3,9 @@
 //! Decides nothing: see `auricle_core::breaker`.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use auricle_core::breaker::{Breaker, BreakerNumbers, BreakerPermit, BreakerState, Outcome, Rejected};
 
@@ -28,7 +30,15 @@ pub struct Gates {
     hosts_max: usize,
     clock: Arc<dyn Clock>,
     hosts: Mutex<Hosts>,
+    /// What times here are counted from.
+    began: Instant,
+    /// Until when the last of the open hosts is not tried, in microseconds after `began`; [`CLOSED`] if none is open. Written
+    /// under the lock and read without: a probe must not wait for a niced thread that holds it.
+    open_until: AtomicU64,
 }
+
+/// No time: an opening that ends at the very beginning counts as one microsecond later.
+const CLOSED: u64 = 0;
 
 impl Gates {
     /// `name` is what metrics and logs call them. With more than `hosts_max` hosts, the one not asked about for longest is
@@ -39,7 +49,9 @@ impl Gates {
         hosts_max: usize,
         clock: Arc<dyn Clock>,
     ) -> Arc<Self> {
-        Arc::new(Self { name, numbers, hosts_max: hosts_max.max(1), clock, hosts: Mutex::default() })
+        let (hosts_max, hosts, began) = (hosts_max.max(1), Mutex::default(), clock.now());
+        let open_until = AtomicU64::new(CLOSED);
+        Arc::new(Self { name, numbers, hosts_max, clock, hosts, began, open_until })
     }
 
     /// Asks to try `host`.
@@ -58,8 +70,8 @@ impl Gates {
             .or_insert_with(|| Host { breaker: Breaker::new(self.numbers), asked });
         known.asked = asked;
         let permit = known.breaker.ask(now);
+        self.publish(&hosts);
         drop(hosts);
-        self.publish();
         match permit {
             Ok(permit) => Ok(Pass { gates: Arc::clone(self), host: host.into(), permit: Some(permit) }),
             Err(rejected) => {
@@ -75,28 +87,35 @@ impl Gates {
         self.hosts().known.get(host).map_or(BreakerState::Closed, |host| host.breaker.state(now))
     }
 
+    /// The worst of all hosts. Waits for no lock.
+    pub fn shown(&self) -> BreakerState {
+        let now = self.clock.now().saturating_duration_since(self.began);
+        match self.open_until.load(Ordering::Relaxed) {
+            CLOSED => BreakerState::Closed,
+            until if now < Duration::from_micros(until) => BreakerState::Open,
+            _ => BreakerState::HalfOpen,
+        }
+    }
+
     fn settle(&self, host: &str, permit: BreakerPermit, outcome: Outcome) {
         let now = self.clock.now();
-        let opened =
-            self.hosts().known.get_mut(host).is_some_and(|host| host.breaker.settle(permit, outcome, now));
+        let mut hosts = self.hosts();
+        let opened = hosts.known.get_mut(host).is_some_and(|host| host.breaker.settle(permit, outcome, now));
+        self.publish(&hosts);
+        drop(hosts);
         if opened {
             tracing::warn!(name = self.name, host, wait = ?self.numbers.open_for, "it fails again and again: not tried for now");
         }
-        self.publish();
     }
 
-    /// The worst of all hosts.
-    fn publish(&self) {
-        let now = self.clock.now();
-        let worst = self.hosts().known.values().map(|host| host.breaker.state(now)).fold(
-            BreakerState::Closed,
-            |worst, state| match (worst, state) {
-                (BreakerState::Open, _) | (_, BreakerState::Open) => BreakerState::Open,
-                (BreakerState::HalfOpen, _) | (_, BreakerState::HalfOpen) => BreakerState::HalfOpen,
-                _ => BreakerState::Closed,
-            },
-        );
-        let number = match worst {
+    fn publish(&self, hosts: &Hosts) {
+        let until = hosts.known.values().filter_map(|host| host.breaker.open_until()).max();
+        let until = until.map_or(CLOSED, |until| {
+            let until = until.saturating_duration_since(self.began).as_micros();
+            u64::try_from(until).unwrap_or(u64::MAX).max(CLOSED + 1)
+        });
+        self.open_until.store(until, Ordering::Relaxed);
+        let number = match self.shown() {
             BreakerState::Closed => 0.0,
             BreakerState::Open => 1.0,
             BreakerState::HalfOpen => 2.0,
@@ -138,8 +157,6 @@ impl Drop for Pass {
 
 #[cfg(test)]
 mod tests {
-    use std::time::{Duration, Instant};
-
     use auricle_core::UnixMicros;
 
     use super::*;
@@ -176,6 +193,20 @@ mod tests {
         fail(&gates, "a");
         assert!(gates.ask("a").is_err() && gates.ask("b").is_ok());
         assert_eq!((gates.state("a"), gates.state("b")), (BreakerState::Open, BreakerState::Closed));
+    }
+
+    #[test]
+    fn p1_what_is_shown_needs_no_lock() {
+        let (gates, clock) = gates(10);
+        assert_eq!(gates.shown(), BreakerState::Closed);
+        fail(&gates, "a");
+        let held = gates.hosts();
+        assert_eq!(gates.shown(), BreakerState::Open, "while another thread holds the lock");
+        *clock.0.lock().unwrap() += OPEN_FOR;
+        assert_eq!(gates.shown(), BreakerState::HalfOpen);
+        drop(held);
+        gates.ask("a").ok().unwrap().settle(Outcome::Ok);
+        assert_eq!(gates.shown(), BreakerState::Closed);
     }
 
     #[test]

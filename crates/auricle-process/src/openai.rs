@@ -2,7 +2,8 @@
 //!
 //! Owns: the call, its bounds and what its failures mean. Leaves to others: what is asked (`prompt`), what an answer is
 //! worth (`answer`), when to try again (the worker). Invariants: one call for each understanding; no error holds transcript
-//! text, the key or more of an answer than a short code; while the breaker is open nobody calls and no attempt is spent.
+//! text, the key or more of an answer than a short code; while the breaker is open nobody calls; a model that is away costs
+//! no attempt, whether that was known before or found by calling; advice for operators is logged, and in no reason.
 
 mod answer;
 mod failure;
@@ -91,9 +92,9 @@ impl OpenAi {
         Ok(Self { client, endpoint, host, model: config.model.clone(), key, limits, clock, gates })
     }
 
-    /// What a person would ask of it: who is asked, and whether calls get through.
+    /// What a person would ask of it: who is asked, and whether calls get through. Waits for no lock: a probe may ask.
     pub fn describe(&self) -> (String, BreakerState) {
-        (format!("{} at {}", self.model, self.host), self.gates.state(&self.host))
+        (format!("{} at {}", self.model, self.host), self.gates.shown())
     }
 
     fn provenance(&self) -> Provenance {
@@ -140,7 +141,7 @@ impl OpenAi {
         if status.is_success() {
             return Ok(body);
         }
-        Err(Failure::refused(status, &headers, &body, &self.model, self.clock.wall()))
+        Err(Failure::refused(status, &headers, &body, (&self.host, &self.model), self.clock.wall()))
     }
 }
 
@@ -151,7 +152,7 @@ impl Understand for OpenAi {
     }
 
     fn is_away(&self) -> bool {
-        self.gates.state(&self.host) != BreakerState::Closed
+        self.gates.shown() != BreakerState::Closed
     }
 
     async fn understand(&self, request: Request<'_>) -> Result<Understanding, UnderstandError> {
@@ -163,10 +164,7 @@ impl Understand for OpenAi {
         let pass = self.gates.ask(&self.host).map_err(|rejected| {
             let now = self.clock.now();
             UnderstandError::Away {
-                reason: format!(
-                    "the language model at {} fails again and again and is not asked for now",
-                    self.host
-                ),
+                reason: "the language model fails again and again and is not asked for now".into(),
                 after: rejected
                     .retry_at
                     .map_or(self.limits.job_backoff_first, |at| at.saturating_duration_since(now)),
@@ -184,7 +182,12 @@ impl Understand for OpenAi {
         let read = called.and_then(|body| answer::read(&body, &request, may_discard));
         let outcome = read.as_ref().err().map_or("answered", Failure::label);
         metrics::counter!("auricle_llm_calls_total", "outcome" => outcome).increment(1);
-        match read.map_err(UnderstandError::from)? {
+        let read = read.map_err(|failure| {
+            let advice = failure.advice();
+            tracing::warn!(conversation.id = %conversation.id, outcome, advice, "a call of the language model failed");
+            UnderstandError::from(failure)
+        });
+        match read? {
             answer::Answer::Discard => Ok(self.set_aside(DiscardReason::Trivial)),
             answer::Answer::Keep(structured) => {
                 Ok(Understanding { structured, provenance: self.provenance(), discarded: None })

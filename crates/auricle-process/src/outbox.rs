@@ -8,6 +8,7 @@ use std::time::Duration;
 use auricle_core::{Backoff, Limits, ProcessId};
 use auricle_store::{Effect, EffectOutcome, Store, StoreError};
 use futures_util::FutureExt;
+use rand::RngExt;
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -87,7 +88,10 @@ impl Outbox {
                 match tokio::time::timeout(self.limits.effect_attempt_max, delivering).await {
                     Ok(Ok(delivery)) => delivery,
                     Ok(Err(_panic)) => Delivery::Retry("the delivery panicked".into()),
-                    Err(_late) => Delivery::Retry("no answer in time (`limits.effect_attempt_max`)".into()),
+                    Err(_late) => Delivery::Away {
+                        reason: "no answer in time (`limits.effect_attempt_max`)".into(),
+                        after: Duration::ZERO,
+                    },
                 }
             }
             None => Delivery::Failed(format!("nothing here delivers effects of kind `{kind}`")),
@@ -97,6 +101,7 @@ impl Outbox {
             EffectOutcome::Delivered => "delivered",
             EffectOutcome::Skipped => "skipped",
             EffectOutcome::Retry { .. } => "retry",
+            EffectOutcome::Postponed { .. } => "postponed",
             EffectOutcome::Failed { .. } => "failed",
         };
         metrics::counter!("auricle_effects_total", "kind" => kind, "outcome" => label).increment(1);
@@ -106,11 +111,32 @@ impl Outbox {
         }
     }
 
+    /// Whether the receiver has been away for as long as `effect` waits.
+    fn waited_enough(&self, effect: &Effect) -> bool {
+        effect
+            .away_since
+            .is_some_and(|since| self.clock.wall().saturating_since(since) >= self.limits.effect_age_max)
+    }
+
     fn outcome(&self, effect: &Effect, delivery: Delivery) -> EffectOutcome {
         match delivery {
             Delivery::Delivered => EffectOutcome::Delivered,
             Delivery::Skipped => EffectOutcome::Skipped,
             Delivery::Failed(error) => EffectOutcome::Failed { error },
+            Delivery::Away { reason, .. } if self.waited_enough(effect) => {
+                let waited = self.limits.effect_age_max;
+                EffectOutcome::Failed {
+                    error: format!("{reason}; waited for {waited:?} (`limits.effect_age_max`)"),
+                }
+            }
+            Delivery::Away { reason, after } => {
+                let max = self.limits.effect_backoff_max;
+                let backoff = Backoff { first: self.limits.job_backoff_first, max };
+                // Spread, or all would come back at once.
+                let asked = after.min(max).mul_f64(rand::rng().random_range(1.0..=1.25));
+                let wait = backoff.delay(effect.postponed.saturating_add(1), &mut rand::rng()).max(asked);
+                EffectOutcome::Postponed { at: self.clock.wall() + wait, error: reason }
+            }
             Delivery::Retry(error) if effect.attempts >= self.limits.effect_attempts_max => {
                 EffectOutcome::Failed {
                     error: format!("{error}; gave up after {} attempts", effect.attempts),

@@ -35,20 +35,20 @@ pub struct Understanding {
 /// Why it could not.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum UnderstandError {
-    /// Worth another attempt.
+    /// Worth another attempt: it may be the transcript's fault.
     #[error("{reason}")]
     Transient {
-        /// Why; without transcript text or secrets, as all reasons.
+        /// Why, for the conversation's user: without transcript text, secrets or advice for operators, as all reasons.
         reason: String,
         /// Not sooner than this, if whoever was asked said so.
         after: Option<Duration>,
     },
-    /// Not tried: what it needs is known to be away. The attempt is not counted.
+    /// What it needs is away or too busy, tried or known: it says nothing about the transcript. The attempt is not counted.
     #[error("{reason}")]
     Away {
         /// Why.
         reason: String,
-        /// When it is worth looking again.
+        /// Not sooner than this.
         after: Duration,
     },
     /// Will fail in the same way again.

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use auricle_core::{Backoff, Conversation, EffectId, Limits, ProcessId, UserId};
 use auricle_store::{
-    AttemptOutcome, ClaimRule, ClaimedJob, Completion, JobLease, NewEffect, Store, StoreError,
+    AttemptOutcome, ClaimRule, ClaimedJob, Completion, Job, JobLease, NewEffect, Store, StoreError,
 };
 use futures_util::FutureExt;
 use jiff::tz::TimeZone;
@@ -40,7 +40,7 @@ enum AttemptError {
     /// Worth another attempt.
     #[error("{step}: {reason}")]
     Transient { step: &'static str, reason: String, after: Option<Duration> },
-    /// Not tried, since what it needs is away.
+    /// What it needs is away, which says nothing about the job.
     #[error("{step}: {reason}")]
     Away { step: &'static str, reason: String, after: Duration },
     /// Will fail again in the same way.
@@ -283,6 +283,12 @@ impl Worker {
         Ok(understanding)
     }
 
+    /// Whether what `job` needs has been away for as long as it waits.
+    fn waited_enough(&self, job: &Job) -> bool {
+        job.away_since
+            .is_some_and(|since| self.clock.wall().saturating_since(since) >= self.limits.job_away_max)
+    }
+
     async fn end(&self, claimed: &ClaimedJob, error: AttemptError) {
         let (lease, job) = (&claimed.lease, &claimed.job);
         let reason = error.to_string();
@@ -302,9 +308,17 @@ impl Worker {
                 let wait = backoff.delay(job.attempts, &mut rand::rng()).max(asked);
                 AttemptOutcome::Retry { at: self.clock.wall() + wait, error: reason.clone() }
             }
+            AttemptError::Away { .. } if self.waited_enough(job) => {
+                let waited = self.limits.job_away_max;
+                let error = format!("{reason}; waited for {waited:?} (`limits.job_away_max`)");
+                AttemptOutcome::Failed { error }
+            }
             AttemptError::Away { after, .. } => {
+                let max = self.limits.job_backoff_max;
+                let backoff = Backoff { first: self.limits.job_backoff_first, max };
                 // Spread, or all would come back at once.
-                let wait = after.mul_f64(rand::rng().random_range(1.0..=1.25));
+                let asked = after.min(max).mul_f64(rand::rng().random_range(1.0..=1.25));
+                let wait = backoff.delay(job.postponed.saturating_add(1), &mut rand::rng()).max(asked);
                 AttemptOutcome::Postponed { at: self.clock.wall() + wait, error: reason.clone() }
             }
         };

@@ -137,6 +137,19 @@ impl Authenticator {
         self.at_home(user, proven, headers)
     }
 
+    /// Whether a request that was authenticated is its operator's, who may act for everybody: by the admin key, or as the local
+    /// user without a credential of somebody else's.
+    pub fn is_operator(&self, headers: &HeaderMap) -> bool {
+        match text(headers, header::AUTHORIZATION) {
+            None => self.local_user.is_some(),
+            Some(header) => {
+                let token = header.split_once(' ').map(|(_, token)| token);
+                token.is_some_and(|token| self.named_by_admin(token).is_some())
+                    || (self.open && self.local_user.is_some())
+            }
+        }
+    }
+
     /// The same for a socket whose token came in its first message.
     pub async fn authenticate_first_message(
         &self,

@@ -332,12 +332,9 @@ impl Config {
         let key = &keys()[index];
         match key.set(self, &text) {
             Ok(()) => self.origins[index] = Some(origin),
-            Err(expected) => mistakes.push(Mistake {
-                key: spelling,
-                value: Some(if key.secret { Secret::HIDDEN.to_owned() } else { text }),
-                expected,
-                origin,
-            }),
+            Err(expected) => {
+                mistakes.push(Mistake { key: spelling, value: Some(key.shown(&text)), expected, origin })
+            }
         }
     }
 
@@ -355,7 +352,7 @@ impl Config {
     pub fn hash(&self) -> String {
         let mut hash = Sha256::new();
         for key in keys().iter().filter(|key| !key.secret) {
-            hash.update(format!("{}={}\n", key.name, key.show(self)));
+            hash.update(format!("{}={}\n", key.name, key.value(self)));
         }
         hash.finalize().iter().take(6).map(|byte| format!("{byte:02x}")).collect()
     }

@@ -28,7 +28,21 @@ pub(crate) enum Posted {
     /// A status that will be the same again.
     Refused(String),
     /// Worth another try.
-    Failed(String),
+    Failed(Trouble),
+}
+
+/// Why a request failed, for now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Trouble {
+    pub(crate) reason: String,
+    /// Set if the receiver is away or too busy, which says nothing about what is posted: not to be tried sooner than this.
+    pub(crate) away: Option<Duration>,
+}
+
+impl Trouble {
+    fn away(reason: String, after: Duration) -> Self {
+        Self { reason, away: Some(after) }
+    }
 }
 
 /// What is posted.
@@ -45,6 +59,7 @@ pub(crate) struct Outgoing {
     client: reqwest::Client,
     reach: Reach,
     gates: Arc<Gates>,
+    clock: Arc<dyn Clock>,
     wait: Duration,
 }
 
@@ -72,8 +87,8 @@ impl Outgoing {
             window: limits.webhook_breaker_window,
             open_for: limits.webhook_breaker_open_for,
         };
-        let gates = Gates::new("webhook", numbers, limits.webhook_hosts_max, clock);
-        Ok(Arc::new(Self { client, reach, gates, wait }))
+        let gates = Gates::new("webhook", numbers, limits.webhook_hosts_max, Arc::clone(&clock));
+        Ok(Arc::new(Self { client, reach, gates, clock, wait }))
     }
 
     /// Posts once, unless the host fails again and again.
@@ -82,8 +97,14 @@ impl Outgoing {
         if let Err(reason) = self.reach.admit(&post.url) {
             return Posted::Refused(reason);
         }
-        let Ok(pass) = self.gates.ask(&host) else {
-            return Posted::Failed(format!("{host} fails again and again and is not tried for now"));
+        let pass = match self.gates.ask(&host) {
+            Ok(pass) => pass,
+            Err(rejected) => {
+                let now = self.clock.now();
+                let after = rejected.retry_at.map(|at| at.saturating_duration_since(now)).unwrap_or_default();
+                let reason = format!("{host} fails again and again and is not tried for now");
+                return Posted::Failed(Trouble::away(reason, after));
+            }
         };
         let request = self.client.post(post.url).header(CONTENT_TYPE, post.content_type).body(post.body);
         let request = match post.key.as_deref().map(HeaderValue::from_str) {
@@ -93,9 +114,13 @@ impl Outgoing {
         let (posted, outcome) = match request.send().await {
             Ok(response) => of_status(response.status(), &host),
             Err(error) if error.is_timeout() => {
-                (Posted::Failed(format!("{host} did not answer within {:?}", self.wait)), Outcome::Failed)
+                let reason = format!("{host} did not answer within {:?}", self.wait);
+                (Posted::Failed(Trouble::away(reason, Duration::ZERO)), Outcome::Failed)
             }
-            Err(error) => (Posted::Failed(crate::chain(&error.without_url())), Outcome::Failed),
+            Err(error) => {
+                let reason = crate::chain(&error.without_url());
+                (Posted::Failed(Trouble::away(reason, Duration::ZERO)), Outcome::Failed)
+            }
         };
         pass.settle(outcome);
         posted
@@ -107,12 +132,15 @@ fn of_status(status: StatusCode, host: &str) -> (Posted, Outcome) {
     match status.as_u16() {
         200..=299 => (Posted::Taken, Outcome::Ok),
         300..=399 => (
-            Posted::Failed(format!("{said}; redirects are not followed, name the final address")),
+            Posted::Failed(Trouble {
+                reason: format!("{said}; redirects are not followed, name the final address"),
+                away: None,
+            }),
             Outcome::Ok,
         ),
-        408 | 425 | 429 => (Posted::Failed(said), Outcome::Failed),
+        408 | 425 | 429 => (Posted::Failed(Trouble::away(said, Duration::ZERO)), Outcome::Failed),
         400..=499 => (Posted::Refused(said), Outcome::Ok),
-        _ => (Posted::Failed(said), Outcome::Failed),
+        _ => (Posted::Failed(Trouble::away(said, Duration::ZERO)), Outcome::Failed),
     }
 }
 
@@ -160,8 +188,11 @@ mod tests {
             assert!(matches!(of(status), (Posted::Refused(_), Outcome::Ok)), "{status}");
         }
         for status in [408, 425, 429, 500, 502, 503, 504] {
-            assert!(matches!(of(status), (Posted::Failed(_), Outcome::Failed)), "{status}");
+            let (posted, outcome) = of(status);
+            let away = matches!(posted, Posted::Failed(Trouble { away: Some(_), .. }));
+            assert!(away && outcome == Outcome::Failed, "{status}");
         }
-        assert!(matches!(of(301), (Posted::Failed(said), Outcome::Ok) if said.contains("redirects")));
+        let elsewhere = |trouble: &Trouble| trouble.away.is_none() && trouble.reason.contains("redirects");
+        assert!(matches!(of(301), (Posted::Failed(trouble), Outcome::Ok) if elsewhere(&trouble)));
     }
 }

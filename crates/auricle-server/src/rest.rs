@@ -83,6 +83,8 @@ routes! {
     get "/v1/jobs" => jobs::list;
     get "/v1/jobs/{id}" => jobs::read;
     post "/v1/jobs/{id}/retry" => jobs::retry;
+    post "/v1/jobs/retry" => jobs::retry_failed;
+    post "/v1/effects/retry" => jobs::retry_effects;
     get "/v1/users/me" => users::me;
     put "/v1/users/me/time-zone" => users::set_time_zone;
     get "/v1/health" => openapi::v1_health;

@@ -9,7 +9,7 @@ use auricle_store::{Effect, Store};
 use reqwest::Url;
 
 use crate::convert;
-use crate::outgoing::{Outgoing, Post, Posted, with_query};
+use crate::outgoing::{Outgoing, Post, Posted, Trouble, with_query};
 
 /// The effect's name.
 pub(crate) const MEMORY_CREATED: &str = "webhook:memory_created";
@@ -49,7 +49,8 @@ impl Deliver for Webhook {
         match self.outgoing.post(post).await {
             Posted::Taken => Delivery::Delivered,
             Posted::Refused(reason) => Delivery::Failed(reason),
-            Posted::Failed(reason) => Delivery::Retry(reason),
+            Posted::Failed(Trouble { reason, away: Some(after) }) => Delivery::Away { reason, after },
+            Posted::Failed(Trouble { reason, away: None }) => Delivery::Retry(reason),
         }
     }
 }

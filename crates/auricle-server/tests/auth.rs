@@ -142,6 +142,25 @@ async fn an_api_key_is_its_users_until_it_is_removed() {
 }
 
 #[tokio::test]
+async fn only_the_admin_key_and_the_local_user_act_for_everybody() {
+    let of = |pairs: &[(header::HeaderName, &'static str)], rig: &Rig| rig.auth.is_operator(&headers(pairs));
+    let keyed = |config: &mut Config| {
+        config.auth.admin_key = Some(Secret::new("sixteen-letters-long"));
+        config.auth.api_keys = true;
+    };
+    let (open, home) = (rig(|_| {}), rig(keyed));
+    let away = rig(|config| {
+        keyed(config);
+        public(config);
+    });
+    let admin = [(header::AUTHORIZATION, "Bearer sixteen-letters-longann")];
+    let other = [(header::AUTHORIZATION, "Bearer auk_of-somebody")];
+    assert!(of(&[], &open) && of(&other, &open), "every token stands for the local user");
+    assert!(of(&[], &home) && of(&admin, &home) && !of(&other, &home));
+    assert!(!of(&[], &away) && of(&admin, &away) && !of(&other, &away));
+}
+
+#[tokio::test]
 async fn api_keys_are_refused_where_they_are_not_in_use() {
     let rig = rig(|config| config.auth.admin_key = Some(Secret::new("the-admin-key")));
     let key = new_api_key(&mut rand::rng());

@@ -116,7 +116,7 @@ fn every_key_can_be_given_in_every_layer_and_reads_back_as_it_is_shown() {
     ];
     for key in keys().iter().filter(|key| !bound.contains(&key.name.as_str())) {
         let is_url = (key.name.starts_with("webhooks.") && !key.is_switch()) || key.name.ends_with(".url");
-        let text = if is_url { "http://127.0.0.1:9/x" } else { samples(&key.form) };
+        let text = if is_url { "http://127.0.0.1:9" } else { samples(&key.form) };
         let env = key.envs.iter().map(|env| (vec![(env.clone(), text.to_owned())], vec![]));
         let flags = key.flags.iter().map(|flag| (vec![], vec![(flag.clone(), text.to_owned())]));
         for (env, flags) in env.chain(flags) {
@@ -331,6 +331,25 @@ fn urls_of_others_are_checked_before_they_are_needed() {
         let loaded = load(&Given { flags: vec![(key, url)], ..Given::default() });
         assert_eq!(loaded.is_ok(), accepted, "{key} {url}");
     }
+}
+
+#[test]
+fn an_address_that_may_hold_a_secret_is_shown_without_it() {
+    let kept = "https://ann:hunter2@example.org/hunter2?key=hunter2";
+    for key in ["llm.url", "webhooks.conversation", "webhooks.transcript", "webhooks.audio"] {
+        for text in [kept, "ann:hunter2@example.org", "ftp://ann:hunter2@example.org/x", "http://a/hunter2 x"]
+        {
+            let found = mistakes(&Given { flags: vec![(key, text)], ..Given::default() });
+            assert_eq!(found.len(), 1, "{key} {text}");
+            let told = found[0].to_string();
+            assert!(!told.contains("hunter2"), "{told}");
+        }
+    }
+    let config = load(&Given {
+        flags: vec![("webhooks.audio", "https://example.org:8443/hunter2?key=hunter2")],
+        ..Given::default()
+    });
+    assert_eq!(row(&config.unwrap(), "webhooks.audio").0, "https://example.org:8443/…");
 }
 
 #[test]

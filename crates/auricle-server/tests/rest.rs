@@ -197,6 +197,23 @@ async fn omis_search_says_whether_another_page_follows() {
 }
 
 #[tokio::test]
+async fn all_failed_jobs_and_effects_are_revived_at_once() {
+    let rig = Rig::new().await;
+    for user in ["ana", "ana", "eve"] {
+        rig.ended(user, &["Words."]).await;
+        rig.fail_next_job().await;
+    }
+    assert_eq!(rig.post("bo", "/v1/jobs/retry", None).await, (200, json!({ "revived": 0 })));
+    assert_eq!(rig.post("ana", "/v1/jobs/retry", None).await, (200, json!({ "revived": 2 })));
+    assert_eq!(rig.get("ana", "/v1/jobs?state=failed").await.1, json!([]));
+    assert_eq!(rig.get("eve", "/v1/jobs?state=failed").await.1.as_array().unwrap().len(), 1);
+    assert_eq!(rig.post("ana", "/v1/jobs/retry?everybody=true", None).await, (200, json!({ "revived": 1 })));
+    for path in ["/v1/effects/retry", "/v1/effects/retry?everybody=true"] {
+        assert_eq!(rig.post("ana", path, None).await, (200, json!({ "revived": 0 })));
+    }
+}
+
+#[tokio::test]
 async fn a_failed_job_is_seen_and_revived() {
     let rig = Rig::new().await;
     let id = rig.ended("ana", &["Words."]).await;

@@ -203,13 +203,14 @@ macro_rules! store_conformance {
                 l35_completion_keeps_late_segments_and_the_users_title, l35_completion_never_makes_a_row,
                 a_retry_waits_for_its_time, a_released_attempt_is_not_counted,
                 a_postponed_attempt_waits_and_is_not_counted, s04_failure_is_of_job_and_conversation_together,
-                s01_spent_attempts_fail_visibly, a_failed_job_is_revived, l14_a_discarded_record_keeps_its_transcript,
+                s01_spent_attempts_fail_visibly, a_failed_job_is_revived, all_failed_jobs_are_revived_at_once, l14_a_discarded_record_keeps_its_transcript,
                 d15_an_older_revisions_worker_changes_nothing, jobs_are_listed_by_user_and_state, counts_tell_the_truth,
                 s03_process_gone_frees_its_leases, a_claim_may_leave_the_first_chance_to_others,
                 a_claim_may_be_for_one_of_each_user;
             effects: effects_are_recorded_with_the_completion, d09_an_effect_is_held_by_one_deliverer,
                 d16_an_effect_is_delivered_again_after_a_crash, d10_a_key_is_recorded_once, retries_wait_for_their_time,
-                ended_effects_stay_ended, attempts_end_some_time, effects_are_claimed_by_kind;
+                ended_effects_stay_ended, attempts_end_some_time, effects_are_claimed_by_kind,
+                a_postponed_delivery_waits_and_is_not_counted, failed_effects_are_revived_under_their_keys;
             search: words_are_anded_over_the_conversation, phrases_and_prefixes, any_text_is_a_query,
                 users_see_only_their_own, matches_are_marked_and_placed, the_index_follows_every_write,
                 pages_do_not_overlap;

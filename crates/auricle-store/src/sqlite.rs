@@ -319,6 +319,11 @@ impl Store for SqliteStore {
         self.writer.write(move |db| jobs::retry(db, user.as_ref(), &id, now)).await
     }
 
+    async fn retry_failed_jobs(&self, user: Option<&UserId>, now: UnixMicros, limit: usize) -> Result<usize> {
+        let user = user.cloned();
+        self.writer.write(move |db| jobs::retry_failed(db, user.as_ref(), now, limit)).await
+    }
+
     async fn job_counts(&self, now: UnixMicros) -> Result<JobCounts> {
         self.readers.read(move |db| jobs::counts(db, now)).await
     }
@@ -366,10 +371,20 @@ impl Store for SqliteStore {
         id: &EffectId,
         epoch: Epoch,
         outcome: EffectOutcome,
-        _now: UnixMicros,
+        now: UnixMicros,
     ) -> Result<()> {
         let id = id.clone();
-        self.writer.write(move |db| effects::end(db, &id, epoch, &outcome)).await
+        self.writer.write(move |db| effects::end(db, &id, epoch, &outcome, now)).await
+    }
+
+    async fn retry_failed_effects(
+        &self,
+        user: Option<&UserId>,
+        now: UnixMicros,
+        limit: usize,
+    ) -> Result<usize> {
+        let user = user.cloned();
+        self.writer.write(move |db| effects::retry_failed(db, user.as_ref(), now, limit)).await
     }
 
     async fn effects(&self, conversation: &ConversationId) -> Result<Vec<Effect>> {

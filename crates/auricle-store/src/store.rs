@@ -219,6 +219,10 @@ pub struct Job {
     pub leased_by: Option<ProcessId>,
     pub lease_expires_at: Option<UnixMicros>,
     pub epoch: Epoch,
+    /// Attempts in a row that were not counted, since what they needed was away.
+    pub postponed: u32,
+    /// When the first of them ended.
+    pub away_since: Option<UnixMicros>,
 }
 
 /// A worker's right to work on a job.
@@ -298,6 +302,10 @@ pub struct Effect {
     pub run_at: UnixMicros,
     pub last_error: Option<String>,
     pub epoch: Epoch,
+    /// Attempts in a row that were not counted, since the receiver was away.
+    pub postponed: u32,
+    /// When the first of them ended.
+    pub away_since: Option<UnixMicros>,
 }
 
 /// How a delivery went.
@@ -308,6 +316,11 @@ pub enum EffectOutcome {
     Skipped,
     /// Try again then.
     Retry {
+        at: UnixMicros,
+        error: String,
+    },
+    /// The receiver is away: try again then, this attempt is not counted.
+    Postponed {
         at: UnixMicros,
         error: String,
     },
@@ -326,7 +339,7 @@ pub enum AttemptOutcome {
     Failed { error: String },
     /// Give it back untried (drain): queued at once, this attempt is not counted.
     Released,
-    /// Not tried, since what it needs is known to be away: queued for then, this attempt is not counted.
+    /// What it needs is away: queued for then, this attempt is not counted.
     Postponed { at: UnixMicros, error: String },
 }
 
@@ -462,6 +475,9 @@ pub trait Store: Send + Sync + 'static {
     async fn job(&self, user: Option<&UserId>, id: &JobId) -> Result<Option<Job>>;
     /// Revives a failed job: queued now, attempts back to 0, conversation `processing`. `Conflict` unless failed.
     async fn retry_job(&self, user: Option<&UserId>, id: &JobId, now: UnixMicros) -> Result<()>;
+    /// Revives failed jobs of a user (or of all) as [`Store::retry_job`] does, the oldest first, `limit` at most; those of an
+    /// older revision stay as they are. Returns how many.
+    async fn retry_failed_jobs(&self, user: Option<&UserId>, now: UnixMicros, limit: usize) -> Result<usize>;
     async fn job_counts(&self, now: UnixMicros) -> Result<JobCounts>;
 
     // --- speakers ----------------------------------------------------------------------------------------------------
@@ -502,6 +518,14 @@ pub trait Store: Send + Sync + 'static {
         outcome: EffectOutcome,
         now: UnixMicros,
     ) -> Result<()>;
+    /// Revives failed effects of a user (or of all), the oldest first, `limit` at most: pending now under the same keys,
+    /// attempts back to 0. Returns how many.
+    async fn retry_failed_effects(
+        &self,
+        user: Option<&UserId>,
+        now: UnixMicros,
+        limit: usize,
+    ) -> Result<usize>;
     async fn effects(&self, conversation: &ConversationId) -> Result<Vec<Effect>>;
 
     // --- users and keys ----------------------------------------------------------------------------------------------

@@ -120,6 +120,14 @@ pub struct Job {
     pub lease_expires_at: Option<WireTime>,
 }
 
+/// What was revived.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Revived {
+    /// How many.
+    pub revived: usize,
+}
+
 /// The user who asks.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]

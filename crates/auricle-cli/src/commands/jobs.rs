@@ -2,7 +2,8 @@
 
 use std::process::ExitCode;
 
-use auricle_wire::rest::Job;
+use anyhow::Context as _;
+use auricle_wire::rest::{Job, Revived};
 
 use crate::client::{Target, block_on, encoded};
 use crate::output;
@@ -28,12 +29,25 @@ pub(crate) enum Command {
         #[arg(long)]
         json: bool,
     },
-    /// Revive a failed job.
+    /// Revive what failed: one job, all failed jobs, or all effects (such as webhooks) that nobody took.
     Retry {
         /// The job's id.
-        id: String,
+        #[arg(required_unless_present_any = ["failed", "effects"])]
+        id: Option<String>,
+        /// All failed jobs.
+        #[arg(long, conflicts_with_all = ["id", "effects"])]
+        failed: bool,
+        /// All failed effects: they are delivered again, under the same keys.
+        #[arg(long, conflicts_with = "id")]
+        effects: bool,
+        /// Of every user, not only one's own; for the admin key and the local user.
+        #[arg(long, conflicts_with = "id")]
+        everybody: bool,
         #[command(flatten)]
         target: Target,
+        /// For scripts.
+        #[arg(long)]
+        json: bool,
     },
 }
 
@@ -81,10 +95,25 @@ pub(crate) fn run(command: &Command) -> anyhow::Result<ExitCode> {
                 rows.extend(job.last_error.map(|error| vec!["last error".into(), error]));
                 output::line(&output::table(&["", ""], rows));
             }
-            Command::Retry { id, target } => {
+            Command::Retry { id: Some(id), target, json, .. } => {
                 let path = format!("/v1/jobs/{}/retry", encoded(id));
-                target.call::<serde_json::Value>(reqwest::Method::POST, &path, None).await?;
+                let job: Option<Job> = target.call(reqwest::Method::POST, &path, None).await?;
+                if *json {
+                    return output::json(&job);
+                }
                 output::line("queued again");
+            }
+            Command::Retry { id: None, effects, everybody, target, json, .. } => {
+                let (what, one, many) =
+                    if *effects { ("effects", "effect", "effects") } else { ("jobs", "job", "jobs") };
+                let path = format!("/v1/{what}/retry?everybody={everybody}");
+                let answer: Option<Revived> = target.call(reqwest::Method::POST, &path, None).await?;
+                let answer = answer.context("the server's answer is empty")?;
+                if *json {
+                    return output::json(&answer);
+                }
+                let number = answer.revived;
+                output::line(&format!("{number} {} queued again", if number == 1 { one } else { many }));
             }
         }
         Ok(())

@@ -16,7 +16,10 @@ const CODE_CHARS_MAX: usize = 64;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Failure {
     label: &'static str,
+    /// Short: the conversation's user sees it.
     reason: String,
+    /// Where and what a person who runs the server should look at; for the log.
+    advice: String,
     after: Option<Duration>,
     permanent: bool,
     /// Whether the server seems to be away or too busy, which the breaker counts.
@@ -29,6 +32,11 @@ impl Failure {
         self.label
     }
 
+    /// For the log.
+    pub(super) fn advice(&self) -> &str {
+        &self.advice
+    }
+
     /// For the breaker.
     pub(super) fn outcome(&self) -> Outcome {
         if self.away { Outcome::Failed } else { Outcome::Ok }
@@ -36,38 +44,38 @@ impl Failure {
 
     /// Nothing came, or it broke off.
     pub(super) fn unanswered(error: &reqwest::Error, host: &str, limits: &Limits) -> Self {
-        let (label, reason) = if error.is_connect() {
+        let (label, reason, advice) = if error.is_connect() {
             let cause = chain(error);
-            ("unreachable", format!("cannot connect to the language model at {host}: {cause}"))
+            ("unreachable", "the language model cannot be reached", format!("{host}: {cause}"))
         } else if error.is_timeout() {
-            let reason = format!(
-                "the language model at {host} did not answer within {:?} (`limits.llm_call_max`)",
-                limits.llm_call_max
-            );
-            ("timeout", reason)
+            let bound = limits.llm_call_max;
+            let advice = format!("{host} did not answer within {bound:?} (`limits.llm_call_max`)");
+            ("timeout", "the language model did not answer in time", advice)
         } else {
-            ("broken", format!("the connection to the language model at {host} broke off"))
+            let advice = format!("the connection to {host} broke off");
+            ("broken", "the connection to the language model broke off", advice)
         };
-        Self { label, reason, after: None, permanent: false, away: true }
+        Self { label, reason: reason.into(), advice, after: None, permanent: false, away: true }
     }
 
     /// More than is taken.
     pub(super) fn too_long(host: &str, bytes_max: usize) -> Self {
-        Self::senseless(format!(
-            "the answer of {host} is longer than {bytes_max} bytes (`limits.llm_answer_bytes_max`)"
-        ))
+        let advice =
+            format!("the answer of {host} is longer than {bytes_max} bytes (`limits.llm_answer_bytes_max`)");
+        Self { advice, ..Self::senseless("the language model's answer is too long") }
     }
 
     /// An answer that is not what was asked for. `reason` holds nothing of it.
     pub(super) fn senseless(reason: impl Into<String>) -> Self {
-        Self { label: "senseless", reason: reason.into(), after: None, permanent: false, away: false }
+        let (reason, advice) = (reason.into(), String::new());
+        Self { label: "senseless", reason, advice, after: None, permanent: false, away: false }
     }
 
     /// The model would not, and would not again.
     pub(super) fn declined() -> Self {
-        let reason = "the language model declined to make a record of this; another model may (`llm.model`), then \
-                      `auricle jobs retry`";
-        Self { label: "declined", reason: reason.into(), after: None, permanent: true, away: false }
+        let reason = "the language model declined to make a record of this".into();
+        let advice = "another model may (`llm.model`), then `auricle jobs retry`".into();
+        Self { label: "declined", reason, advice, after: None, permanent: true, away: false }
     }
 
     /// A status that is no success.
@@ -75,7 +83,7 @@ impl Failure {
         status: StatusCode,
         headers: &HeaderMap,
         body: &[u8],
-        model: &str,
+        (host, model): (&str, &str),
         now: UnixMicros,
     ) -> Self {
         let number = status.as_u16();
@@ -84,40 +92,38 @@ impl Failure {
             None => format!("HTTP {number}"),
         };
         if matches!(number, 408 | 425 | 429) || status.is_server_error() {
-            let reason = format!("the language model answered {said}");
             return Self {
                 label: "busy",
-                reason,
+                reason: format!("the language model is too busy ({said})"),
+                advice: format!("{host} answered {said}"),
                 after: retry_after(headers, now),
                 permanent: false,
                 away: true,
             };
         }
-        let reason = match number {
-            401..=403 => {
-                format!("the language model refused the key ({said}); set `llm.key` (AURICLE_LLM_KEY)")
-            }
+        let advice = match number {
+            401..=403 => format!("{host} refused the key; set `llm.key` (AURICLE_LLM_KEY)"),
             404 => format!(
-                "no such model or path at the language model ({said}); check `llm.model`, which is {model:?}, and \
-                 `llm.url`"
+                "no such model or path at {host}; check `llm.model`, which is {model:?}, and `llm.url`"
             ),
-            300..=399 => {
-                format!("the language model sent us elsewhere ({said}); set `llm.url` to where it is")
-            }
+            300..=399 => format!("{host} sent us elsewhere; set `llm.url` to where it is"),
             _ => format!(
-                "the language model does not take the request ({said}); `llm.model`, which is {model:?}, must have \
-                 JSON-schema output and room for the transcript (`limits.llm_transcript_chars_max`)"
+                "`llm.model`, which is {model:?} at {host}, must have JSON-schema output and room for the transcript \
+                 (`limits.llm_transcript_chars_max`)"
             ),
         };
-        Self { label: "refused", reason, after: None, permanent: true, away: false }
+        let reason = format!("the language model did not take the request ({said})");
+        Self { label: "refused", reason, advice, after: None, permanent: true, away: false }
     }
 }
 
 impl From<Failure> for UnderstandError {
     fn from(failure: Failure) -> Self {
-        match failure.permanent {
-            true => Self::Permanent(failure.reason),
-            false => Self::Transient { reason: failure.reason, after: failure.after },
+        let Failure { reason, after, permanent, away, .. } = failure;
+        match (permanent, away) {
+            (true, _) => Self::Permanent(reason),
+            (false, true) => Self::Away { reason, after: after.unwrap_or_default() },
+            (false, false) => Self::Transient { reason, after },
         }
     }
 }
@@ -156,7 +162,7 @@ mod tests {
 
     fn refused(status: u16, body: &str) -> Failure {
         let status = StatusCode::from_u16(status).unwrap();
-        Failure::refused(status, &HeaderMap::new(), body.as_bytes(), "m1", UnixMicros(0))
+        Failure::refused(status, &HeaderMap::new(), body.as_bytes(), ("llm:1", "m1"), UnixMicros(0))
     }
 
     #[test]
@@ -175,10 +181,8 @@ mod tests {
         ] {
             let failure = refused(status, "");
             assert!(failure.permanent && !failure.away, "{status}");
-            assert!(
-                failure.reason.contains(advice) && failure.reason.contains(&status.to_string()),
-                "{failure:?}"
-            );
+            assert!(failure.reason.contains(&status.to_string()), "{failure:?}");
+            assert!(failure.advice.contains(advice) && !failure.reason.contains("llm"), "{failure:?}");
         }
     }
 
@@ -204,7 +208,7 @@ mod tests {
             let headers = HeaderMap::from_iter([(RETRY_AFTER, text.parse().unwrap())]);
             let now = UnixMicros(1_445_412_480_000_000);
             let status = StatusCode::TOO_MANY_REQUESTS;
-            Failure::refused(status, &headers, b"", "m1", now).after
+            Failure::refused(status, &headers, b"", ("llm:1", "m1"), now).after
         };
         assert_eq!(after("7"), Some(Duration::from_secs(7)));
         // That is 07:28:00; now it is 07:28:00.

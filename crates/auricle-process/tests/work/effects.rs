@@ -21,7 +21,7 @@ async fn ends(rig: &Rig, state: EffectState) -> Effect {
                 return effect;
             }
             if effect.state == EffectState::Pending {
-                rig.clock.forward_to(effect.run_at);
+                rig.go_to(effect.run_at);
             }
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
@@ -61,6 +61,40 @@ async fn an_effect_that_is_never_taken_fails_visibly() {
     outbox.stop().await;
     assert_eq!(receiver.keys.lock().unwrap().len(), 4);
     assert!(failed.last_error.unwrap().contains("503; gave up after 4 attempts"));
+}
+
+fn away(after: u64) -> Delivery {
+    Delivery::Away { reason: "503".into(), after: Duration::from_secs(after) }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn l12_a_receiver_that_is_away_for_hours_loses_nothing() {
+    let rig = Rig::new(Limits::default()).await;
+    rig.ground.completed("c1", "hello", "Title").await;
+    let receiver = receiver((0..30).map(|_| away(0)));
+    let begun = auricle_process::Clock::wall(&*rig.clock);
+    let outbox = rig.deliver(&receiver);
+    let delivered = ends(&rig, EffectState::Delivered).await;
+    outbox.stop().await;
+    assert_eq!((delivered.attempts, receiver.keys.lock().unwrap().len()), (1, 31));
+    let waited = delivered.run_at.saturating_since(begun);
+    assert!(waited > Duration::from_secs(6 * 3_600), "{waited:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_receiver_that_never_comes_back_is_given_up_and_its_effects_can_be_revived() {
+    let rig = Rig::new(Limits { effect_age_max: Duration::from_secs(3_600), ..Limits::default() }).await;
+    rig.ground.completed("c1", "hello", "Title").await;
+    let receiver = receiver((0..60).map(|_| away(600)));
+    let outbox = rig.deliver(&receiver);
+    let failed = ends(&rig, EffectState::Failed).await;
+    let error = failed.last_error.unwrap();
+    assert!(error.contains("503; waited for") && error.contains("limits.effect_age_max"), "{error}");
+    receiver.answers.lock().unwrap().clear();
+    let now = auricle_process::Clock::wall(&*rig.clock);
+    assert_eq!(rig.ground.store.retry_failed_effects(None, now, 10).await.unwrap(), 1);
+    ends(&rig, EffectState::Delivered).await;
+    outbox.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

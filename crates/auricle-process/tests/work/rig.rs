@@ -196,7 +196,7 @@ impl Rig {
             Arc::clone(&self.limits),
             "p1".into(),
             Arc::clone(&self.clock) as Arc<dyn Clock>,
-            Arc::default(),
+            Arc::clone(&self.wake),
         ));
         let stop = CancellationToken::new();
         let task = tokio::spawn(outbox.run(stop.clone(), Arc::new(|| {})));
@@ -230,7 +230,12 @@ impl Rig {
 
     /// The time that `job` waits for has come.
     pub(crate) fn go_on(&self, job: &Job) {
-        self.clock.forward_to(job.run_at);
+        self.go_to(job.run_at);
+    }
+
+    /// It is `at`, and whoever waits looks.
+    pub(crate) fn go_to(&self, at: UnixMicros) {
+        self.clock.forward_to(at);
         self.wake.notify_one();
     }
 
@@ -253,6 +258,11 @@ impl Rig {
         let waits =
             |job: &Job| job.state == JobState::Queued && job.attempts == attempts && job.last_error.is_some();
         self.until_job(id, waits).await
+    }
+
+    /// Waits until the job of `id` waits after this many attempts that were not counted.
+    pub(crate) async fn is_away(&self, id: &str, postponed: u32) -> Job {
+        self.until_job(id, |job| job.state == JobState::Queued && job.postponed == postponed).await
     }
 
     /// From now on no job can be completed, as on a disk that fails; `false`: it can again.

@@ -1,6 +1,6 @@
 //! Rules between keys.
 
-use super::value::show_duration;
+use super::value::{show_duration, without_secrets};
 use super::{Config, Mistake, Shape};
 use crate::auth::is_user_id;
 use crate::outgoing::reach::Reach;
@@ -118,7 +118,7 @@ fn llm_url(config: &Config, broken: &mut impl FnMut(&str, String, &str)) {
     if !known {
         let expected = "a URL such as http://127.0.0.1:11434, without query or password; the key is llm.key \
                         (AURICLE_LLM_KEY)";
-        broken("llm.url", text.clone(), expected);
+        broken("llm.url", without_secrets(text), expected);
     }
 }
 
@@ -132,11 +132,16 @@ fn webhooks(config: &Config, broken: &mut impl FnMut(&str, String, &str)) {
     let reach = Reach::new(ours.allow_private);
     for (key, url) in urls {
         let Some(text) = url else { continue };
+        let shown = without_secrets(text);
         let url = reqwest::Url::parse(text).ok();
         let known = url.filter(|url| url.has_host() && url.scheme().starts_with("http"));
+        if known.as_ref().is_some_and(|url| !url.username().is_empty() || url.password().is_some()) {
+            broken(key, shown, "a URL without user and password; a secret may stand in its path or query");
+            continue;
+        }
         match known.map(|url| reach.admit(&url)) {
-            None => broken(key, text.clone(), "a URL that begins with http:// or https://"),
-            Some(Err(reason)) => broken(key, text.clone(), &format!("another address: {reason}")),
+            None => broken(key, shown, "a URL that begins with http:// or https://"),
+            Some(Err(reason)) => broken(key, shown, &format!("another address: {reason}")),
             Some(Ok(())) => {}
         }
     }

@@ -6,7 +6,9 @@ use std::time::Duration;
 use auricle_core::limits::{Bound, Limits};
 
 use super::Config;
-use super::value::{Value, parse_bytes, parse_duration, show_bytes, show_duration, whole};
+use super::value::{
+    Secret, Value, parse_bytes, parse_duration, show_bytes, show_duration, whole, without_secrets,
+};
 
 /// One option.
 #[derive(Debug)]
@@ -132,6 +134,8 @@ const SHORT_ENVS: [(&str, &str); 2] =
     [("speech.engine", "AURICLE_SPEECH"), ("auth.admin_key", "AURICLE_ADMIN_KEY")];
 /// Keys whose value is never shown.
 const SECRETS: [&str; 3] = ["auth.admin_key", "llm.key", "pusher.secret"];
+/// Keys of addresses that may hold secrets: only scheme and host are shown.
+const ADDRESSES: [&str; 4] = ["llm.url", "webhooks.conversation", "webhooks.transcript", "webhooks.audio"];
 /// Keys whose default depends on the machine.
 const DEFAULTS: [(&str, &str); 1] = [("data_dir", "$XDG_DATA_HOME/auricle or ~/.local/share/auricle")];
 
@@ -196,9 +200,28 @@ impl Key {
         taken.ok_or_else(|| self.form.clone())
     }
 
-    /// The value in the form in which it can be given; stars for a secret; empty for none.
+    /// The value in the form in which it can be given; stars for a secret; of a webhook's address only scheme and host; empty
+    /// for none.
     pub fn show(&self, config: &Config) -> String {
+        let value = self.value(config);
+        // What `llm.url` may not hold is refused; its path is not secret.
+        if self.name.starts_with("webhooks.") { self.shown(&value) } else { value }
+    }
+
+    /// The same with all of a webhook's address.
+    pub(super) fn value(&self, config: &Config) -> String {
         self.show_in(&mut config.clone())
+    }
+
+    /// A text that was given for this key, as messages may repeat it.
+    pub(super) fn shown(&self, text: &str) -> String {
+        if self.secret {
+            Secret::HIDDEN.to_owned()
+        } else if ADDRESSES.contains(&self.name.as_str()) && !text.is_empty() {
+            without_secrets(text)
+        } else {
+            text.to_owned()
+        }
     }
 
     fn show_in(&self, config: &mut Config) -> String {

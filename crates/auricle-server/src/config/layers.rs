@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
+use super::Mistake;
 use super::keys::{Key, keys};
-use super::{Mistake, Secret};
 
 /// What [`super::Config::load`] reads.
 pub struct Sources<'a> {
@@ -112,7 +112,7 @@ fn once_each(layer: Vec<Setting>, mistakes: &mut Vec<Mistake>) -> Vec<Setting> {
 }
 
 fn shown(key: &Key, text: &str) -> String {
-    if key.secret { Secret::HIDDEN.to_owned() } else { text.to_owned() }
+    key.shown(text)
 }
 
 fn from_file(file: &FileSource, mistakes: &mut Vec<Mistake>) -> Vec<Setting> {

@@ -50,6 +50,18 @@ impl fmt::Display for Secret {
     }
 }
 
+/// Scheme, host and port of an address; what else it holds may be secret. Text that is no address is not shown at all.
+pub(crate) fn without_secrets(address: &str) -> String {
+    let url = reqwest::Url::parse(address).ok();
+    let shown = url.as_ref().and_then(|url| {
+        let port = url.port().map_or_else(String::new, |port| format!(":{port}"));
+        let rest =
+            if url.path() == "/" && url.query().is_none() && url.fragment().is_none() { "" } else { "/…" };
+        Some(format!("{}://{}{port}{rest}", url.scheme(), url.host_str()?))
+    });
+    shown.unwrap_or_else(|| Secret::HIDDEN.to_owned())
+}
+
 /// A time zone that exists.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Zone {

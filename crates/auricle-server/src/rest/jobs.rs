@@ -1,9 +1,10 @@
 //! Jobs: what happens to ended conversations, and reviving what failed.
 
 use auricle_core::{JobId, JobState, UserId};
-use auricle_wire::rest::{Job, Problem};
+use auricle_wire::rest::{Job, Problem, Revived};
 use axum::Json;
 use axum::extract::State;
+use axum::http::{HeaderMap, StatusCode};
 use serde::Deserialize;
 use utoipa::IntoParams;
 
@@ -13,6 +14,8 @@ use crate::convert;
 
 const WHAT: &str = "Job";
 const PAGE: usize = 100;
+/// Revived in one transaction, so that live sessions' writes get in between.
+const REVIVED_AT_ONCE: usize = 500;
 
 /// Which jobs.
 #[derive(Debug, Deserialize, IntoParams)]
@@ -79,4 +82,73 @@ pub(super) async fn retry(
     revived.map_err(|error| Refusal::store(WHAT, error))?;
     (state.wake_jobs)();
     load(&state, &user, &id).await
+}
+
+/// Whose.
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub(super) struct Whose {
+    /// `true`: everybody's. Only for the admin key, and for the local user without a credential.
+    everybody: Option<bool>,
+}
+
+impl Whose {
+    /// `None`: everybody.
+    fn of(&self, user: UserId, state: &RestState, headers: &HeaderMap) -> Result<Option<UserId>, Refusal> {
+        match self.everybody {
+            Some(true) if state.auth.is_operator(headers) => Ok(None),
+            Some(true) => Err(Refusal::new(StatusCode::FORBIDDEN, "Only the operator acts for everybody")),
+            _ => Ok(Some(user)),
+        }
+    }
+}
+
+/// Revives all failed jobs: they are queued now, with all their attempts before them.
+#[utoipa::path(post, path = "/v1/jobs/retry", tag = "jobs", params(Whose), responses(
+    (status = 200, body = Revived),
+    (status = 422, description = "A parameter is wrong", body = Problem),
+))]
+pub(super) async fn retry_failed(
+    Caller(user): Caller,
+    State(state): State<RestState>,
+    headers: HeaderMap,
+    Params(whose): Params<Whose>,
+) -> Result<Json<Revived>, Refusal> {
+    let whose = whose.of(user, &state, &headers)?;
+    let now = state.clock.wall();
+    let mut revived = 0;
+    loop {
+        let some = state.store.retry_failed_jobs(whose.as_ref(), now, REVIVED_AT_ONCE).await;
+        let some = some.map_err(|error| Refusal::store(WHAT, error))?;
+        revived += some;
+        (state.wake_jobs)();
+        if some < REVIVED_AT_ONCE {
+            return Ok(Json(Revived { revived }));
+        }
+    }
+}
+
+/// Revives all failed effects, such as webhooks that nobody took: they are delivered again, under the same keys.
+#[utoipa::path(post, path = "/v1/effects/retry", tag = "jobs", params(Whose), responses(
+    (status = 200, body = Revived),
+    (status = 422, description = "A parameter is wrong", body = Problem),
+))]
+pub(super) async fn retry_effects(
+    Caller(user): Caller,
+    State(state): State<RestState>,
+    headers: HeaderMap,
+    Params(whose): Params<Whose>,
+) -> Result<Json<Revived>, Refusal> {
+    let whose = whose.of(user, &state, &headers)?;
+    let now = state.clock.wall();
+    let mut revived = 0;
+    // The outbox looks by itself every second.
+    loop {
+        let some = state.store.retry_failed_effects(whose.as_ref(), now, REVIVED_AT_ONCE).await;
+        let some = some.map_err(|error| Refusal::store("Effect", error))?;
+        revived += some;
+        if some < REVIVED_AT_ONCE {
+            return Ok(Json(Revived { revived }));
+        }
+    }
 }

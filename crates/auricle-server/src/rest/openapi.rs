@@ -27,6 +27,8 @@ use super::{conversations, finalise, jobs, search, status, users};
         jobs::list,
         jobs::read,
         jobs::retry,
+        jobs::retry_failed,
+        jobs::retry_effects,
         users::me,
         users::set_time_zone,
         health,
@@ -43,7 +45,7 @@ struct Everywhere;
 
 const EVERYWHERE: [(&str, &str); 5] = [
     ("401", "No or no good credentials"),
-    ("403", "A page of another site may not act as the local user"),
+    ("403", "A page of another site may not act as the local user; only the operator acts for everybody"),
     ("500", "Trouble of the server's own, with a reference to its log"),
     ("503", "Too much at once, or the store is busy or full; see Retry-After"),
     ("504", "It took too long"),

@@ -105,3 +105,43 @@ pub async fn effects_are_claimed_by_kind(ground: Ground) {
     assert!(claim(&["webhook", "notif", "memory_created"]).await.unwrap().is_empty());
     assert_eq!(claim(&["webhook", "notify"]).await.unwrap().len(), 1);
 }
+
+pub async fn a_postponed_delivery_waits_and_is_not_counted(ground: Ground) {
+    let id = ground.completed("c1", "hello", "Greeting").await;
+    for (round, since) in [(1, 10), (2, 40)] {
+        let taken = take(&ground, "p1", since).await.remove(0);
+        assert_eq!((taken.attempts, taken.postponed), (1, round - 1));
+        let away = EffectOutcome::Postponed { at: at(since + 30), error: "away".into() };
+        for _ in 0..2 {
+            ground.store.end_effect(&taken.id, taken.epoch, away.clone(), at(since + 1)).await.unwrap();
+        }
+        assert!(take(&ground, "p1", since + 29).await.is_empty());
+        let found = ground.store.effects(&id).await.unwrap().remove(0);
+        assert_eq!((found.state, found.attempts), (EffectState::Pending, 0));
+        assert_eq!((found.postponed, found.away_since), (round, Some(at(11))), "since the first");
+        assert_eq!(found.last_error.as_deref(), Some("away"));
+    }
+    let taken = take(&ground, "p1", 70).await.remove(0);
+    let retry = EffectOutcome::Retry { at: at(80), error: "odd".into() };
+    ground.store.end_effect(&taken.id, taken.epoch, retry, at(71)).await.unwrap();
+    let found = ground.store.effects(&id).await.unwrap().remove(0);
+    assert_eq!((found.attempts, found.postponed, found.away_since), (1, 0, None), "who answers is back");
+}
+
+pub async fn failed_effects_are_revived_under_their_keys(ground: Ground) {
+    let mut keys = Vec::new();
+    for id in ["c1", "c2"] {
+        ground.completed(id, "hello", id).await;
+        let taken = take(&ground, "p1", 10).await.remove(0);
+        let failed = EffectOutcome::Failed { error: "410".into() };
+        ground.store.end_effect(&taken.id, taken.epoch, failed, at(11)).await.unwrap();
+        keys.push(taken.key);
+    }
+    assert_eq!(ground.store.retry_failed_effects(Some(&"eve".into()), at(20), 10).await.unwrap(), 0);
+    assert_eq!(ground.store.retry_failed_effects(Some(&"ann".into()), at(20), 1).await.unwrap(), 1);
+    assert_eq!(ground.store.retry_failed_effects(None, at(20), 10).await.unwrap(), 1);
+    assert_eq!(ground.store.retry_failed_effects(None, at(20), 10).await.unwrap(), 0);
+    let again = take(&ground, "p1", 20).await;
+    assert_eq!(again.iter().map(|effect| effect.attempts).collect::<Vec<_>>(), [1, 1]);
+    assert_eq!(again.into_iter().map(|effect| effect.key).collect::<Vec<_>>(), keys);
+}

@@ -209,8 +209,18 @@ pub async fn a_postponed_attempt_waits_and_is_not_counted(ground: Ground) {
     }
     fenced(ground.store.complete_job(completion(&lease, "Late", 3)).await);
     nothing_due(&ground, 29).await;
-    let job = ground.claim("p2", 30).await.job;
+    let claimed = ground.claim("p2", 30).await;
+    let job = &claimed.job;
     assert_eq!((job.attempts, job.last_error.as_deref()), (1, Some("understand: the model is away")));
+    assert_eq!((job.postponed, job.away_since), (1, Some(at(3))));
+    let again = AttemptOutcome::Postponed { at: at(60), error: "understand: the model is away".into() };
+    ground.store.end_attempt(&claimed.lease, again, at(31)).await.unwrap();
+    let claimed = ground.claim("p2", 60).await;
+    assert_eq!((claimed.job.attempts, claimed.job.postponed, claimed.job.away_since), (1, 2, Some(at(3))));
+    // Whoever answers is back, whatever the answer is worth.
+    ground.store.end_attempt(&claimed.lease, retry(90), at(61)).await.unwrap();
+    let job = ground.claim("p2", 90).await.job;
+    assert_eq!((job.attempts, job.postponed, job.away_since), (2, 0, None));
 }
 
 pub async fn s04_failure_is_of_job_and_conversation_together(ground: Ground) {
@@ -242,6 +252,25 @@ pub async fn s01_spent_attempts_fail_visibly(ground: Ground) {
     assert!(attempts > 1);
     let found = ground.store.conversation(&"ann".into(), &"c1".into()).await.unwrap().unwrap();
     assert_eq!((found.status, found.failure.is_some()), (ConversationStatus::Failed, true));
+}
+
+pub async fn all_failed_jobs_are_revived_at_once(ground: Ground) {
+    let refused = AttemptOutcome::Failed { error: "refused".into() };
+    for id in ["c1", "c2", "c3"] {
+        ground.ended(id, "hello").await;
+        let dead = ground.claim("p1", 2).await.lease;
+        ground.store.end_attempt(&dead, refused.clone(), at(3)).await.unwrap();
+    }
+    ground.completed("c4", "hello", "Fine").await;
+    assert_eq!(ground.store.retry_failed_jobs(Some(&"eve".into()), at(9), 100).await.unwrap(), 0);
+    assert_eq!(ground.store.retry_failed_jobs(Some(&"ann".into()), at(9), 2).await.unwrap(), 2);
+    assert_eq!(ground.store.retry_failed_jobs(None, at(9), 100).await.unwrap(), 1);
+    assert_eq!(ground.store.retry_failed_jobs(None, at(9), 100).await.unwrap(), 0, "none is left");
+    for id in ["c1", "c2", "c3"] {
+        let found = ground.store.conversation(&"ann".into(), &id.into()).await.unwrap().unwrap();
+        assert_eq!((found.status, found.failure), (ConversationStatus::Processing, None));
+        assert_eq!(ground.claim("p2", 9).await.job.attempts, 1);
+    }
 }
 
 pub async fn a_failed_job_is_revived(ground: Ground) {

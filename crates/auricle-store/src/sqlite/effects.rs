@@ -3,14 +3,15 @@
 use std::time::Duration;
 
 use auricle_core::{
-    ConversationId, EffectId, EffectKey, EffectState, Epoch, ProcessId, Revision, UnixMicros,
+    ConversationId, EffectId, EffectKey, EffectState, Epoch, ProcessId, Revision, UnixMicros, UserId,
 };
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::rows;
 use crate::store::{Effect, EffectOutcome, NewEffect, Result, StoreError};
 
-const EFFECT: &str = "e.id, c.id, e.revision, e.name, u.id, e.payload, e.state, e.attempts, e.run_at, e.last_error, e.epoch \
+const EFFECT: &str = "e.id, c.id, e.revision, e.name, u.id, e.payload, e.state, e.attempts, e.run_at, e.last_error, e.epoch, \
+     e.postponed, e.away_since \
      FROM effects e JOIN conversations c ON c.rid = e.conversation JOIN users u ON u.rid = e.user";
 
 fn effect(row: &Row<'_>) -> Result<Effect> {
@@ -28,6 +29,8 @@ fn effect(row: &Row<'_>) -> Result<Effect> {
         run_at: UnixMicros(row.get(8)?),
         last_error: row.get(9)?,
         epoch: Epoch(rows::count(row.get(10)?)),
+        postponed: row.get(11)?,
+        away_since: row.get::<_, Option<i64>>(12)?.map(UnixMicros),
     })
 }
 
@@ -91,11 +94,19 @@ pub(super) fn claim(
     Ok(claimed)
 }
 
-pub(super) fn end(db: &Connection, id: &EffectId, epoch: Epoch, outcome: &EffectOutcome) -> Result<()> {
+pub(super) fn end(
+    db: &Connection,
+    id: &EffectId,
+    epoch: Epoch,
+    outcome: &EffectOutcome,
+    now: UnixMicros,
+) -> Result<()> {
     let (state, at, error) = match outcome {
         EffectOutcome::Delivered => (EffectState::Delivered, None, None),
         EffectOutcome::Skipped => (EffectState::Skipped, None, None),
-        EffectOutcome::Retry { at, error } => (EffectState::Pending, Some(at.0), Some(error)),
+        EffectOutcome::Retry { at, error } | EffectOutcome::Postponed { at, error } => {
+            (EffectState::Pending, Some(at.0), Some(error))
+        }
         EffectOutcome::Failed { error } => (EffectState::Failed, None, Some(error)),
     };
     let found: Option<(String, i64)> = db
@@ -116,7 +127,38 @@ pub(super) fn end(db: &Connection, id: &EffectId, epoch: Epoch, outcome: &Effect
          last_error = coalesce(?4, last_error), leased_by = NULL WHERE id = ?1",
     )?
     .execute(params![id.as_str(), state.as_str(), at, error])?;
+    match outcome {
+        EffectOutcome::Postponed { .. } => {
+            db.prepare_cached(
+                "UPDATE effects SET attempts = attempts - 1, postponed = postponed + 1, \
+                 away_since = coalesce(away_since, ?2) WHERE id = ?1",
+            )?
+            .execute(params![id.as_str(), now.0])?;
+        }
+        EffectOutcome::Retry { .. } => {
+            db.prepare_cached("UPDATE effects SET postponed = 0, away_since = NULL WHERE id = ?1")?
+                .execute([id.as_str()])?;
+        }
+        EffectOutcome::Delivered | EffectOutcome::Skipped | EffectOutcome::Failed { .. } => {}
+    }
     Ok(())
+}
+
+pub(super) fn retry_failed(
+    db: &Connection,
+    user: Option<&UserId>,
+    now: UnixMicros,
+    limit: usize,
+) -> Result<usize> {
+    let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+    let revived = db
+        .prepare_cached(
+            "UPDATE effects SET state = 'pending', attempts = 0, epoch = epoch + 1, run_at = ?2, due_at = ?2, \
+             postponed = 0, away_since = NULL WHERE rid IN (SELECT e.rid FROM effects e JOIN users u ON u.rid = e.user \
+             WHERE e.state = 'failed' AND (?1 IS NULL OR u.id = ?1) ORDER BY e.rid LIMIT ?3)",
+        )?
+        .execute(params![user.map(UserId::as_str), now.0, limit])?;
+    Ok(revived)
 }
 
 pub(super) fn list(db: &Connection, conversation: &ConversationId) -> Result<Vec<Effect>> {

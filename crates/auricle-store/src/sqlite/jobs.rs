@@ -20,7 +20,7 @@ use crate::store::{
 const SPENT_MAX: usize = 100;
 
 const JOB: &str = "j.id, c.id, u.id, j.revision, j.reason, j.state, j.attempts, j.attempts_max, j.run_at, j.created_at, \
-     j.updated_at, j.last_error, j.leased_by, j.lease_expires_at, j.epoch \
+     j.updated_at, j.last_error, j.leased_by, j.lease_expires_at, j.epoch, j.postponed, j.away_since \
      FROM jobs j JOIN conversations c ON c.rid = j.conversation JOIN users u ON u.rid = j.user";
 
 fn job_value(row: &Row<'_>) -> Result<Job> {
@@ -40,6 +40,8 @@ fn job_value(row: &Row<'_>) -> Result<Job> {
         leased_by: row.get::<_, Option<String>>(12)?.map(Into::into),
         lease_expires_at: row.get::<_, Option<i64>>(13)?.map(UnixMicros),
         epoch: Epoch(rows::count(row.get(14)?)),
+        postponed: row.get(15)?,
+        away_since: row.get::<_, Option<i64>>(16)?.map(UnixMicros),
     })
 }
 
@@ -246,11 +248,26 @@ pub(super) fn end_attempt(
     }
     held.refuse_unleased(lease)?;
     match outcome {
-        AttemptOutcome::Retry { at, error } => requeue(db, held.rid, *at, 0, Some(error), now),
+        AttemptOutcome::Retry { at, error } => {
+            not_away(db, held.rid)?;
+            requeue(db, held.rid, *at, 0, Some(error), now)
+        }
         AttemptOutcome::Released => requeue(db, held.rid, now, 1, None, now),
-        AttemptOutcome::Postponed { at, error } => requeue(db, held.rid, *at, 1, Some(error), now),
+        AttemptOutcome::Postponed { at, error } => {
+            db.prepare_cached(
+                "UPDATE jobs SET postponed = postponed + 1, away_since = coalesce(away_since, ?2) WHERE rid = ?1",
+            )?
+            .execute(params![held.rid, now.0])?;
+            requeue(db, held.rid, *at, 1, Some(error), now)
+        }
         AttemptOutcome::Failed { error } => fail(db, held.rid, held.conversation, error, now),
     }
+}
+
+/// What it needs answered, or it begins anew.
+fn not_away(db: &Connection, rid: i64) -> Result<()> {
+    db.prepare_cached("UPDATE jobs SET postponed = 0, away_since = NULL WHERE rid = ?1")?.execute([rid])?;
+    Ok(())
 }
 
 fn requeue(
@@ -311,16 +328,44 @@ pub(super) fn retry(db: &Connection, user: Option<&UserId>, id: &JobId, now: Uni
     if held.revision != held.current_revision {
         return Err(StoreError::Conflict(format!("job {id} is of an older revision; retry the newest")));
     }
-    db.execute(
+    revive(db, held.rid, held.conversation, now)
+}
+
+fn revive(db: &Connection, rid: i64, conversation: i64, now: UnixMicros) -> Result<()> {
+    db.prepare_cached(
         "UPDATE jobs SET state = 'queued', attempts = 0, epoch = epoch + 1, run_at = ?2, due_at = ?2, updated_at = ?2 \
          WHERE rid = ?1",
-        params![held.rid, now.0],
-    )?;
-    db.execute(
+    )?
+    .execute(params![rid, now.0])?;
+    not_away(db, rid)?;
+    db.prepare_cached(
         "UPDATE conversations SET status = 'processing', failure = NULL WHERE rid = ?1 AND status = 'failed'",
-        [held.conversation],
-    )?;
+    )?
+    .execute([conversation])?;
     Ok(())
+}
+
+pub(super) fn retry_failed(
+    db: &Connection,
+    user: Option<&UserId>,
+    now: UnixMicros,
+    limit: usize,
+) -> Result<usize> {
+    let failed = {
+        let mut query = db.prepare_cached(
+            "SELECT j.rid, j.conversation FROM jobs j JOIN conversations c ON c.rid = j.conversation \
+             JOIN users u ON u.rid = j.user WHERE j.state = 'failed' AND j.revision = c.revision \
+             AND (?1 IS NULL OR u.id = ?1) ORDER BY j.created_at, j.rid LIMIT ?2",
+        )?;
+        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+        rows::collect(query.query(params![user.map(UserId::as_str), limit])?, |row| {
+            Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?))
+        })?
+    };
+    for (rid, conversation) in &failed {
+        revive(db, *rid, *conversation, now)?;
+    }
+    Ok(failed.len())
 }
 
 pub(super) fn counts(db: &Connection, now: UnixMicros) -> Result<JobCounts> {

@@ -18,8 +18,11 @@ use crate::store::{Result, StoreError};
 pub(super) const APPLICATION_ID: i32 = 0x4175_7269;
 
 /// In order; the n-th brings `user_version` to n.
-const MIGRATIONS: &[&str] =
-    &[include_str!("migrations/0001_first.sql"), include_str!("migrations/0002_speaker_samples.sql")];
+const MIGRATIONS: &[&str] = &[
+    include_str!("migrations/0001_first.sql"),
+    include_str!("migrations/0002_speaker_samples.sql"),
+    include_str!("migrations/0003_away.sql"),
+];
 
 /// How many prepared statements a connection keeps; more than there are distinct statements in this crate.
 const STATEMENTS_MAX: usize = 128;
