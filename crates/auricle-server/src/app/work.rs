@@ -177,7 +177,6 @@ pub(super) fn run_loops(
         });
         start("repair", background, Box::new(move |pulse| Box::pin(Arc::clone(&repairer).run(pulse))));
     }
-    let metrics = metrics.clone();
     start(
         "metrics",
         background,
