@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use crate::rig::{Server, auricle, file, run, text};
+use crate::rig::{Server, auricle, eventually, file, run, text};
 
 const SPEECH: &str = "crates/auricle-speech/tests/data/please-send.wav";
 
@@ -200,4 +200,32 @@ fn p7_a_rolling_restart_under_load_loses_and_doubles_nothing_and_exits_with_0() 
     let figures = measured(&["crash", "--signal", "term", "--trials", "4", "--sessions", "4"]);
     nothing_lost_or_doubled(&figures);
     assert_eq!(figures["exit_codes_not_zero"], 0, "{figures}");
+}
+
+#[test]
+fn s01_what_failed_is_revived_by_one_command_when_its_cause_is_gone() {
+    use auricle_testkit::{LlmMode, LlmStandIn};
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let model = runtime.block_on(LlmStandIn::start()).unwrap();
+    model.set(LlmMode::Status(404));
+    let server = Server::start(&[("LLM_URL", &model.url()), ("SPEECH", "scripted")]);
+    let talk = file("fixtures/two-voices/conversation.wav").display().to_string();
+    // What it ends with is a visible failure; its exit code is not what this is about.
+    let _ =
+        auricle().args(["stream", &talk, "--speed", "0", "--wait", "--url", &server.url()]).output().unwrap();
+    let failed = server.ask_json(&["jobs", "list"]);
+    assert_eq!(
+        (failed.as_array().unwrap().len(), failed[0]["state"].as_str()),
+        (1, Some("failed")),
+        "{failed}"
+    );
+    model.set(LlmMode::Answer);
+    let revived = server.ask_json(&["jobs", "retry", "--failed"]);
+    assert_eq!(revived["revived"], 1, "{revived}");
+    let id = failed[0]["conversation_id"].as_str().unwrap();
+    let record = eventually("the record", || {
+        let shown = server.ask_json(&["conversations", "show", id]);
+        (shown["status"] == "completed").then_some(shown)
+    });
+    assert_ne!(record["structured"]["title"], "", "{record}");
 }

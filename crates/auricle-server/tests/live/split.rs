@@ -17,7 +17,8 @@ const NEVER: (&str, &str) = ("limits.fallback_after", "10m");
 /// … or takes them soon.
 const SOON: (&str, &str) = ("limits.fallback_after", "300ms");
 /// A link that comes back in a test's time.
-const QUICK: [(&str, &str); 4] = [
+const QUICK: [(&str, &str); 5] = [
+    ("limits.link_leave_max", "200ms"),
     ("limits.link_backoff_first", "50ms"),
     ("limits.link_backoff_max", "200ms"),
     ("limits.link_degraded_for", "200ms"),
