@@ -33,6 +33,9 @@ pub(crate) struct OutageArgs {
     /// How long each call to the language model hangs during the outage.
     #[arg(long, default_value_t = 30)]
     hang_secs: u64,
+    /// A word is said, stored and shown every so many seconds of each session.
+    #[arg(long, default_value_t = 0.5)]
+    word_every_secs: f64,
     /// What is dead in the outage.
     #[arg(long, value_enum, value_delimiter = ',', default_values_t = [Dead::Pusher, Dead::Model])]
     dead: Vec<Dead>,
@@ -65,8 +68,6 @@ enum Network {
     BlackHole,
 }
 
-/// One word every so many seconds.
-const WORD_EVERY_SECS: f64 = 0.5;
 /// As Kubernetes probes Omi's pods. Source: listen-protocol 8.2.
 const KUBERNETES_EVERY: Duration = Duration::from_secs(10);
 const KUBERNETES_WAIT: Duration = Duration::from_secs(5);
@@ -131,7 +132,7 @@ async fn measure(args: &OutageArgs) -> anyhow::Result<Figures> {
     let script = folder.path().join("script.json");
     let is_dead = |what| args.dead.contains(&what);
     let hangs_after = is_dead(Dead::Speech).then(|| WARM_UP + Duration::from_secs(args.seconds));
-    std::fs::write(&script, talker::script(WORD_EVERY_SECS, hangs_after))?;
+    std::fs::write(&script, talker::script(args.word_every_secs, hangs_after))?;
     let (data, key) = (folder.path().join("data"), format!("outage-{:016x}-", rand::random::<u64>()));
     let (model, told) = (LlmStandIn::start().await?, Told::start().await?);
     let shared = settings(&[("LLM_URL", &model.url()), ("WEBHOOKS_CONVERSATION", &told.url())]);
@@ -148,7 +149,7 @@ async fn measure(args: &OutageArgs) -> anyhow::Result<Figures> {
     ]));
     let mut listen = Process::start("listen", &data, listening)?;
     let reader = Arc::new(Reader::new(format!("http://{}", listen.public))?);
-    let live = Live::start(args.sessions, &listen, &key, &reader)?;
+    let live = Live::start(args, &listen, &key, &reader)?;
     let bar = super::progress(WARM_UP.as_secs() + 2 * args.seconds, "calm");
     pass(WARM_UP.as_secs(), &bar).await;
     live.reset();
@@ -215,14 +216,14 @@ struct Live {
 }
 
 impl Live {
-    fn start(sessions: usize, listen: &Process, key: &str, reader: &Arc<Reader>) -> anyhow::Result<Self> {
+    fn start(args: &OutageArgs, listen: &Process, key: &str, reader: &Arc<Reader>) -> anyhow::Result<Self> {
         let (stop, packets) = (CancellationToken::new(), Arc::new(talker::packets()?));
         let base = format!("ws://{}", listen.public);
         let start = |index: usize| {
             let token = format!("{key}u{index}");
             let connect =
                 Connect::new(&base).param("codec", "opus_fs320").param("sample_rate", 16_000).token(&token);
-            let mut talker = Talker::new(connect, Arc::clone(&packets), WORD_EVERY_SECS);
+            let mut talker = Talker::new(connect, Arc::clone(&packets), args.word_every_secs);
             let (seen, stop) = (talker.seen(), stop.clone());
             let task = tokio::spawn(async move {
                 // A session that is dropped comes back, as its device would; the report tells.
@@ -232,7 +233,7 @@ impl Live {
             });
             (token, seen, task)
         };
-        let sessions = (0..sessions).map(start).collect();
+        let sessions = (0..args.sessions).map(start).collect();
         Ok(Self { reader: Arc::clone(reader), newcomer: format!("{key}newcomer"), sessions, stop })
     }
 
