@@ -246,6 +246,13 @@ impl Client {
     /// Says goodbye with code 1000 and waits a little for the answer.
     pub async fn close(mut self) {
         let goodbye = CloseFrame { code: CloseCode::Normal, reason: "".into() };
-        let _ = tokio::time::timeout(Duration::from_secs(5), self.socket.close(Some(goodbye))).await;
+        // Read on until the server has answered: a socket that is closed with something unread is reset, and the other side
+        // loses what it had not read yet.
+        let answered = async {
+            if self.socket.close(Some(goodbye)).await.is_ok() {
+                while let Some(Ok(_)) = self.socket.next().await {}
+            }
+        };
+        let _ = tokio::time::timeout(Duration::from_secs(5), answered).await;
     }
 }
