@@ -118,6 +118,7 @@ async fn l06_words_of_audio_that_was_not_transcribed_before_kill_9_appear_afterw
     let connect = Connect::new(&format!("ws://{}", server.address))
         .param("codec", "opus_fs320")
         .param("sample_rate", 16_000);
+    let sent = frames.iter().map(|frame| frame.len() as u64).sum::<u64>();
     let mut client = connect.open().await.unwrap();
     let (_, ready) = client
         .until(PATIENCE, |received| {
@@ -130,8 +131,8 @@ async fn l06_words_of_audio_that_was_not_transcribed_before_kill_9_appear_afterw
     }
     let spool = server.data().join("spool");
     tokio::task::spawn_blocking(move || {
-        // The promise itself: what was received a second ago is on disk.
-        std::thread::sleep(std::time::Duration::from_secs(1));
+        // What was received is on disk soon after; what the system's buffers still hold was not received.
+        eventually("all of it in the spool", || (bytes_below(&spool) >= sent).then_some(()));
         server.kill();
         server.start_again();
         let conversation = || server.ask_json(&["conversations", "list"])[0].clone();
