@@ -15,6 +15,9 @@ use crate::rig::{PATIENCE, Server, auricle, eventually, file};
 /// How much of the conversation is streamed in real time.
 const PART_SECS: usize = 25;
 
+/// What the spool writes beside each frame.
+const SPOOL_RECORD_BYTES: u64 = 12;
+
 /// What is said in the conversation's first `secs` seconds.
 fn truth(secs: f64) -> String {
     let text = std::fs::read_to_string(file("fixtures/two-voices/truth.json")).unwrap();
@@ -118,7 +121,7 @@ async fn l06_words_of_audio_that_was_not_transcribed_before_kill_9_appear_afterw
     let connect = Connect::new(&format!("ws://{}", server.address))
         .param("codec", "opus_fs320")
         .param("sample_rate", 16_000);
-    let sent = frames.iter().map(|frame| frame.len() as u64).sum::<u64>();
+    let sent = frames.iter().map(|frame| frame.len() as u64 + SPOOL_RECORD_BYTES).sum::<u64>();
     let mut client = connect.open().await.unwrap();
     let (_, ready) = client
         .until(PATIENCE, |received| {
