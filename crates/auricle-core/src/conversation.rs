@@ -1,6 +1,6 @@
 //! What a conversation is, once and for all crates.
 
-use crate::ids::{ConversationId, PhotoId, Revision, UserId};
+use crate::ids::{ConversationId, PhotoId, Revision, SegmentId, UserId};
 use crate::segment::Segment;
 use crate::time::UnixMicros;
 
@@ -248,6 +248,31 @@ pub struct CalendarEvent {
     pub created: bool,
 }
 
+/// A part of a record, resting on what was said.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Section {
+    /// What it is about.
+    pub heading: String,
+    /// Markdown.
+    pub body: String,
+    /// Whether it belongs to the conversation's subject.
+    pub kind: SectionKind,
+    /// Where it was said; each is one of the conversation's.
+    pub segments: Vec<SegmentId>,
+}
+
+/// How a section belongs to its conversation. Source: pusher-and-processing 4.2.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
+pub enum SectionKind {
+    /// Its subject.
+    #[default]
+    Main,
+    /// Beside it.
+    SideNotes,
+}
+
+text_enum!(SectionKind { Main = "main", SideNotes = "side_notes" });
+
 /// What understanding made of the transcript.
 #[derive(Clone, Debug, PartialEq, Default)]
 pub struct Structured {
@@ -263,6 +288,8 @@ pub struct Structured {
     pub action_items: Vec<ActionItem>,
     /// What will happen.
     pub events: Vec<CalendarEvent>,
+    /// The record in parts; none if nothing but the overview was made.
+    pub sections: Vec<Section>,
 }
 
 /// Which understanding made a record, e.g. `local` in version `1`.

@@ -24,7 +24,7 @@ pub mod transcript;
 pub use account::{Account, Share};
 pub use conversation::{
     ActionItem, CalendarEvent, Category, Conversation, ConversationStatus, DiscardReason, FinaliseReason,
-    Geolocation, Photo, Provenance, Source, Structured,
+    Geolocation, Photo, Provenance, Section, SectionKind, Source, Structured,
 };
 pub use ids::{
     ConversationId, EffectId, Epoch, JobId, PersonId, PhotoId, ProcessId, Revision, SegmentId, UserId,

@@ -41,7 +41,7 @@ fn understand(request: &Request<'_>) -> Understanding {
     let sentences = text::sentences(&request.conversation.segments);
     if let Some(reason) = discard::reason(request.conversation, &sentences) {
         let structured = Structured { emoji: PLAIN_EMOJI.into(), ..Structured::default() };
-        return Understanding { structured, provenance, discarded: Some(reason) };
+        return Understanding { structured, provenance, discarded: Some(reason), memories: Vec::new() };
     }
     let clock = dates::Clock::new(request);
     let (category, emoji) = category::of(&sentences);
@@ -53,8 +53,9 @@ fn understand(request: &Request<'_>) -> Understanding {
         category,
         action_items: actions::of(&sentences, &clock, request.now),
         events: events::of(&sentences, &clock),
+        sections: Vec::new(),
     };
-    Understanding { structured, provenance, discarded: None }
+    Understanding { structured, provenance, discarded: None, memories: Vec::new() }
 }
 
 #[cfg(test)]

@@ -103,7 +103,12 @@ impl OpenAi {
 
     fn set_aside(&self, reason: DiscardReason) -> Understanding {
         let structured = Structured { emoji: PLAIN_EMOJI.into(), ..Structured::default() };
-        Understanding { structured, provenance: self.provenance(), discarded: Some(reason) }
+        Understanding {
+            structured,
+            provenance: self.provenance(),
+            discarded: Some(reason),
+            memories: Vec::new(),
+        }
     }
 
     /// Asks once. The answer's whole body.
@@ -189,9 +194,12 @@ impl Understand for OpenAi {
         });
         match read? {
             answer::Answer::Discard => Ok(self.set_aside(DiscardReason::Trivial)),
-            answer::Answer::Keep(structured) => {
-                Ok(Understanding { structured, provenance: self.provenance(), discarded: None })
-            }
+            answer::Answer::Keep(structured) => Ok(Understanding {
+                structured,
+                provenance: self.provenance(),
+                discarded: None,
+                memories: Vec::new(),
+            }),
         }
     }
 }

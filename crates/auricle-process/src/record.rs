@@ -1,6 +1,9 @@
 //! The recorded form of the `understand` step: what a second attempt resumes from.
 
-use auricle_core::{ActionItem, CalendarEvent, Category, DiscardReason, Provenance, Structured, UnixMicros};
+use auricle_core::{
+    ActionItem, CalendarEvent, Category, DiscardReason, Provenance, Section, SectionKind, SegmentId,
+    Structured, UnixMicros,
+};
 use serde::{Deserialize, Serialize};
 
 use crate::Understanding;
@@ -16,6 +19,18 @@ struct Recorded {
     provider: String,
     version: String,
     discarded: Option<String>,
+    #[serde(default)]
+    sections: Vec<RecordedSection>,
+    #[serde(default)]
+    memories: Vec<String>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct RecordedSection {
+    heading: String,
+    body: String,
+    kind: String,
+    segments: Vec<String>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -38,7 +53,7 @@ struct RecordedEvent {
 
 /// As JSON.
 pub(crate) fn write(understanding: &Understanding) -> String {
-    let Understanding { structured, provenance, discarded } = understanding;
+    let Understanding { structured, provenance, discarded, memories } = understanding;
     let micros = |at: Option<UnixMicros>| at.map(|at| at.0);
     let items = structured.action_items.iter().map(|item| RecordedItem {
         description: item.description.clone(),
@@ -54,6 +69,12 @@ pub(crate) fn write(understanding: &Understanding) -> String {
         start: event.start.0,
         duration_minutes: event.duration_minutes,
     });
+    let sections = structured.sections.iter().map(|section| RecordedSection {
+        heading: section.heading.clone(),
+        body: section.body.clone(),
+        kind: section.kind.as_str().to_owned(),
+        segments: section.segments.iter().map(ToString::to_string).collect(),
+    });
     let recorded = Recorded {
         title: structured.title.clone(),
         overview: structured.overview.clone(),
@@ -64,6 +85,8 @@ pub(crate) fn write(understanding: &Understanding) -> String {
         provider: provenance.provider.clone(),
         version: provenance.version.clone(),
         discarded: discarded.map(|reason| reason.as_str().to_owned()),
+        sections: sections.collect(),
+        memories: memories.clone(),
     };
     serde_json::to_string(&recorded).expect("plain data with text keys")
 }
@@ -86,6 +109,14 @@ pub(crate) fn read(text: &str) -> Option<Understanding> {
         duration_minutes: event.duration_minutes,
         created: false,
     });
+    let sections = recorded.sections.into_iter().map(|section| {
+        Some(Section {
+            heading: section.heading,
+            body: section.body,
+            kind: SectionKind::parse(&section.kind)?,
+            segments: section.segments.into_iter().map(SegmentId::from).collect(),
+        })
+    });
     Some(Understanding {
         structured: Structured {
             title: recorded.title,
@@ -94,11 +125,13 @@ pub(crate) fn read(text: &str) -> Option<Understanding> {
             category: Category::parse(&recorded.category)?,
             action_items: items.collect(),
             events: events.collect(),
+            sections: sections.collect::<Option<_>>()?,
         },
         provenance: Provenance { provider: recorded.provider, version: recorded.version },
         discarded: match recorded.discarded {
             Some(reason) => Some(DiscardReason::parse(&reason)?),
             None => None,
         },
+        memories: recorded.memories,
     })
 }

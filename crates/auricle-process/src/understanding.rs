@@ -19,6 +19,8 @@ pub struct Request<'a> {
     pub time_zone: jiff::tz::TimeZone,
     /// The time of processing.
     pub now: UnixMicros,
+    /// What the user has open already, newest first: a new action item does not repeat one.
+    pub open_items: &'a [String],
 }
 
 /// What it makes of it.
@@ -30,6 +32,8 @@ pub struct Understanding {
     pub provenance: Provenance,
     /// Set if the conversation is not worth keeping in view.
     pub discarded: Option<DiscardReason>,
+    /// Lasting facts about the user, one sentence each.
+    pub memories: Vec<String>,
 }
 
 /// Why it could not.

@@ -248,6 +248,7 @@ impl Worker {
             structured: understanding.structured,
             provenance: understanding.provenance,
             discarded: understanding.discarded,
+            memories: understanding.memories,
             effects: effects.collect(),
             now: self.clock.wall(),
         };
@@ -270,7 +271,7 @@ impl Worker {
         let zone =
             self.store.time_zone(&conversation.user).await.map_err(|e| AttemptError::store("gather", e))?;
         let zone = zone.and_then(|name| TimeZone::get(&name).ok()).unwrap_or_else(|| self.time_zone.clone());
-        let request = Request { conversation, time_zone: zone, now: self.clock.wall() };
+        let request = Request { conversation, time_zone: zone, now: self.clock.wall(), open_items: &[] };
         let understanding = self.understand.understand(request).await.map_err(AttemptError::understand)?;
         // An empty title is a failed step, never a silent discard.
         if understanding.structured.title.is_empty() != understanding.discarded.is_some() {

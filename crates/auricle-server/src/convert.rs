@@ -65,6 +65,12 @@ fn structured(conversation: &core::Conversation) -> wire::Structured {
         duration: event.duration_minutes,
         created: event.created,
     };
+    let section = |section: &core::Section| wire::Section {
+        heading: section.heading.clone(),
+        body_markdown: section.body.clone(),
+        source_segment_ids: section.segments.iter().map(ToString::to_string).collect(),
+        kind: section.kind.as_str().to_owned(),
+    };
     wire::Structured {
         title: conversation.title().to_owned(),
         overview: made.overview.clone(),
@@ -72,6 +78,7 @@ fn structured(conversation: &core::Conversation) -> wire::Structured {
         category: made.category.as_str().to_owned(),
         action_items: made.action_items.iter().map(item).collect(),
         events: made.events.iter().map(event).collect(),
+        sections: made.sections.iter().map(section).collect(),
     }
 }
 

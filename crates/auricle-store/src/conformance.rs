@@ -109,6 +109,7 @@ pub fn completion(lease: &JobLease, title: &str, secs: i64) -> Completion {
         },
         provenance: Provenance { provider: "local".into(), version: "1".into() },
         discarded: None,
+        memories: Vec::new(),
         effects: vec![NewEffect {
             id: format!("effect-{title}-{}", lease.epoch).into(),
             name: "notify:memory_created".into(),

@@ -275,6 +275,8 @@ pub struct Completion {
     pub structured: Structured,
     pub provenance: Provenance,
     pub discarded: Option<DiscardReason>,
+    /// Lasting facts about the user.
+    pub memories: Vec<String>,
     /// Effect names with their payload; keyed (conversation, revision, name), so a second completion adds none.
     pub effects: Vec<NewEffect>,
     pub now: UnixMicros,

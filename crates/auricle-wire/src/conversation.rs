@@ -108,6 +108,23 @@ fn half_an_hour() -> u32 {
     30
 }
 
+/// A part of a record, resting on what was said.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Section {
+    /// What it is about.
+    pub heading: String,
+    /// Markdown.
+    #[serde(default)]
+    pub body_markdown: String,
+    /// Where it was said.
+    #[serde(default)]
+    pub source_segment_ids: Vec<String>,
+    /// `main` or `side_notes`.
+    #[serde(default)]
+    pub kind: String,
+}
+
 /// What understanding made of a conversation.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
@@ -125,6 +142,9 @@ pub struct Structured {
     pub action_items: Vec<ActionItem>,
     /// What will happen.
     pub events: Vec<Event>,
+    /// The record in parts; left out if there are none, as before they existed.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub sections: Vec<Section>,
 }
 
 impl Default for Structured {
@@ -137,6 +157,7 @@ impl Default for Structured {
             category: "other".into(),
             action_items: Vec::new(),
             events: Vec::new(),
+            sections: Vec::new(),
         }
     }
 }

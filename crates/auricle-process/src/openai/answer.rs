@@ -111,6 +111,7 @@ pub(super) fn read(body: &[u8], request: &Request<'_>, may_discard: bool) -> Res
         category: Category::parse(&record.category).unwrap_or_default(),
         action_items: items.take(ITEMS_MAX).collect(),
         events: events.take(EVENTS_MAX).collect(),
+        sections: Vec::new(),
     }))
 }
 

@@ -94,7 +94,7 @@ fn object(fields: &[(&str, Value)]) -> Value {
 }
 
 fn material(request: &Request<'_>, transcript_chars_max: usize) -> String {
-    let Request { conversation, time_zone, now } = request;
+    let Request { conversation, time_zone, now, .. } = request;
     let zone = time_zone.iana_name().unwrap_or("of the offset given");
     let mut text = format!(
         "Time zone: {zone}\nThe conversation began: {}\n",

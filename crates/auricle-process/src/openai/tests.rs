@@ -58,6 +58,7 @@ fn request(conversation: &Conversation) -> Request<'_> {
         conversation,
         time_zone: TimeZone::get("Europe/Madrid").unwrap(),
         now: micros("2026-03-30T09:00:00Z"),
+        open_items: &[],
     }
 }
 

@@ -101,6 +101,7 @@ impl Understand for Script {
             structured: Structured { title: title.into(), ..Structured::default() },
             provenance: Provenance { provider: "script".into(), version: "1".into() },
             discarded,
+            memories: Vec::new(),
         })
     }
 }

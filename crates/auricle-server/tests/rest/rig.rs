@@ -245,6 +245,7 @@ impl Rig {
                 discarded: structured.title.is_empty().then_some(DiscardReason::Trivial),
                 structured,
                 provenance: Provenance { provider: "local".to_owned(), version: "1".to_owned() },
+                memories: Vec::new(),
                 effects: Vec::new(),
                 now: SystemClock.wall(),
             };

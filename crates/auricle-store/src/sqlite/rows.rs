@@ -4,8 +4,8 @@
 
 use auricle_core::{
     ActionItem, CalendarEvent, Category, Conversation, ConversationStatus, DiscardReason, FinaliseReason,
-    Geolocation, Photo, Provenance, Revision, Segment, Source, Speaker, Structured, Translation, UnixMicros,
-    UserId,
+    Geolocation, Photo, Provenance, Revision, Section, SectionKind, Segment, SegmentId, Source, Speaker,
+    Structured, Translation, UnixMicros, UserId,
 };
 use rusqlite::{Connection, OptionalExtension, Row};
 use serde::{Deserialize, Serialize};
@@ -75,6 +75,16 @@ struct StructuredJson {
     category: String,
     action_items: Vec<ActionItemJson>,
     events: Vec<EventJson>,
+    #[serde(default)]
+    sections: Vec<SectionJson>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct SectionJson {
+    heading: String,
+    body: String,
+    kind: String,
+    segments: Vec<String>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -135,6 +145,16 @@ pub(super) fn structured_json(structured: &Structured) -> Result<String> {
                 created: event.created,
             })
             .collect(),
+        sections: structured
+            .sections
+            .iter()
+            .map(|section| SectionJson {
+                heading: section.heading.clone(),
+                body: section.body.clone(),
+                kind: section.kind.as_str().to_owned(),
+                segments: section.segments.iter().map(ToString::to_string).collect(),
+            })
+            .collect(),
     })
 }
 
@@ -171,6 +191,18 @@ pub(super) fn structured_value(text: Option<String>) -> Result<Structured> {
                 created: event.created,
             })
             .collect(),
+        sections: json
+            .sections
+            .into_iter()
+            .map(|section| {
+                Ok(Section {
+                    heading: section.heading,
+                    body: section.body,
+                    kind: known(SectionKind::parse, &section.kind, "kind of section")?,
+                    segments: section.segments.into_iter().map(SegmentId::from).collect(),
+                })
+            })
+            .collect::<Result<_>>()?,
     })
 }
 
