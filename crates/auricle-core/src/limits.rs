@@ -243,6 +243,9 @@ limits! {
     /// How long `POST /v1/conversations` waits for the record. Full: it answers with `processing`. With a session's ending
     /// it stays under `request_max`.
     record_wait: Duration = Duration::from_secs(30);
+    /// Requests that wait for a record at once; under `requests_running_max`, so that a language model that hangs leaves the
+    /// rest of REST alone. Full: the ending is asked for and the answer comes at once, with the conversation as it is.
+    records_awaited_max: usize = 32;
     /// Bytes of a REST request's body. Full: 413.
     request_body_bytes_max: usize = MIB;
     /// Conversations in one page of a listing. More are refused with 422.

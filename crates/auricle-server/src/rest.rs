@@ -24,6 +24,7 @@ use axum::extract::DefaultBodyLimit;
 use axum::http::StatusCode;
 use axum::routing::{delete, get, patch, post, put};
 use axum::{Json, Router};
+use tokio::sync::Semaphore;
 
 use self::answer::Refusal;
 pub use self::openapi::document;
@@ -52,6 +53,8 @@ pub struct RestState {
     pub live: Arc<dyn LiveSessions>,
     /// Wakes the workers: there is a job.
     pub wake_jobs: Arc<dyn Fn() + Send + Sync>,
+    /// `limits.records_awaited_max` places for those who wait for a record.
+    pub waits: Arc<Semaphore>,
     /// Bounds.
     pub limits: Arc<Limits>,
     /// Time.

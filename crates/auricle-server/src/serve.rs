@@ -15,6 +15,7 @@ use hyper_util::service::TowerToHyperService;
 use tokio::net::TcpStream;
 use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
+use tokio_util::task::AbortOnDropHandle;
 use tower::ServiceExt;
 
 use crate::runtimes::Serve;
@@ -63,17 +64,17 @@ impl Offload {
         Self { inner, runtime, places: Arc::new(Semaphore::new(limit)), deadline }
     }
 
-    /// Answers one request.
+    /// Answers one request. Cancellation, which is what a client that leaves causes, ends it and frees its place.
     pub(crate) async fn call(self, request: Request<Body>) -> Result<Response, Infallible> {
         let Ok(place) = Arc::clone(&self.places).try_acquire_owned() else {
             metrics::counter!("auricle_requests_refused_total", "reason" => "full").increment(1);
             return Ok(unavailable("too many requests at once; try again in a second"));
         };
         let (inner, deadline) = (self.inner, self.deadline);
-        let answer = self.runtime.spawn(async move {
+        let answer = AbortOnDropHandle::new(self.runtime.spawn(async move {
             let _place = place;
             tokio::time::timeout(deadline, inner.oneshot(request)).await
-        });
+        }));
         Ok(match answer.await {
             Ok(Ok(Ok(response))) => response,
             Ok(Err(_late)) => detail(StatusCode::GATEWAY_TIMEOUT, "the request took too long"),

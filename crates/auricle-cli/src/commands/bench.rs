@@ -139,7 +139,8 @@ async fn measure(
 ) -> anyhow::Result<(Figures, Option<Health>)> {
     let idle = server.measured()?;
     let bar = progress(args.seconds, what);
-    let load = Load::start(&server.url, args.sessions).await?;
+    // Their scripts are their own: nothing is timed.
+    let load = Load::start(&server.url, args.sessions, 1.0, |_| None).await?;
     tokio::time::sleep(WARM_UP).await;
     load.reset();
     let before = server.measured()?;

@@ -6,6 +6,7 @@ use auricle_store::Store;
 use axum::Router;
 use axum::routing::get;
 use tokio::runtime::Runtime;
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -45,6 +46,7 @@ pub(super) fn listening(
         auth: Arc::clone(&parts.auth),
         live: Arc::new(crate::live::Live { hub: Arc::clone(&parts.hub) }),
         wake_jobs: Arc::clone(wake),
+        waits: Arc::new(Semaphore::new(parts.limits.records_awaited_max)),
         limits: Arc::clone(&parts.limits),
         clock: parts.clock,
     });

@@ -9,6 +9,7 @@ use auricle_wire::rest::{FinaliseResponse, Problem};
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
+use futures_util::FutureExt;
 use serde::Deserialize;
 use utoipa::{IntoParams, ToSchema};
 
@@ -31,7 +32,8 @@ pub(super) struct FinaliseRequest {
 }
 
 /// Ends a conversation now and answers with its record. `memory.status` is `processing` if the record takes longer than
-/// this call waits; it is not lost then, and can be read later.
+/// this call waits, or, with many waiting already, `in_progress` if it was only asked for; nothing is lost then, and the
+/// record can be read later.
 #[utoipa::path(post, path = "/v1/conversations", tag = "conversations", params(FinaliseRequest),
     request_body(content = Option<FinaliseRequest>, description = "Unless it is in the query"), responses(
     (status = 200, body = FinaliseResponse),
@@ -50,10 +52,15 @@ pub(super) async fn finalise(
         None => current(&state, &user).await?,
     };
     // The store's `finalise` takes no user: this read is what keeps others out.
-    if load(&state, &user, &id).await?.status == ConversationStatus::InProgress {
-        end(&state, &user, &id).await?;
+    let found = load(&state, &user, &id).await?;
+    let place = state.waits.try_acquire().ok();
+    if found.status == ConversationStatus::InProgress {
+        end(&state, &user, &id, place.is_some()).await?;
     }
-    let record = await_record(&state, &user, &id).await?;
+    let record = match place {
+        Some(_place) => await_record(&state, &user, &id).await?,
+        None => load(&state, &user, &id).await?,
+    };
     Ok(Json(FinaliseResponse { memory: convert::conversation(&record), messages: Vec::new() }))
 }
 
@@ -70,10 +77,19 @@ async fn load(state: &RestState, user: &UserId, id: &ConversationId) -> Result<C
     found.ok_or_else(|| Refusal::not_found(WHAT))
 }
 
-/// The session that hears it ends it; if there is none, the store does.
-async fn end(state: &RestState, user: &UserId, id: &ConversationId) -> Result<(), Refusal> {
+/// The session that hears it ends it; if there is none, the store does. A session is only asked if it is not to be waited
+/// for.
+async fn end(state: &RestState, user: &UserId, id: &ConversationId, waits: bool) -> Result<(), Refusal> {
     let was_empty = || Refusal::new(StatusCode::NOT_FOUND, "The conversation was empty and is gone");
-    match state.live.finalise(user, id).await {
+    let asked = state.live.finalise(user, id);
+    let ended = match waits {
+        true => asked.await,
+        false => match asked.now_or_never() {
+            Some(ended) => ended,
+            None => return Ok(()),
+        },
+    };
+    match ended {
         Some(Ended::DeletedEmpty) => return Err(was_empty()),
         Some(Ended::Queued { .. } | Ended::Already) => return Ok(()),
         None => {}

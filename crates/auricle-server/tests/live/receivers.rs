@@ -9,7 +9,7 @@ use auricle_wire::event::Event;
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::rig::{PATIENCE, Rig, eventually};
+use crate::rig::{Device, PATIENCE, Rig, eventually};
 
 /// Says the script's first sentence and ends the conversation; its id.
 async fn said(rig: &Rig) -> String {
@@ -118,4 +118,70 @@ async fn a_pusher_posts_words_and_audio_while_people_speak() {
     assert!(body["segments"][0]["text"].as_str().unwrap().contains("report"), "{body}");
     assert_eq!(sound.deliveries()[0].query, "sample_rate=16000&uid=local");
     assert_eq!(sound.deliveries()[0].headers["content-type"], "application/octet-stream");
+}
+
+/// A device of a kind of its own that has said something; its conversation's id.
+async fn spoken(rig: &Rig, source: &str) -> (Device, String) {
+    let mut device = rig.device_as(rig.connect().param("source", source)).await;
+    device.speak(2.5).await;
+    device.texts_up_to("report").await;
+    let id = device.conversation().await;
+    (device, id)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn p6_those_who_wait_for_a_record_leave_room_for_others() {
+    let llm = LlmStandIn::start().await.unwrap();
+    llm.set(LlmMode::Hang(Duration::from_secs(600)));
+    let url = llm.url();
+    let rig = Arc::new(
+        Rig::start(&[
+            ("llm.url", &url),
+            ("limits.requests_running_max", "2"),
+            ("limits.records_awaited_max", "1"),
+        ])
+        .await,
+    );
+    let (_first, first_id) = spoken(&rig, "phone").await;
+    let (_second, second_id) = spoken(&rig, "desktop").await;
+    let path = |id: &str| format!("/v1/conversations?conversation_id={id}");
+    let waiting = tokio::spawn({
+        let (rig, path) = (Arc::clone(&rig), path(&first_id));
+        async move { rig.post(&path).await }
+    });
+    rig.conversation_when(&first_id, "processing").await;
+    let begun = tokio::time::Instant::now();
+    let (status, answer) = rig.post(&path(&second_id)).await;
+    assert!(begun.elapsed() < PATIENCE / 2, "it did not wait for `limits.record_wait`");
+    assert_eq!(status, 200);
+    assert!(["in_progress", "processing"].contains(&answer["memory"]["status"].as_str().unwrap()), "{answer}");
+    rig.conversation_when(&second_id, "processing").await;
+    assert!(!waiting.is_finished(), "the first waits on");
+    waiting.abort();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn p6_a_client_that_leaves_frees_its_requests_place() {
+    let llm = LlmStandIn::start().await.unwrap();
+    llm.set(LlmMode::Hang(Duration::from_secs(600)));
+    let url = llm.url();
+    let rig = Arc::new(
+        Rig::start(&[
+            ("llm.url", &url),
+            ("limits.requests_running_max", "1"),
+            ("limits.record_wait", "10m"),
+            ("limits.request_max", "20m"),
+        ])
+        .await,
+    );
+    let (_device, id) = spoken(&rig, "phone").await;
+    let waiting = tokio::spawn({
+        let (rig, path) = (Arc::clone(&rig), format!("/v1/conversations?conversation_id={id}"));
+        async move { rig.post(&path).await }
+    });
+    tokio::time::timeout(PATIENCE, llm.called(1)).await.unwrap();
+    assert_eq!(rig.get("/v1/conversations").await.0, 503, "its place is the only one");
+    waiting.abort();
+    eventually("the place is free", async || (rig.get("/v1/conversations").await.0 == 200).then_some(()))
+        .await;
 }

@@ -23,6 +23,7 @@ use axum::body::{Body, to_bytes};
 use axum::http::{Request, Response, header};
 use serde_json::Value;
 use tempfile::TempDir;
+use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 use tower::ServiceExt;
 
@@ -93,6 +94,7 @@ impl Rig {
             wake_jobs: Arc::new(move || {
                 counter.fetch_add(1, Ordering::SeqCst);
             }),
+            waits: Arc::new(Semaphore::new(config.limits.records_awaited_max)),
             limits: Arc::new(config.limits.clone()),
             clock: SystemClock,
         };

@@ -16,7 +16,7 @@ const OVERLAP_SECS: f64 = 0.15;
 
 /// A server that has no handler to spare.
 const BUSY: u16 = 503;
-/// How long an ending's answer is waited for.
+/// How long an ending's answer is waited for before looking whether it was heard.
 const END_WAIT: Duration = Duration::from_millis(500);
 /// Between two looks at records that are being made.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
@@ -80,7 +80,7 @@ impl Reader {
         }
     }
 
-    /// Asks to end a conversation, and does not wait for its record. Errors: the server is not there.
+    /// Ends a conversation, and does not wait for its record: asks until it was heard. Errors: the server is not there.
     pub(super) async fn end(&self, token: &str, id: &str) -> anyhow::Result<()> {
         let path = format!("{}/v1/conversations?conversation_id={id}", self.base);
         loop {
@@ -88,8 +88,13 @@ impl Reader {
                 // Its handlers are all taken.
                 Ok(answer) if answer.status().as_u16() == BUSY => tokio::time::sleep(LOOK_EVERY).await,
                 Ok(_) => return Ok(()),
-                // It waits for the record: the ending is under way.
-                Err(error) if error.is_timeout() => return Ok(()),
+                // It waits for the record, or has not come to this request yet.
+                Err(error) if error.is_timeout() => {
+                    let record = self.get(token, &format!("/v1/conversations/{id}")).await?;
+                    if record.is_none_or(|record| record["status"] != "in_progress") {
+                        return Ok(());
+                    }
+                }
                 Err(error) => return Err(error.into()),
             }
         }

@@ -109,7 +109,7 @@ async fn measure(args: &CrashArgs) -> anyhow::Result<Figures> {
     let mut chance = StdRng::seed_from_u64(seed);
     let folder = Folder::new("crash")?;
     let script = folder.path().join("script.json");
-    std::fs::write(&script, talker::script(WORD_EVERY_SECS, None))?;
+    std::fs::write(&script, talker::script(WORD_EVERY_SECS, 1, None))?;
     let (data, key) = (folder.path().join("data"), format!("crash-{seed:016x}-"));
     let told = Told::start().await?;
     let shared = [("WEBHOOKS_CONVERSATION", told.url()), ("LIMITS_JOBS_RUNNING_MAX", "2".into())];
@@ -189,7 +189,7 @@ async fn measure(args: &CrashArgs) -> anyhow::Result<Figures> {
         let seen = std::mem::take(&mut *talker::lock(&seen));
         figures.reconnects += seen.dropped;
         figures.refused += seen.refused;
-        all.push((token, seen.conversations));
+        all.push((token, seen.ledger.conversations));
     }
     bar.set_message("records");
     figures.audit = reader.audit(&all, Some(&told), RECORDS_MAX).await?;

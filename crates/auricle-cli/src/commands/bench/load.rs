@@ -1,8 +1,10 @@
 //! The load: N sockets, each sent one pre-encoded Opus frame every 20 ms.
 //!
 //! One ticker sends for all: sockets are spread over twenty slots of a millisecond, so that frames do not arrive in bursts, and
-//! the load costs less than what it measures. Frames are written raw, masked with zero, to spare the client's work.
-//! Each array of segments is timed from the sending of the frame that held its last word.
+//! the load costs less than what it measures. Frames are written raw, masked with zero, to spare the client's work. Sessions
+//! begin one after the other within the time of one word, so that people do not all speak in the same moment.
+//! Each word of `talker`'s script is timed from the sending of the frame that completed it, and what each session was shown is
+//! kept for an audit.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -10,7 +12,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use auricle_audio::{Codec, Encoder};
-use auricle_wire::event::{self, ServerMessage};
+use auricle_wire::event;
 use futures_util::StreamExt;
 use hdrhistogram::Histogram;
 use tokio::io::AsyncWriteExt;
@@ -19,6 +21,8 @@ use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::protocol::Role;
 use tokio_tungstenite::tungstenite::{self, Message};
+
+use super::talker::{self, Ledger};
 
 /// Slots of one frame's time.
 const SLOTS: usize = 20;
@@ -29,8 +33,8 @@ const OPENING_MAX: usize = 32;
 
 /// Turns whose time is remembered: a minute. An answer later than that is not timed right.
 const TURNS_KEPT: usize = 65_536;
-/// Frames a second.
-const FRAMES_PER_SEC: f64 = 50.0;
+/// A frame's time in seconds.
+const FRAME_SECS: f64 = 0.02;
 
 /// What the load has seen since it was reset.
 #[derive(Clone)]
@@ -44,6 +48,8 @@ pub(super) struct Seen {
 }
 
 struct Counters {
+    /// As the script has it.
+    word_every_secs: f64,
     begun: tokio::time::Instant,
     /// When each of the last turns was sent, in microseconds from `begun`.
     sent_us: Vec<AtomicU64>,
@@ -56,8 +62,9 @@ struct Counters {
 }
 
 impl Counters {
-    fn new() -> anyhow::Result<Self> {
+    fn new(word_every_secs: f64) -> anyhow::Result<Self> {
         Ok(Self {
+            word_every_secs,
             begun: tokio::time::Instant::now(),
             sent_us: (0..TURNS_KEPT).map(|_| AtomicU64::new(0)).collect(),
             latency_us: Mutex::new(Histogram::new_with_bounds(1, 60_000_000, 3)?),
@@ -77,48 +84,70 @@ impl Counters {
         self.begun.elapsed().as_micros() as u64
     }
 
-    /// An array came whose last word ended at `end_secs` of the audio of a session in `slot`.
-    fn segments_came(&self, slot: usize, end_secs: f64) {
-        self.segments.fetch_add(1, Ordering::Relaxed);
-        let frame = ((end_secs * FRAMES_PER_SEC).ceil() as usize).saturating_sub(1);
-        let sent = self.sent_us[(frame * SLOTS + slot) % TURNS_KEPT].load(Ordering::Relaxed);
+    /// `word` came for a session in this place.
+    fn word_came(&self, word: usize, place: Place) {
+        let frame = talker::completing_frame(word, self.word_every_secs) + place.first_frame;
+        let sent = self.sent_us[(frame * SLOTS + place.slot) % TURNS_KEPT].load(Ordering::Relaxed);
         self.latency().saturating_record(self.now_us().saturating_sub(sent));
+    }
+}
+
+/// When a session's frames are sent.
+#[derive(Clone, Copy)]
+struct Place {
+    /// Of those of a frame's time.
+    slot: usize,
+    /// Which of the load's frame times is its first.
+    first_frame: usize,
+}
+
+impl Place {
+    /// Spreads sessions evenly over the slots, and over the frame times from one word to the next.
+    fn of(index: usize, sessions: usize, word_every_secs: f64) -> Self {
+        let frames = (word_every_secs / FRAME_SECS) as usize;
+        Self { slot: index % SLOTS, first_frame: index * frames / sessions.max(1) }
     }
 }
 
 /// A running load.
 pub(super) struct Load {
     counters: Arc<Counters>,
+    ledgers: Vec<Arc<Mutex<Ledger>>>,
     ticker: tokio::task::JoinHandle<()>,
     readers: Vec<tokio::task::JoinHandle<()>>,
 }
 
 impl Load {
-    pub(super) async fn start(url: &str, sessions: usize) -> anyhow::Result<Self> {
-        Self::start_as(url, sessions, |_| None).await
-    }
-
-    /// The n-th session with the token that `token` gives for n.
-    pub(super) async fn start_as(
+    /// Opens `sessions`, the n-th with the token that `token` gives for n, against a server whose script has a word every
+    /// `word_every_secs`.
+    pub(super) async fn start(
         url: &str,
         sessions: usize,
+        word_every_secs: f64,
         token: impl Fn(usize) -> Option<String>,
     ) -> anyhow::Result<Self> {
-        let counters = Arc::new(Counters::new()?);
-        let mut writers: Vec<Vec<OwnedWriteHalf>> = (0..SLOTS).map(|_| Vec::new()).collect();
-        let mut readers = Vec::new();
+        let counters = Arc::new(Counters::new(word_every_secs)?);
+        let mut writers: Vec<Vec<(usize, OwnedWriteHalf)>> = (0..SLOTS).map(|_| Vec::new()).collect();
+        let (mut readers, mut ledgers) = (Vec::new(), Vec::new());
         let opened = futures_util::stream::iter((0..sessions).map(|index| open(url, token(index))))
-            .buffer_unordered(OPENING_MAX);
+            .buffered(OPENING_MAX);
         let opened: Vec<_> = opened.collect().await;
         for (index, socket) in opened.into_iter().enumerate() {
             let (writer, reader) = socket?;
-            let slot = index % SLOTS;
-            writers[slot].push(writer);
-            readers.push(tokio::spawn(read(reader, slot, Arc::clone(&counters))));
+            let place = Place::of(index, sessions, word_every_secs);
+            writers[place.slot].push((place.first_frame, writer));
+            let ledger = Arc::new(Mutex::new(Ledger::default()));
+            ledgers.push(Arc::clone(&ledger));
+            readers.push(tokio::spawn(read(reader, place, ledger, Arc::clone(&counters))));
         }
         let frames = frames()?;
         let ticker = tokio::spawn(tick(writers, frames, Arc::clone(&counters)));
-        Ok(Self { counters, ticker, readers })
+        Ok(Self { counters, ledgers, ticker, readers })
+    }
+
+    /// What each session was shown, in their order.
+    pub(super) fn ledgers(&self) -> &[Arc<Mutex<Ledger>>] {
+        &self.ledgers
     }
 
     pub(super) fn reset(&self) {
@@ -195,7 +224,7 @@ impl tokio::io::AsyncWrite for ReadOnly {
 
 async fn open(url: &str, token: Option<String>) -> anyhow::Result<(OwnedWriteHalf, Reader)> {
     // Each session a conversation of its own: the local user has one of each source.
-    let named = url.contains("/v4/listen").then(|| {
+    let named = (token.is_none() && url.contains("/v4/listen")).then(|| {
         let id = auricle_core::ids::random_uuid(&mut rand::rng());
         format!("{url}&client_conversation_id={id}")
     });
@@ -222,32 +251,31 @@ pub(super) async fn connect(
     Ok(socket)
 }
 
-async fn read(mut socket: Reader, slot: usize, counters: Arc<Counters>) {
+async fn read(mut socket: Reader, place: Place, ledger: Arc<Mutex<Ledger>>, counters: Arc<Counters>) {
     while let Some(Ok(message)) = socket.next().await {
-        if let Message::Text(text) = message
-            && text.starts_with('[')
-            && let Ok(ServerMessage::Segments(segments)) = event::parse(&text)
-        {
-            counters.segments_came(slot, segments.iter().map(|segment| segment.end).fold(0.0, f64::max));
-        }
+        let Message::Text(text) = message else { continue };
+        let Ok(message) = event::parse(&text) else { continue };
+        counters.segments.fetch_add(u64::from(text.starts_with('[')), Ordering::Relaxed);
+        let words = talker::lock(&ledger).enter(&message);
+        words.into_iter().for_each(|word| counters.word_came(word, place));
     }
     if !counters.stopping.load(Ordering::Relaxed) {
         counters.dropped.fetch_add(1, Ordering::Relaxed);
     }
 }
 
-async fn tick(mut writers: Vec<Vec<OwnedWriteHalf>>, frames: Vec<Vec<u8>>, counters: Arc<Counters>) {
+async fn tick(mut writers: Vec<Vec<(usize, OwnedWriteHalf)>>, frames: Vec<Vec<u8>>, counters: Arc<Counters>) {
     let begun = tokio::time::Instant::now();
     for turn in 0_u32.. {
         let due = begun + SLOT * turn;
         tokio::time::sleep_until(due).await;
         let late = tokio::time::Instant::now().saturating_duration_since(due);
         counters.late_us_max.fetch_max(late.as_micros() as u64, Ordering::Relaxed);
-        let slot = turn as usize % SLOTS;
+        let (slot, time) = (turn as usize % SLOTS, turn as usize / SLOTS);
         counters.sent_us[turn as usize % TURNS_KEPT].store(counters.now_us(), Ordering::Relaxed);
-        let frame = &frames[turn as usize / SLOTS % frames.len()];
-        for writer in &mut writers[slot] {
-            if writer.write_all(frame).await.is_ok() {
+        let frame = &frames[time % frames.len()];
+        for (first_frame, writer) in &mut writers[slot] {
+            if time >= *first_frame && writer.write_all(frame).await.is_ok() {
                 counters.frames.fetch_add(1, Ordering::Relaxed);
             }
         }

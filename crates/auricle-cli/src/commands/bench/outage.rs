@@ -1,23 +1,25 @@
 //! `auricle bench outage`: the failure that Auricle was born of, on demand. Sessions talk, the pusher dies, every call to the
 //! language model hangs, and a conversation of each session ends; health and live words are watched all the while.
+//!
+//! Sessions are driven by a thread of their own (`load`), apart from what stands in for others' services.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::process::ExitCode;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use auricle_testkit::{Connect, Fault, FaultyProxy, LlmMode, LlmStandIn, Received};
 use auricle_wire::event::Event;
-use hdrhistogram::Histogram;
+use futures_util::StreamExt;
 use serde::Serialize;
-use tokio::task::JoinHandle;
-use tokio_util::sync::CancellationToken;
+use tokio::runtime::{Handle, Runtime};
 
 use super::audit::{Audit, Reader};
 use super::fleet::{Folder, Process, settings};
+use super::load::Load;
 use super::prober::{Health, Prober};
-use super::talker::{self, Seen, Shown, Talker};
+use super::talker::{self, Shown};
 use super::told::Told;
 use crate::output;
 
@@ -33,8 +35,8 @@ pub(crate) struct OutageArgs {
     /// How long each call to the language model hangs during the outage.
     #[arg(long, default_value_t = 30)]
     hang_secs: u64,
-    /// A word is said, stored and shown every so many seconds of each session.
-    #[arg(long, default_value_t = 0.5)]
+    /// Something is said, stored and shown every so many seconds of each session; recognisers decide about as often.
+    #[arg(long, default_value_t = 2.0)]
     word_every_secs: f64,
     /// What is dead in the outage.
     #[arg(long, value_enum, value_delimiter = ',', default_values_t = [Dead::Pusher, Dead::Model])]
@@ -76,8 +78,8 @@ const KUBERNETES_FAILURES: u64 = 5;
 const NEWCOMERS: usize = 20;
 /// When in a phase conversations end.
 const END_AFTER_SECS: u64 = 2;
-/// A session without its server tries again after this long.
-const RETRY: Duration = Duration::from_millis(250);
+/// Requests to end a conversation that are under way at once: fewer than a server has handlers for.
+const ENDING_MAX: usize = 48;
 /// Sessions settle before the calm is measured.
 const WARM_UP: Duration = Duration::from_secs(5);
 /// How long records may take to be made at the end.
@@ -90,10 +92,14 @@ struct Phase {
     latency_p50_ms: f64,
     latency_p99_ms: f64,
     latency_max_ms: f64,
+    /// How late a frame was sent, at the worst: above some ms the load itself was starved.
+    load_late_ms_max: f64,
     livez: Health,
     kubernetes: Health,
     would_be_killed: bool,
     sessions_dropped: u64,
+    /// Requests to end a conversation, each repeated until it was heard.
+    conversations_ended: usize,
     /// Of sessions that were opened in it, one after the other: from connecting to `ready`.
     ready_p50_ms: f64,
     ready_max_ms: f64,
@@ -115,8 +121,8 @@ struct Figures {
 }
 
 pub(super) fn run(args: &OutageArgs) -> anyhow::Result<ExitCode> {
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
-    let figures = runtime.block_on(measure(args))?;
+    let (load, others) = (one_thread()?, one_thread()?);
+    let figures = others.block_on(measure(args, load.handle()))?;
     if args.json {
         output::json(&figures)?;
     } else {
@@ -127,12 +133,16 @@ pub(super) fn run(args: &OutageArgs) -> anyhow::Result<ExitCode> {
     Ok(if held { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-async fn measure(args: &OutageArgs) -> anyhow::Result<Figures> {
+fn one_thread() -> std::io::Result<Runtime> {
+    tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()
+}
+
+async fn measure(args: &OutageArgs, load: &Handle) -> anyhow::Result<Figures> {
     let folder = Folder::new("outage")?;
     let script = folder.path().join("script.json");
     let is_dead = |what| args.dead.contains(&what);
     let hangs_after = is_dead(Dead::Speech).then(|| WARM_UP + Duration::from_secs(args.seconds));
-    std::fs::write(&script, talker::script(args.word_every_secs, hangs_after))?;
+    std::fs::write(&script, talker::script(args.word_every_secs, 2, hangs_after))?;
     let (data, key) = (folder.path().join("data"), format!("outage-{:016x}-", rand::random::<u64>()));
     let (model, told) = (LlmStandIn::start().await?, Told::start().await?);
     let shared = settings(&[("LLM_URL", &model.url()), ("WEBHOOKS_CONVERSATION", &told.url())]);
@@ -149,10 +159,10 @@ async fn measure(args: &OutageArgs) -> anyhow::Result<Figures> {
     ]));
     let mut listen = Process::start("listen", &data, listening)?;
     let reader = Arc::new(Reader::new(format!("http://{}", listen.public))?);
-    let live = Live::start(args, &listen, &key, &reader)?;
+    let live = Live::start(args, load, &listen, &key, &reader).await?;
     let bar = super::progress(WARM_UP.as_secs() + 2 * args.seconds, "calm");
     pass(WARM_UP.as_secs(), &bar).await;
-    live.reset();
+    live.load.reset();
 
     let calm = live.phase(args.seconds, &listen, &bar).await;
 
@@ -184,7 +194,7 @@ async fn measure(args: &OutageArgs) -> anyhow::Result<Figures> {
         pusher.start_again()?;
     }
     anyhow::ensure!(!listen.has_died(), "the listening process died");
-    let seen = live.stop().await?;
+    let seen = live.stop().await;
     let audit = reader.audit(&seen, Some(&told), RECORDS_MAX).await?;
     bar.finish_and_clear();
     Ok(Figures {
@@ -211,50 +221,43 @@ struct Live {
     reader: Arc<Reader>,
     /// The token of a user who comes and goes.
     newcomer: String,
-    sessions: Vec<(String, Arc<Mutex<Seen>>, JoinHandle<()>)>,
-    stop: CancellationToken,
+    /// Of each session.
+    tokens: Vec<String>,
+    load: Load,
 }
 
 impl Live {
-    fn start(args: &OutageArgs, listen: &Process, key: &str, reader: &Arc<Reader>) -> anyhow::Result<Self> {
-        let (stop, packets) = (CancellationToken::new(), Arc::new(talker::packets()?));
-        let base = format!("ws://{}", listen.public);
-        let start = |index: usize| {
-            let token = format!("{key}u{index}");
-            let connect =
-                Connect::new(&base).param("codec", "opus_fs320").param("sample_rate", 16_000).token(&token);
-            let mut talker = Talker::new(connect, Arc::clone(&packets), args.word_every_secs);
-            let (seen, stop) = (talker.seen(), stop.clone());
-            let task = tokio::spawn(async move {
-                // A session that is dropped comes back, as its device would; the report tells.
-                while !stop.is_cancelled() && talker.talk(None, stop.cancelled()).await.is_none() {
-                    tokio::time::sleep(RETRY).await;
-                }
-            });
-            (token, seen, task)
-        };
-        let sessions = (0..args.sessions).map(start).collect();
-        Ok(Self { reader: Arc::clone(reader), newcomer: format!("{key}newcomer"), sessions, stop })
+    async fn start(
+        args: &OutageArgs,
+        on: &Handle,
+        listen: &Process,
+        key: &str,
+        reader: &Arc<Reader>,
+    ) -> anyhow::Result<Self> {
+        let url = format!("ws://{}/v4/listen?codec=opus_fs320&sample_rate=16000", listen.public);
+        let tokens: Vec<String> = (0..args.sessions).map(|index| format!("{key}u{index}")).collect();
+        let (sessions, every_secs, theirs) = (args.sessions, args.word_every_secs, tokens.clone());
+        let load = on.spawn(async move {
+            Load::start(&url, sessions, every_secs, |index| Some(theirs[index].clone())).await
+        });
+        let load = load.await??;
+        Ok(Self { reader: Arc::clone(reader), newcomer: format!("{key}newcomer"), tokens, load })
     }
 
-    /// Forgets what was measured so far.
-    fn reset(&self) {
-        for (_, seen, _) in &self.sessions {
-            let mut seen = talker::lock(seen);
-            seen.latencies.clear();
-            (seen.dropped, seen.refused) = (0, 0);
-        }
-    }
-
-    /// Ends each session's conversation; it talks on in the next. The answers, which wait for records, are not awaited.
-    fn end_conversations(&self) {
-        for (token, seen, _) in &self.sessions {
-            let Some(id) = talker::lock(seen).current.clone() else { continue };
-            let (reader, token) = (Arc::clone(&self.reader), token.clone());
-            tokio::spawn(async move {
-                let _ = reader.end(&token, &id).await;
-            });
-        }
+    /// Ends each session's conversation; it talks on in the next. How many were, once all are.
+    fn end_conversations(&self) -> impl Future<Output = usize> + Send + 'static {
+        let current: Vec<(String, String)> = self
+            .tokens
+            .iter()
+            .zip(self.load.ledgers())
+            .filter_map(|(token, ledger)| Some((token.clone(), talker::lock(ledger).current.clone()?)))
+            .collect();
+        let reader = Arc::clone(&self.reader);
+        let ending = futures_util::stream::iter(current).map(move |(token, id)| {
+            let reader = Arc::clone(&reader);
+            async move { reader.end(&token, &id).await.is_ok() }
+        });
+        ending.buffer_unordered(ENDING_MAX).filter(|ended| std::future::ready(*ended)).count()
     }
 
     /// Lets the sessions talk on, ends a conversation of each early in it, and watches.
@@ -263,45 +266,39 @@ impl Live {
         let kubernetes = Prober::start(listen.public, "/health", KUBERNETES_EVERY, KUBERNETES_WAIT);
         let ready = tokio::spawn(ready_times(listen.public, self.newcomer.clone()));
         pass(END_AFTER_SECS, bar).await;
-        self.end_conversations();
+        let ended = tokio::spawn(self.end_conversations());
         pass(seconds.saturating_sub(END_AFTER_SECS), bar).await;
-        let ready = ready.await.unwrap_or_default();
+        let seen = self.load.seen();
         let (livez, kubernetes) = (livez.stop(), kubernetes.stop());
-        let mut times = Histogram::<u64>::new_with_bounds(1, 600_000_000, 3).expect("valid bounds");
-        let mut sessions_dropped = 0;
-        for (_, seen, _) in &self.sessions {
-            let seen = talker::lock(seen);
-            seen.latencies.iter().for_each(|latency| times.saturating_record(*latency));
-            sessions_dropped += seen.dropped + seen.refused;
-        }
-        self.reset();
-        let ms = |quantile: f64| times.value_at_quantile(quantile) as f64 / 1e3;
+        // The time for it is over: with these still under way the next phase would not be what it says.
+        let (ready, conversations_ended) = (ready.await.unwrap_or_default(), ended.await.unwrap_or_default());
+        self.load.reset();
+        let ms = |quantile: f64| seen.latency_us.value_at_quantile(quantile) as f64 / 1e3;
         Phase {
-            words: times.len(),
+            words: seen.latency_us.len(),
             latency_p50_ms: ms(0.5),
             latency_p99_ms: ms(0.99),
-            latency_max_ms: times.max() as f64 / 1e3,
+            latency_max_ms: seen.latency_us.max() as f64 / 1e3,
+            load_late_ms_max: seen.late_us_max as f64 / 1e3,
             would_be_killed: kubernetes.missed_in_a_row >= KUBERNETES_FAILURES,
             livez,
             kubernetes,
-            sessions_dropped,
+            sessions_dropped: seen.dropped,
+            conversations_ended,
             ready_p50_ms: ready.get(ready.len() / 2).copied().unwrap_or(f64::NAN),
             ready_max_ms: ready.last().copied().unwrap_or(f64::NAN),
         }
     }
 
     /// Ends every conversation and every session.
-    async fn stop(self) -> anyhow::Result<Vec<(String, BTreeMap<String, Shown>)>> {
-        self.end_conversations();
+    async fn stop(self) -> Vec<(String, BTreeMap<String, Shown>)> {
+        self.end_conversations().await;
         // Words that are being stored are shown before the connection goes.
         tokio::time::sleep(Duration::from_secs(1)).await;
-        self.stop.cancel();
-        let mut all = Vec::new();
-        for (token, seen, task) in self.sessions {
-            task.await?;
-            all.push((token, std::mem::take(&mut talker::lock(&seen).conversations)));
-        }
-        Ok(all)
+        let ledgers = self.load.ledgers().to_vec();
+        self.load.stop().await;
+        let shown = ledgers.iter().map(|ledger| std::mem::take(&mut talker::lock(ledger).conversations));
+        self.tokens.into_iter().zip(shown).collect()
     }
 }
 
@@ -337,12 +334,14 @@ fn print(args: &OutageArgs, figures: &Figures) {
     let row = |what: &str, of: fn(&Phase) -> String| vec![what.to_owned(), of(calm), of(outage)];
     let rows = vec![
         row("sessions dropped", |p| p.sessions_dropped.to_string()),
+        row("conversations ended", |p| p.conversations_ended.to_string()),
         row("words shown", |p| p.words.to_string()),
         row("a new session is ready, p50, ms", |p| format!("{:.2}", p.ready_p50_ms)),
         row("a new session is ready, max, ms", |p| format!("{:.2}", p.ready_max_ms)),
         row("word latency p50, ms", |p| format!("{:.2}", p.latency_p50_ms)),
         row("word latency p99, ms", |p| format!("{:.2}", p.latency_p99_ms)),
         row("word latency max, ms", |p| format!("{:.2}", p.latency_max_ms)),
+        row("frame sent late at worst, ms", |p| format!("{:.2}", p.load_late_ms_max)),
         row("/livez every 10 ms: missed", |p| format!("{} of {}", p.livez.missed, p.livez.probes)),
         row("/livez p50, ms", |p| format!("{:.2}", p.livez.p50_ms)),
         row("/livez p99, ms", |p| format!("{:.2}", p.livez.p99_ms)),

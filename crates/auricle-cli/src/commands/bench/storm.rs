@@ -20,19 +20,15 @@ use self::clients::{Clients, Return};
 use super::load::{Load, Seen};
 use super::prober::{self, Health, Prober};
 use super::process::Server;
-use super::{ANSWER_MAX, FAST_EVERY};
+use super::{ANSWER_MAX, FAST_EVERY, talker};
 use crate::output;
 
 /// A bearer token that begins with it names the user that follows.
 const KEY: &str = "a-key-for-this-bench-only:";
 /// A storm is given up after this long.
 const STORM_MAX: Duration = Duration::from_secs(120);
-/// A sentence every half second, of two people in turn, so that segments stay short. The first begins at 0, since segments count
-/// from the first word.
-const SCRIPT: &str = r#"{"words": [
-  {"text": "Good morning to you.", "start": 0.0, "end": 0.31, "final": true},
-  {"text": "And to you.", "start": 0.5, "end": 0.81, "speaker": 1, "final": true}
-], "repeat_every_secs": 1.0}"#;
+/// How often a live session says a word.
+const WORD_EVERY_SECS: f64 = 0.5;
 
 /// What to measure.
 #[derive(clap::Args)]
@@ -153,7 +149,7 @@ fn storm(
         // On the runtime's own thread, as all that follows.
         let url = server.url.clone();
         let live = args.live;
-        tokio::spawn(async move { Load::start_as(&url, live, token).await }).await?
+        tokio::spawn(async move { Load::start(&url, live, WORD_EVERY_SECS, token).await }).await?
     })?;
     let clients = Clients::new(&server.url, args.clients, expired);
     let clients = Arc::new(clients);
@@ -205,7 +201,8 @@ fn server(name: &str, sessions: usize) -> anyhow::Result<Server> {
     let limits = auricle_core::Limits::default();
     Server::with(name, |command, folder| {
         let script = folder.join("script.json");
-        std::fs::write(&script, SCRIPT)?;
+        // Two people in turn, so that segments stay short.
+        std::fs::write(&script, talker::script(WORD_EVERY_SECS, 2, None))?;
         command.arg("--speech-script").arg(script);
         command.env("AURICLE_ADMIN_KEY", KEY).env("AURICLE_AUTH_API_KEYS", "true");
         if sessions > limits.sessions_max || sessions == 1 {

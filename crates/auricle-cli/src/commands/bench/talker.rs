@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use auricle_audio::{Codec, Encoder};
 use auricle_testkit::{Client, Connect, Received};
-use auricle_wire::event::Event;
+use auricle_wire::event::{Event, ServerMessage};
 use tokio::time::Instant;
 
 const RATE_HZ: u32 = 16_000;
@@ -19,11 +19,14 @@ const WORDS: usize = 9_999;
 /// A word's length in seconds.
 const WORD_SECS: f64 = 0.3;
 
-/// The script, one word every `every_secs`, each an utterance of its own; after `hangs_after` of audio nothing more is said.
-pub(super) fn script(every_secs: f64, hangs_after: Option<Duration>) -> String {
+/// The script, one word every `every_secs`, each an utterance of its own, of `people` in turn; after `hangs_after` of audio
+/// nothing more is said.
+pub(super) fn script(every_secs: f64, people: usize, hangs_after: Option<Duration>) -> String {
     let word = |index: usize| {
-        let start = index as f64 * every_secs + 0.2;
-        serde_json::json!({"text": format!("w{index}."), "start": start, "end": start + WORD_SECS, "final": true})
+        let (start, speaker) = (index as f64 * every_secs + 0.2, index % people.max(1));
+        serde_json::json!({
+            "text": format!("w{index}."), "start": start, "end": start + WORD_SECS, "speaker": speaker, "final": true
+        })
     };
     let words = serde_json::Value::from_iter((0..WORDS).map(word));
     serde_json::json!({ "words": words, "hangs_after_secs": hangs_after.map(|time| time.as_secs_f64()) })
@@ -31,7 +34,7 @@ pub(super) fn script(every_secs: f64, hangs_after: Option<Duration>) -> String {
 }
 
 /// The frame that completes word `index`.
-fn completing_frame(index: usize, every_secs: f64) -> usize {
+pub(super) fn completing_frame(index: usize, every_secs: f64) -> usize {
     let end = index as f64 * every_secs + 0.2 + WORD_SECS;
     ((end / FRAME.as_secs_f64()).ceil() as usize).saturating_sub(1)
 }
@@ -78,13 +81,63 @@ fn words(text: &str) -> Vec<String> {
     text.split_whitespace().filter(is_word).map(str::to_owned).collect()
 }
 
-/// What a talker has seen; shared with whoever watches it.
+/// What one client was shown.
 #[derive(Debug, Default)]
-pub(super) struct Seen {
+pub(super) struct Ledger {
     /// Everything shown so far, by conversation.
     pub(super) conversations: BTreeMap<String, Shown>,
     /// The conversation it is in.
     pub(super) current: Option<String>,
+    /// The latest word of this connection that was shown.
+    word_max: Option<usize>,
+}
+
+impl Ledger {
+    /// Another connection begins, which hears the script from its beginning.
+    fn connected(&mut self) {
+        self.word_max = None;
+    }
+
+    /// Enters a message; gives the words that it shows for the first time, by their numbers in the script.
+    pub(super) fn enter(&mut self, message: &ServerMessage) -> Vec<usize> {
+        let segments = match message {
+            ServerMessage::Event(Event::ConversationSession { conversation_id, .. }) => {
+                self.current = Some(conversation_id.clone());
+                return Vec::new();
+            }
+            ServerMessage::Event(Event::SegmentsDeleted { segment_ids }) => {
+                for shown in self.conversations.values_mut() {
+                    shown.segments.retain(|id, _| !segment_ids.contains(id));
+                }
+                return Vec::new();
+            }
+            ServerMessage::Segments(segments) => segments,
+            _ => return Vec::new(),
+        };
+        let Some(current) = self.current.clone() else { return Vec::new() };
+        let mut fresh = Vec::new();
+        for segment in segments {
+            // A segment of the conversation before may be changed a last time after the next has begun.
+            let of = self.conversations.iter().find(|(_, shown)| shown.segments.contains_key(&segment.id));
+            let id = of.map_or_else(|| current.clone(), |(id, _)| id.clone());
+            let shown = self.conversations.entry(id).or_default();
+            shown.segments.insert(segment.id.clone(), segment.text.clone());
+            for index in words(&segment.text).iter().filter_map(|word| word[1..word.len() - 1].parse().ok()) {
+                if self.word_max.is_none_or(|max| index > max) {
+                    self.word_max = Some(index);
+                    fresh.push(index);
+                }
+            }
+        }
+        fresh
+    }
+}
+
+/// What a talker has seen; shared with whoever watches it.
+#[derive(Debug, Default)]
+pub(super) struct Seen {
+    /// What it was shown.
+    pub(super) ledger: Ledger,
     /// How long after its last frame each word was shown, in microseconds.
     pub(super) latencies: Vec<u64>,
     /// Connections that the server closed or that broke.
@@ -99,14 +152,6 @@ pub(super) struct Talker {
     packets: Arc<Vec<Vec<u8>>>,
     every_secs: f64,
     seen: Arc<Mutex<Seen>>,
-}
-
-/// One connection's own.
-struct Talk {
-    /// When each frame was sent.
-    sent: Vec<Instant>,
-    /// The latest word that was shown.
-    word_max: Option<usize>,
 }
 
 impl Talker {
@@ -130,21 +175,23 @@ impl Talker {
         if let Some(id) = named {
             connect = connect.param("client_conversation_id", id);
         }
-        let mut talk = Talk { sent: Vec::new(), word_max: None };
+        // When each frame was sent.
+        let mut sent = Vec::new();
         let Ok(mut client) = connect.open().await else {
             lock(&self.seen).refused += 1;
             return None;
         };
+        lock(&self.seen).ledger.connected();
         tokio::pin!(stop);
         let start = Instant::now();
         loop {
-            let due = start + FRAME * u32::try_from(talk.sent.len()).unwrap_or(u32::MAX);
+            let due = start + FRAME * u32::try_from(sent.len()).unwrap_or(u32::MAX);
             tokio::select! {
                 biased;
                 () = &mut stop => return Some(client),
                 () = tokio::time::sleep_until(due) => {
-                    let packet = self.packets[talk.sent.len() % self.packets.len()].clone();
-                    talk.sent.push(Instant::now());
+                    let packet = self.packets[sent.len() % self.packets.len()].clone();
+                    sent.push(Instant::now());
                     // A broken connection is seen when it is read.
                     client.send_audio(packet).await;
                 }
@@ -153,48 +200,27 @@ impl Talker {
                         lock(&self.seen).dropped += 1;
                         return None;
                     }
-                    Some(received) => self.on_received(&received, &mut talk),
+                    Some(received) => self.on_received(&received, &sent),
                     None => {}
                 },
             }
         }
     }
 
-    fn on_received(&self, received: &Received, talk: &mut Talk) {
+    fn on_received(&self, received: &Received, sent: &[Instant]) {
+        let Received::Message(message) = received else { return };
         let now = Instant::now();
         let mut seen = lock(&self.seen);
-        match received.event() {
-            Some(Event::ConversationSession { conversation_id, .. }) => {
-                seen.current = Some(conversation_id.clone());
-            }
-            Some(Event::SegmentsDeleted { segment_ids }) => {
-                for shown in seen.conversations.values_mut() {
-                    shown.segments.retain(|id, _| !segment_ids.contains(id));
-                }
-            }
-            _ => {}
-        }
-        let Some(current) = seen.current.clone() else { return };
-        for segment in received.segments() {
-            // A segment of the conversation before may be changed a last time after the next has begun.
-            let of = seen.conversations.iter().find(|(_, shown)| shown.segments.contains_key(&segment.id));
-            let id = of.map_or_else(|| current.clone(), |(id, _)| id.clone());
-            let shown = seen.conversations.entry(id).or_default();
-            shown.segments.insert(segment.id.clone(), segment.text.clone());
-            for index in words(&segment.text).iter().filter_map(|word| word[1..word.len() - 1].parse().ok()) {
-                if talk.word_max.is_none_or(|max| index > max) {
-                    talk.word_max = Some(index);
-                    if let Some(at) = talk.sent.get(completing_frame(index, self.every_secs)) {
-                        seen.latencies.push(micros(now.saturating_duration_since(*at)));
-                    }
-                }
+        for word in seen.ledger.enter(message) {
+            if let Some(at) = sent.get(completing_frame(word, self.every_secs)) {
+                seen.latencies.push(micros(now.saturating_duration_since(*at)));
             }
         }
     }
 }
 
 /// What was seen so far.
-pub(super) fn lock(seen: &Mutex<Seen>) -> MutexGuard<'_, Seen> {
+pub(super) fn lock<T>(seen: &Mutex<T>) -> MutexGuard<'_, T> {
     seen.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
