@@ -68,6 +68,7 @@ pub(super) fn listening(
         repair: Arc::clone(&hearing.repair),
         jobs: Arc::clone(wake),
         links,
+        turns: listen::Turns::new(&parts.limits),
     });
     listen::router(listen)
         .route("/health", get(healthy))

@@ -159,7 +159,11 @@ impl Driver {
             }
             self.set_timer();
             let woken = std::future::poll_fn(|cx| self.poll_woken(cx)).await;
-            self.on_woken(woken);
+            if let Woken::Gone(_) = woken {
+                self.part(woken).await;
+            } else {
+                self.on_woken(woken);
+            }
         }
         if let Some(socket) = self.socket.take().filter(|_| !self.deaf) {
             linger(socket).await;
@@ -168,6 +172,17 @@ impl Driver {
         for answer in self.finalise_answers.drain(..) {
             let _ = answer.send(Ended::Already);
         }
+    }
+
+    /// Takes the session apart when it is its turn; others' turns come before the next such one.
+    async fn part(&mut self, gone: Woken) {
+        let listen = Arc::clone(&self.listen);
+        let _turn = listen.turns.partings.acquire().await;
+        self.on_woken(gone);
+        while let Some(output) = self.session.poll_output() {
+            self.perform(output);
+        }
+        tokio::task::yield_now().await;
     }
 
     fn on_woken(&mut self, woken: Woken) {

@@ -154,7 +154,10 @@ async fn p6_those_who_wait_for_a_record_leave_room_for_others() {
     let (status, answer) = rig.post(&path(&second_id)).await;
     assert!(begun.elapsed() < PATIENCE / 2, "it did not wait for `limits.record_wait`");
     assert_eq!(status, 200);
-    assert!(["in_progress", "processing"].contains(&answer["memory"]["status"].as_str().unwrap()), "{answer}");
+    assert!(
+        ["in_progress", "processing"].contains(&answer["memory"]["status"].as_str().unwrap()),
+        "{answer}"
+    );
     rig.conversation_when(&second_id, "processing").await;
     assert!(!waiting.is_finished(), "the first waits on");
     waiting.abort();
