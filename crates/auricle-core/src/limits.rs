@@ -57,9 +57,9 @@ macro_rules! limits {
 limits! {
     /// Live sessions of this process. Full: 503 with `Retry-After` at the upgrade. One box carries Omi's fleet (1,320).
     sessions_max: usize = 2_000;
-    /// Sessions whose client is gone that are taken apart at once, and whose conversations are given back at once. Full: the
-    /// others wait for their turn, some microseconds each, so that a network that drops thousands leaves the living alone.
-    partings_at_once_max: usize = 16;
+    /// Sessions whose client is gone that are taken apart in the same millisecond. Full: the others wait for their turn, so
+    /// that a network that drops thousands at once leaves the living alone: 5,000 take a second or two.
+    partings_at_once_max: usize = 4;
     /// Live sessions of one user. Full: 503 at the upgrade. Wide enough for every device of a person.
     sessions_per_user_max: usize = 20;
     /// New sessions a second. Above it an upgrade waits for its turn, up to `accept_wait_max`: clients that were dropped all at

@@ -62,24 +62,9 @@ pub(crate) struct Listen {
     pub(crate) jobs: Arc<dyn Fn() + Send + Sync>,
     /// Links to the pusher, where there is one.
     pub(crate) links: Option<Arc<Links>>,
-    /// Turns of those whose client is gone.
-    pub(crate) turns: Turns,
-}
-
-/// `limits.partings_at_once_max` turns each, so that thousands of connections lost at once hold neither a session worker nor
-/// the store's writer for longer than a few of them take.
-pub(crate) struct Turns {
-    /// To take a session apart.
-    partings: Semaphore,
-    /// To give its conversation back.
-    releases: Semaphore,
-}
-
-impl Turns {
-    pub(crate) fn new(limits: &Limits) -> Self {
-        let at_once = limits.partings_at_once_max.max(1);
-        Self { partings: Semaphore::new(at_once), releases: Semaphore::new(at_once) }
-    }
+    /// `limits.partings_at_once_max` turns of those whose client is gone, so that thousands of connections lost at once keep
+    /// neither the session workers nor the store's writer from the living.
+    pub(crate) partings: Semaphore,
 }
 
 impl Listen {

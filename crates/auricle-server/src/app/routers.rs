@@ -68,7 +68,7 @@ pub(super) fn listening(
         repair: Arc::clone(&hearing.repair),
         jobs: Arc::clone(wake),
         links,
-        turns: listen::Turns::new(&parts.limits),
+        partings: Semaphore::new(parts.limits.partings_at_once_max),
     });
     listen::router(listen)
         .route("/health", get(healthy))

@@ -30,6 +30,9 @@ use crate::link::LinkHandle;
 /// How long a closed socket is read on.
 const LINGER: std::time::Duration = std::time::Duration::from_secs(1);
 
+/// How long a turn of those whose client is gone lasts.
+const TURN: std::time::Duration = std::time::Duration::from_millis(1);
+
 /// Audio this much later than the audio before it ended is after a pause; less is the network's jitter.
 const PAUSE_MICROS: i64 = 2_000_000;
 
@@ -174,15 +177,15 @@ impl Driver {
         }
     }
 
-    /// Takes the session apart when it is its turn; others' turns come before the next such one.
+    /// Takes the session apart when it is its turn.
     async fn part(&mut self, gone: Woken) {
         let listen = Arc::clone(&self.listen);
-        let _turn = listen.turns.partings.acquire().await;
+        let _turn = listen.partings.acquire().await;
         self.on_woken(gone);
         while let Some(output) = self.session.poll_output() {
             self.perform(output);
         }
-        tokio::task::yield_now().await;
+        tokio::time::sleep(TURN).await;
     }
 
     fn on_woken(&mut self, woken: Woken) {

@@ -22,6 +22,28 @@ fn unpaced(more: &[(&'static str, &'static str)]) -> Vec<(&'static str, &'static
     settings
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn sessions_lost_all_at_once_part_one_after_the_other_and_their_places_are_free_again() {
+    let rig =
+        Rig::start(&unpaced(&[("limits.partings_at_once_max", "1"), ("limits.sessions_max", "201")])).await;
+    let (sessions, refused) = race(&rig, 200, |index| format!("u{index}")).await;
+    assert_eq!((sessions.len(), refused), (200, 0));
+    let mut device = rig.device_as(rig.connect().token(&format!("{KEY}stays"))).await;
+    assert_eq!(refusal(rig.connect().token(&format!("{KEY}late"))).await, 503);
+    for socket in &sessions {
+        socket.set_zero_linger().unwrap();
+    }
+    drop(sessions);
+    device.speak(2.5).await;
+    device.texts_up_to("report").await;
+    eventually("all have parted", async || {
+        rig.metrics().await.contains("auricle_sessions_closed_total 200").then_some(())
+    })
+    .await;
+    let (again, refused) = race(&rig, 200, |index| format!("u{index}")).await;
+    assert_eq!((again.len(), refused), (200, 0));
+}
+
 /// The head of an upgrade's answer, and its socket.
 async fn upgrade(address: SocketAddr, headers: &str) -> (String, TcpStream) {
     let mut stream = TcpStream::connect(address).await.unwrap();

@@ -19,6 +19,7 @@ use super::audit::{Audit, Reader};
 use super::fleet::{Folder, Process, settings};
 use super::load::Load;
 use super::prober::{Health, Prober};
+use super::process::stolen;
 use super::talker::{self, Shown};
 use super::told::Told;
 use crate::output;
@@ -94,6 +95,8 @@ struct Phase {
     latency_max_ms: f64,
     /// How late a frame was sent, at the worst: above some ms the load itself was starved.
     load_late_ms_max: f64,
+    /// CPU time that the machine's host took.
+    stolen_ms: f64,
     livez: Health,
     kubernetes: Health,
     would_be_killed: bool,
@@ -262,6 +265,7 @@ impl Live {
 
     /// Lets the sessions talk on, ends a conversation of each early in it, and watches.
     async fn phase(&self, seconds: u64, listen: &Process, bar: &indicatif::ProgressBar) -> Phase {
+        let stolen_before = stolen();
         let livez = Prober::start(listen.probe, "/livez", super::FAST_EVERY, KUBERNETES_WAIT);
         let kubernetes = Prober::start(listen.public, "/health", KUBERNETES_EVERY, KUBERNETES_WAIT);
         let ready = tokio::spawn(ready_times(listen.public, self.newcomer.clone()));
@@ -280,6 +284,7 @@ impl Live {
             latency_p99_ms: ms(0.99),
             latency_max_ms: seen.latency_us.max() as f64 / 1e3,
             load_late_ms_max: seen.late_us_max as f64 / 1e3,
+            stolen_ms: stolen().saturating_sub(stolen_before).as_secs_f64() * 1e3,
             would_be_killed: kubernetes.missed_in_a_row >= KUBERNETES_FAILURES,
             livez,
             kubernetes,
@@ -342,6 +347,7 @@ fn print(args: &OutageArgs, figures: &Figures) {
         row("word latency p99, ms", |p| format!("{:.2}", p.latency_p99_ms)),
         row("word latency max, ms", |p| format!("{:.2}", p.latency_max_ms)),
         row("frame sent late at worst, ms", |p| format!("{:.2}", p.load_late_ms_max)),
+        row("CPU taken by the machine's host, ms", |p| format!("{:.0}", p.stolen_ms)),
         row("/livez every 10 ms: missed", |p| format!("{} of {}", p.livez.missed, p.livez.probes)),
         row("/livez p50, ms", |p| format!("{:.2}", p.livez.p50_ms)),
         row("/livez p99, ms", |p| format!("{:.2}", p.livez.p99_ms)),

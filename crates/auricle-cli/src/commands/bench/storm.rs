@@ -1,7 +1,7 @@
 //! `auricle bench storm`: many clients are dropped all at once and return on their timers, whatever they are told.
 //!
 //! Live sessions stream beside them, driven by a thread of its own. The clients run at lower priority, since in life they
-//! are other machines. What a refusal costs is measured on a second server that has no room.
+//! are other machines. What a refusal costs is measured on a second server that has no room, what a bad token costs on a third.
 
 mod clients;
 mod report;
@@ -19,7 +19,7 @@ use tokio::runtime::{Builder, Runtime};
 use self::clients::{Clients, Return};
 use super::load::{Load, Seen};
 use super::prober::{self, Health, Prober};
-use super::process::Server;
+use super::process::{Server, stolen};
 use super::{ANSWER_MAX, FAST_EVERY, talker};
 use crate::output;
 
@@ -69,6 +69,8 @@ struct Felt {
     dropped: u64,
     /// How late a frame was sent, at the worst: above some ms the load itself was starved.
     load_late_ms_max: f64,
+    /// CPU time that the machine's host took.
+    stolen_ms: f64,
     livez: Health,
 }
 
@@ -96,6 +98,9 @@ struct Figures {
     storm: Felt,
     after: Felt,
     refusal_cpu_us: f64,
+    denial_cpu_us: f64,
+    /// Of a core, while those with bad tokens went on trying.
+    denials_cpu_share_of_a_core: f64,
 }
 
 pub(super) fn run(args: &StormArgs) -> anyhow::Result<ExitCode> {
@@ -179,7 +184,9 @@ fn storm(
     let counted = counters(probe)?.since(&counted);
     load_runtime.block_on(load.stop());
     drop((clients, server));
-    say(format!("timing {} refusals", args.refusals));
+    say(format!("timing {} refusals and denials", args.refusals));
+    let denial_cpu_us = denial_cost(clients_runtime, expired.max(1), args.refusals as usize)?;
+    let denials_a_sec = counted.bad_tokens as f64 / (back.secs + calm_time.as_secs_f64());
     Ok(Figures {
         clients: args.clients,
         expired,
@@ -192,12 +199,18 @@ fn storm(
         calm,
         storm,
         after,
+        denial_cpu_us,
+        denials_cpu_share_of_a_core: denial_cpu_us / 1e6 * denials_a_sec,
         refusal_cpu_us: refusal_cost(clients_runtime, args.refusals as usize)?,
     })
 }
 
 /// With the limits that it has by itself, unless those are too narrow for `sessions`.
 fn server(name: &str, sessions: usize) -> anyhow::Result<Server> {
+    server_with(name, sessions, &[])
+}
+
+fn server_with(name: &str, sessions: usize, settings: &[(&str, u32)]) -> anyhow::Result<Server> {
     let limits = auricle_core::Limits::default();
     Server::with(name, |command, folder| {
         let script = folder.join("script.json");
@@ -205,6 +218,7 @@ fn server(name: &str, sessions: usize) -> anyhow::Result<Server> {
         std::fs::write(&script, talker::script(WORD_EVERY_SECS, 2, None))?;
         command.arg("--speech-script").arg(script);
         command.env("AURICLE_ADMIN_KEY", KEY).env("AURICLE_AUTH_API_KEYS", "true");
+        command.envs(settings.iter().map(|(name, value)| (name, value.to_string())));
         if sessions > limits.sessions_max || sessions == 1 {
             command.args(["--limits-sessions-max", &sessions.to_string()]);
         }
@@ -219,6 +233,7 @@ fn server(name: &str, sessions: usize) -> anyhow::Result<Server> {
 fn watch(load: &Load, probe: SocketAddr, during: impl FnOnce()) -> Felt {
     load.reset();
     let prober = Prober::start(probe, "/livez", FAST_EVERY, ANSWER_MAX);
+    let stolen_before = stolen();
     during();
     let Seen { segments, dropped, late_us_max, latency_us, .. } = load.seen();
     let ms = |quantile: f64| latency_us.value_at_quantile(quantile) as f64 / 1e3;
@@ -229,6 +244,7 @@ fn watch(load: &Load, probe: SocketAddr, during: impl FnOnce()) -> Felt {
         max_ms: latency_us.max() as f64 / 1e3,
         dropped,
         load_late_ms_max: late_us_max as f64 / 1e3,
+        stolen_ms: stolen().saturating_sub(stolen_before).as_secs_f64() * 1e3,
         livez: prober.stop(),
     }
 }
@@ -245,6 +261,20 @@ fn refusal_cost(runtime: &Runtime, refusals: usize) -> anyhow::Result<f64> {
     let cpu = server.measured()?.cpu.saturating_sub(cpu);
     anyhow::ensure!(refused == refusals, "{refused} of {refusals} were refused");
     Ok(cpu.as_secs_f64() * 1e6 / refusals as f64)
+}
+
+/// What an attempt with a token that is not valid costs: of `expired` clients in turn, each looked up once and then
+/// refused from memory.
+fn denial_cost(runtime: &Runtime, expired: usize, denials: usize) -> anyhow::Result<f64> {
+    let limits = [("AURICLE_LIMITS_ACCEPT_RATE", 100_000)];
+    let server = server_with("denials", expired, &limits)?;
+    let clients = Clients::new(&server.url, expired, expired);
+    let cpu = server.measured()?.cpu;
+    let denied = runtime
+        .block_on(async move { tokio::spawn(async move { clients.be_denied(denials).await }).await })?;
+    let cpu = server.measured()?.cpu.saturating_sub(cpu);
+    anyhow::ensure!(denied == denials, "{denied} of {denials} were denied");
+    Ok(cpu.as_secs_f64() * 1e6 / denials as f64)
 }
 
 fn counters(probe: SocketAddr) -> anyhow::Result<Counted> {

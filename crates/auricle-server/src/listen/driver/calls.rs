@@ -211,7 +211,6 @@ impl Driver {
         let Some(ownership) = self.ownership.take().or_else(|| self.last_ownership.take()) else { return };
         let (listen, now) = (Arc::clone(&self.listen), self.listen.clock.wall());
         self.calls.push(Box::pin(async move {
-            let _turn = listen.turns.releases.acquire().await;
             // Refused or lost: the sweeper gives it up later.
             if let Err(error) = listen.store.release(&ownership, now).await {
                 tracing::debug!(%error, conversation.id = %ownership.conversation, "release a conversation");

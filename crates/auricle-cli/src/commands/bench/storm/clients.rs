@@ -171,8 +171,14 @@ impl Clients {
     /// Tries `times` times; how many of them were refused.
     pub(super) async fn be_refused(&self, token: &str, times: usize) -> usize {
         let tries = (0..times).map(async |_| matches!(self.attempt(token).await, Tried::Refused));
-        let refused: Vec<bool> = futures_util::stream::iter(tries).buffer_unordered(AT_ONCE).collect().await;
-        refused.into_iter().filter(|refused| *refused).count()
+        count(tries).await
+    }
+
+    /// Those with bad tokens try `times` times, in turn; how many of the tries were denied.
+    pub(super) async fn be_denied(&self, times: usize) -> usize {
+        let token = |index: usize| self.token(self.valid() + index % self.expired.max(1));
+        let tries = (0..times).map(async |index| matches!(self.attempt(&token(index)).await, Tried::Denied));
+        count(tries).await
     }
 
     async fn attempt(&self, token: &str) -> Tried {
@@ -212,6 +218,12 @@ impl Clients {
             }
         }
     }
+}
+
+/// How many of the tries are as wanted, `AT_ONCE` at once.
+async fn count(tries: impl Iterator<Item = impl Future<Output = bool>>) -> usize {
+    let tries = futures_util::stream::iter(tries).buffer_unordered(AT_ONCE);
+    tries.filter(|wanted| std::future::ready(*wanted)).count().await
 }
 
 /// One client's timer. `None` if it was not back in time.

@@ -28,6 +28,14 @@ pub(super) fn print(figures: &Figures) {
             format!("{:.0} % of a core", figures.server_cpu_share_of_a_core * 100.0),
         ),
         ("CPU of a refusal", format!("{:.0} µs", figures.refusal_cpu_us)),
+        (
+            "CPU of a bad token",
+            format!(
+                "{:.0} µs, {:.1} % of a core in all",
+                figures.denial_cpu_us,
+                figures.denials_cpu_share_of_a_core * 100.0
+            ),
+        ),
     ];
     let rows = rows.map(|(what, value)| vec![what.to_owned(), value]).to_vec();
     output::line(&output::table(&["", ""], rows));
@@ -42,6 +50,7 @@ pub(super) fn print(figures: &Figures) {
         of("word to segment max, ms", &|felt| ms(felt.max_ms)),
         of("live sessions dropped", &|felt| felt.dropped.to_string()),
         of("frame sent late at worst, ms", &|felt| ms(felt.load_late_ms_max)),
+        of("CPU taken by the machine's host, ms", &|felt| format!("{:.0}", felt.stolen_ms)),
         of("/livez p50, ms", &|felt| format!("{:.2}", felt.livez.p50_ms)),
         of("/livez p99.9, ms", &|felt| format!("{:.2}", felt.livez.p999_ms)),
         of("/livez max, ms", &|felt| format!("{:.2}", felt.livez.max_ms)),
