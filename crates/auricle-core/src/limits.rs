@@ -152,6 +152,9 @@ limits! {
     store_queue_max: usize = 8_192;
     /// Longest a write waits for the store. Full: an error that says so; a session keeps its words and tries again.
     store_wait_max: Duration = Duration::from_secs(10);
+    /// How long a pusher lets go of the store's file after each transaction, so that the words of a listening process on the
+    /// same file get their turn within a millisecond. It still makes some hundred transactions a second, of many writes each.
+    store_breather: Duration = Duration::from_millis(1);
     /// Writes of one transaction. Full: the next begin the next transaction.
     store_batch_max: usize = 512;
     /// Bytes of the database's file. Full: as with a full disk: sessions are told, readiness turns, deleting makes room.

@@ -128,7 +128,9 @@ pub fn build(config: Config) -> Result<App, BuildError> {
     let lock = (config.shape != Shape::Pusher).then(|| lock(&data_dir)).transpose()?;
     let limits = Arc::new(config.limits.clone());
     let clock = SystemClock;
-    let store = SqliteStore::open(data_dir.join("auricle.db"), SqliteOptions::from(&*limits))?;
+    let breather = (config.shape == Shape::Pusher).then_some(limits.store_breather);
+    let options = SqliteOptions { breather, ..SqliteOptions::from(&*limits) };
+    let store = SqliteStore::open(data_dir.join("auricle.db"), options)?;
     let account = Account::default();
     let hearing = (config.shape != Shape::Pusher).then(|| hearing(&config, &account)).transpose()?;
     let auth = auth::Authenticator::new(&config, Arc::clone(&store) as Arc<dyn Store>)

@@ -3,7 +3,7 @@
 //! | runtime | threads | for |
 //! | --- | --- | --- |
 //! | `session-N` | one each, current-thread | sockets and session machines; nothing holds one over 500 µs |
-//! | `background` | two | REST handlers, sweeper, outbox, repair |
+//! | `background` | two, `nice` +5 | REST handlers, sweeper, outbox, repair |
 //! | `processing` | few, `nice` +10 | job attempts |
 //! | `probe` | one | `/livez`, `/readyz`, `/metrics` (see [`crate::probe`]) |
 //! | `accept` | one | accepting connections and handing each to the least busy worker |
@@ -27,6 +27,8 @@ use crate::vitals::{Pulse, Role, Vitals};
 const STAMP_EVERY: Duration = Duration::from_millis(250);
 /// Connections handed to a worker that it has not taken yet. Full: the connection is dropped and counted.
 const HANDOVER_MAX: usize = 1_024;
+/// Lower priority of listings, deliveries and repair: under contention sessions get about three times their share.
+const BACKGROUND_NICE: i32 = 5;
 /// Lower priority of job attempts: under contention sessions get about nine times their share.
 const PROCESSING_NICE: i32 = 10;
 
@@ -135,9 +137,22 @@ impl Drop for Counted {
     }
 }
 
-/// The runtime of REST handlers and background loops.
+/// The runtime of REST handlers and background loops, at a priority below that of live sessions.
 pub(crate) fn background() -> std::io::Result<Runtime> {
-    Builder::new_multi_thread().worker_threads(2).thread_name("background").enable_all().build()
+    Builder::new_multi_thread()
+        .worker_threads(2)
+        .thread_name("background")
+        .on_thread_start(|| lower_priority(BACKGROUND_NICE))
+        .enable_all()
+        .build()
+}
+
+/// Of the thread that calls it.
+fn lower_priority(nice: i32) {
+    // On Linux priority belongs to the thread; 0 names the caller. Refusal leaves the usual priority.
+    if let Err(error) = rustix::process::setpriority_process(None, nice) {
+        tracing::warn!(%error, nice, "lower the priority of a thread");
+    }
 }
 
 /// The runtime of job attempts, at lower priority.
@@ -145,12 +160,7 @@ pub(crate) fn processing(threads: usize) -> std::io::Result<Runtime> {
     Builder::new_multi_thread()
         .worker_threads(threads.max(1))
         .thread_name("processing")
-        .on_thread_start(|| {
-            // On Linux priority belongs to the thread; 0 names the caller. Refusal leaves the usual priority.
-            if let Err(error) = rustix::process::setpriority_process(None, PROCESSING_NICE) {
-                tracing::warn!(%error, "lower the priority of a processing thread");
-            }
-        })
+        .on_thread_start(|| lower_priority(PROCESSING_NICE))
         .enable_all()
         .build()
 }

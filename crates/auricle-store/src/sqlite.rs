@@ -55,6 +55,9 @@ pub struct SqliteOptions {
     pub reads_queued_max: usize,
     /// Longest wait for another process's transaction. Full: `Busy`.
     pub lock_wait_max: Duration,
+    /// How long the writer lets go of the file after a transaction, so that another process's gets its turn; `None`: not at
+    /// all. For a process that nobody waits for live.
+    pub breather: Option<Duration>,
     /// Longest integrity check at opening; a large file is checked as far as it reaches.
     pub check_max: Duration,
     /// Size the file may grow to, in bytes; `None`: what the disk has. Full: `Full`.
@@ -74,6 +77,7 @@ impl From<&Limits> for SqliteOptions {
             readers: READERS,
             reads_queued_max: READS_QUEUED_MAX,
             lock_wait_max: LOCK_WAIT_MAX.min(limits.store_wait_max / 2),
+            breather: None,
             check_max: CHECK_MAX,
             size_bytes_max: Some(limits.store_bytes_max),
             job_attempts_max: limits.job_attempts_max,

@@ -182,6 +182,19 @@ fn figures(
     }
 }
 
+/// A runtime of one thread, at lower priority if `nice` is above 0: for what stands in for other machines.
+fn one_thread(nice: i32) -> std::io::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .on_thread_start(move || {
+            if nice > 0 {
+                let _ = rustix::process::setpriority_process(None, nice);
+            }
+        })
+        .enable_all()
+        .build()
+}
+
 /// A bar for a person who looks.
 fn progress(length: u64, what: &'static str) -> indicatif::ProgressBar {
     let bar = if output::is_terminal() {

@@ -2,7 +2,7 @@
 //!
 //! Callers queue operations; the thread takes what is queued, runs each under its own savepoint inside one immediate
 //! transaction, commits once, and only then answers. There is no artificial delay: while one commit syncs, the next
-//! batch gathers. Invariants: no answer before `COMMIT` has returned; an operation that fails undoes only itself; a commit
+//! batch gathers. Only a writer that nobody waits for live lets go for a moment (`breather`), since SQLite's lock is not fair. Invariants: no answer before `COMMIT` has returned; an operation that fails undoes only itself; a commit
 //! that fails undoes and refuses all of its batch.
 //! Leaves to others: what the operations do (`live`, `ending`, `jobs`, …).
 
@@ -20,6 +20,9 @@ use super::SqliteOptions;
 use crate::clock;
 use crate::store::{Result, StoreError, StoreHealth};
 
+/// How often a writer looks whether another process has let go of the file. SQLite's own wait grows to 100 ms between two looks,
+/// which is what words would wait for while a pusher processes.
+const LOCK_LOOK_EVERY: Duration = Duration::from_micros(500);
 /// How often a writer that could not write tries a small write of its own, so that readiness comes back without traffic.
 const PROBE_EVERY: Duration = Duration::from_secs(1);
 /// What the probe writes: enough that its success says something about the next batch.
@@ -66,7 +69,16 @@ impl Writer {
         let (queue, messages) = sync_channel(options.queue_max + 1);
         let stamps = Arc::new(Stamps::default());
         stamps.progress_ms.store(clock::stamp_ms(), Ordering::Relaxed);
-        let task = Thread { db, messages, batch_max: options.batch_max.max(1), stamps: Arc::clone(&stamps) };
+        // Its waiting is `begin`'s.
+        db.busy_timeout(Duration::ZERO)?;
+        let task = Thread {
+            db,
+            messages,
+            batch_max: options.batch_max.max(1),
+            lock_wait_max: options.lock_wait_max,
+            breather: options.breather,
+            stamps: Arc::clone(&stamps),
+        };
         thread::Builder::new()
             .name("store-writer".into())
             .spawn(move || task.run())
@@ -166,6 +178,8 @@ struct Thread {
     db: Connection,
     messages: Receiver<Message>,
     batch_max: usize,
+    lock_wait_max: Duration,
+    breather: Option<Duration>,
     stamps: Arc<Stamps>,
 }
 
@@ -206,6 +220,9 @@ impl Thread {
                 for Held { answer, .. } in held.drain(..) {
                     answer(failure.as_ref().map(same));
                 }
+                if let Some(breather) = self.breather.filter(|_| stop.is_none()) {
+                    thread::sleep(breather);
+                }
             }
             if let Some(done) = stop {
                 self.close();
@@ -221,7 +238,7 @@ impl Thread {
 
     /// Runs a batch and commits it. `Some`: nothing of it happened, for this reason.
     fn transact(&self, batch: &mut Vec<Operation>, held: &mut Vec<Held>) -> Option<StoreError> {
-        if let Err(error) = self.execute("BEGIN IMMEDIATE") {
+        if let Err(error) = self.begin() {
             held.extend(batch.drain(..).map(|operation| operation(Err(same(&error)))));
             return Some(error);
         }
@@ -269,6 +286,19 @@ impl Thread {
         })
     }
 
+    /// Waits for another process's transaction to end, up to `lock_wait_max`.
+    fn begin(&self) -> Result<()> {
+        let begun = clock::monotonic();
+        loop {
+            match self.execute("BEGIN IMMEDIATE") {
+                Err(StoreError::Busy(_)) if begun.elapsed() < self.lock_wait_max => {
+                    thread::sleep(LOCK_LOOK_EVERY);
+                }
+                begins => return begins,
+            }
+        }
+    }
+
     fn execute(&self, sql: &str) -> Result<()> {
         self.db.prepare_cached(sql)?.execute([])?;
         Ok(())
@@ -309,7 +339,7 @@ impl Thread {
             return;
         }
         let tried = self
-            .execute("BEGIN IMMEDIATE")
+            .begin()
             .and_then(|()| {
                 let sql = "INSERT INTO probe (id, room) VALUES (1, randomblob(?1)) ON CONFLICT (id) DO UPDATE SET room = excluded.room";
                 self.db.prepare_cached(sql)?.execute([PROBE_BYTES])?;

@@ -71,7 +71,12 @@ impl Reader {
     /// `None` for 404.
     async fn get(&self, token: &str, path: &str) -> anyhow::Result<Option<Value>> {
         loop {
-            let answer = self.http.get(format!("{}{path}", self.base)).bearer_auth(token).send().await?;
+            let answer = self.http.get(format!("{}{path}", self.base)).bearer_auth(token).send().await;
+            let answer = match answer {
+                // A kept connection that the server had closed meanwhile.
+                Err(error) if error.is_request() && !error.is_connect() => continue,
+                answer => answer?,
+            };
             match answer.status().as_u16() {
                 404 => return Ok(None),
                 BUSY => tokio::time::sleep(LOOK_EVERY).await,
@@ -88,14 +93,14 @@ impl Reader {
                 // Its handlers are all taken.
                 Ok(answer) if answer.status().as_u16() == BUSY => tokio::time::sleep(LOOK_EVERY).await,
                 Ok(_) => return Ok(()),
-                // It waits for the record, or has not come to this request yet.
-                Err(error) if error.is_timeout() => {
+                Err(error) if error.is_connect() => return Err(error.into()),
+                // It waits for the record, or has not come to this request yet, or the connection was an old one.
+                Err(_) => {
                     let record = self.get(token, &format!("/v1/conversations/{id}")).await?;
                     if record.is_none_or(|record| record["status"] != "in_progress") {
                         return Ok(());
                     }
                 }
-                Err(error) => return Err(error.into()),
             }
         }
     }

@@ -6,6 +6,7 @@
 //! Each word of `talker`'s script is timed from the sending of the frame that completed it, and what each session was shown is
 //! kept for an audit.
 
+use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -16,10 +17,9 @@ use auricle_wire::event;
 use futures_util::StreamExt;
 use hdrhistogram::Histogram;
 use tokio::io::AsyncWriteExt;
-use tokio::net::tcp::OwnedWriteHalf;
+use tokio::net::TcpStream;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
-use tokio_tungstenite::tungstenite::protocol::Role;
 use tokio_tungstenite::tungstenite::{self, Message};
 
 use super::talker::{self, Ledger};
@@ -127,7 +127,7 @@ impl Load {
         token: impl Fn(usize) -> Option<String>,
     ) -> anyhow::Result<Self> {
         let counters = Arc::new(Counters::new(word_every_secs)?);
-        let mut writers: Vec<Vec<(usize, OwnedWriteHalf)>> = (0..SLOTS).map(|_| Vec::new()).collect();
+        let mut writers: Vec<Vec<(usize, TcpStream)>> = (0..SLOTS).map(|_| Vec::new()).collect();
         let (mut readers, mut ledgers) = (Vec::new(), Vec::new());
         let opened = futures_util::stream::iter((0..sessions).map(|index| open(url, token(index))))
             .buffered(OPENING_MAX);
@@ -183,46 +183,11 @@ impl Load {
     }
 }
 
-type Reader = tokio_tungstenite::WebSocketStream<ReadOnly>;
+type Reader = WebSocketStream<TcpStream>;
 
-/// The reading half as a stream that a WebSocket can be made of; what the WebSocket would write (pongs) is dropped.
-struct ReadOnly(tokio::net::tcp::OwnedReadHalf);
-
-impl tokio::io::AsyncRead for ReadOnly {
-    fn poll_read(
-        mut self: std::pin::Pin<&mut Self>,
-        cx: &mut std::task::Context<'_>,
-        buf: &mut tokio::io::ReadBuf<'_>,
-    ) -> std::task::Poll<std::io::Result<()>> {
-        std::pin::Pin::new(&mut self.0).poll_read(cx, buf)
-    }
-}
-
-impl tokio::io::AsyncWrite for ReadOnly {
-    fn poll_write(
-        self: std::pin::Pin<&mut Self>,
-        _cx: &mut std::task::Context<'_>,
-        buf: &[u8],
-    ) -> std::task::Poll<std::io::Result<usize>> {
-        std::task::Poll::Ready(Ok(buf.len()))
-    }
-
-    fn poll_flush(
-        self: std::pin::Pin<&mut Self>,
-        _cx: &mut std::task::Context<'_>,
-    ) -> std::task::Poll<std::io::Result<()>> {
-        std::task::Poll::Ready(Ok(()))
-    }
-
-    fn poll_shutdown(
-        self: std::pin::Pin<&mut Self>,
-        _cx: &mut std::task::Context<'_>,
-    ) -> std::task::Poll<std::io::Result<()>> {
-        std::task::Poll::Ready(Ok(()))
-    }
-}
-
-async fn open(url: &str, token: Option<String>) -> anyhow::Result<(OwnedWriteHalf, Reader)> {
+/// The session's socket twice: to write raw frames to, and as a WebSocket to read from, which holds what came with the upgrade's
+/// answer. The server pings by text alone, so that nothing else is written.
+async fn open(url: &str, token: Option<String>) -> anyhow::Result<(TcpStream, Reader)> {
     // Each session a conversation of its own: the local user has one of each source.
     let named = (token.is_none() && url.contains("/v4/listen")).then(|| {
         let id = auricle_core::ids::random_uuid(&mut rand::rng());
@@ -230,22 +195,22 @@ async fn open(url: &str, token: Option<String>) -> anyhow::Result<(OwnedWriteHal
     });
     let socket =
         connect(named.as_deref().unwrap_or(url), token.as_deref()).await.context("open a session")?;
-    let (reader, writer) = socket.into_inner().into_split();
-    Ok((writer, Reader::from_raw_socket(ReadOnly(reader), Role::Client, None).await))
+    let same = std::net::TcpStream::from(socket.get_ref().as_fd().try_clone_to_owned()?);
+    Ok((TcpStream::from_std(same)?, socket))
 }
 
 /// One upgrade over a connection of its own.
 pub(super) async fn connect(
     url: &str,
     token: Option<&str>,
-) -> Result<WebSocketStream<tokio::net::TcpStream>, tungstenite::Error> {
+) -> Result<WebSocketStream<TcpStream>, tungstenite::Error> {
     let mut request = url.into_client_request()?;
     if let Some(token) = token {
         let value = format!("Bearer {token}").parse().map_err(tungstenite::http::Error::from)?;
         request.headers_mut().insert("authorization", value);
     }
     let host = request.uri().authority().map(ToString::to_string).unwrap_or_default();
-    let stream = tokio::net::TcpStream::connect(host).await?;
+    let stream = TcpStream::connect(host).await?;
     stream.set_nodelay(true)?;
     let (socket, _) = tokio_tungstenite::client_async(request, stream).await?;
     Ok(socket)
@@ -264,7 +229,7 @@ async fn read(mut socket: Reader, place: Place, ledger: Arc<Mutex<Ledger>>, coun
     }
 }
 
-async fn tick(mut writers: Vec<Vec<(usize, OwnedWriteHalf)>>, frames: Vec<Vec<u8>>, counters: Arc<Counters>) {
+async fn tick(mut writers: Vec<Vec<(usize, TcpStream)>>, frames: Vec<Vec<u8>>, counters: Arc<Counters>) {
     let begun = tokio::time::Instant::now();
     for turn in 0_u32.. {
         let due = begun + SLOT * turn;

@@ -1,7 +1,8 @@
 //! `auricle bench outage`: the failure that Auricle was born of, on demand. Sessions talk, the pusher dies, every call to the
 //! language model hangs, and a conversation of each session ends; health and live words are watched all the while.
 //!
-//! Sessions are driven by a thread of their own (`load`), apart from what stands in for others' services.
+//! Sessions are driven by a thread of their own (`load`). What stands in for other machines (the language model, who is told)
+//! runs at lower priority; the pusher is a process of this machine, on the same file.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -11,9 +12,8 @@ use std::time::Duration;
 
 use auricle_testkit::{Connect, Fault, FaultyProxy, LlmMode, LlmStandIn, Received};
 use auricle_wire::event::Event;
-use futures_util::StreamExt;
 use serde::Serialize;
-use tokio::runtime::{Handle, Runtime};
+use tokio::runtime::Handle;
 
 use super::audit::{Audit, Reader};
 use super::fleet::{Folder, Process, settings};
@@ -25,7 +25,7 @@ use super::told::Told;
 use crate::output;
 
 /// What to measure.
-#[derive(clap::Args)]
+#[derive(clap::Args, Clone)]
 pub(crate) struct OutageArgs {
     /// Live sessions; 22 is what one of Omi's pods carries.
     #[arg(long, default_value_t = 22)]
@@ -79,8 +79,8 @@ const KUBERNETES_FAILURES: u64 = 5;
 const NEWCOMERS: usize = 20;
 /// When in a phase conversations end.
 const END_AFTER_SECS: u64 = 2;
-/// Requests to end a conversation that are under way at once: fewer than a server has handlers for.
-const ENDING_MAX: usize = 48;
+/// Between two requests to end a conversation: 22 end at once, as on the day, and a thousand within 20 s.
+const ENDING_EVERY: Duration = Duration::from_millis(20);
 /// Sessions settle before the calm is measured.
 const WARM_UP: Duration = Duration::from_secs(5);
 /// How long records may take to be made at the end.
@@ -124,8 +124,12 @@ struct Figures {
 }
 
 pub(super) fn run(args: &OutageArgs) -> anyhow::Result<ExitCode> {
-    let (load, others) = (one_thread()?, one_thread()?);
-    let figures = others.block_on(measure(args, load.handle()))?;
+    let (load, others) = (super::one_thread(0)?, super::one_thread(10)?);
+    let figures = others.block_on(async {
+        let (args, load) = (args.clone(), load.handle().clone());
+        // On the runtime's own thread, as all that follows.
+        tokio::spawn(async move { measure(&args, &load).await }).await?
+    })?;
     if args.json {
         output::json(&figures)?;
     } else {
@@ -134,10 +138,6 @@ pub(super) fn run(args: &OutageArgs) -> anyhow::Result<ExitCode> {
     let held =
         figures.audit.is_clean() && figures.outage.sessions_dropped == 0 && !figures.outage.would_be_killed;
     Ok(if held { ExitCode::SUCCESS } else { ExitCode::FAILURE })
-}
-
-fn one_thread() -> std::io::Result<Runtime> {
-    tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()
 }
 
 async fn measure(args: &OutageArgs, load: &Handle) -> anyhow::Result<Figures> {
@@ -256,11 +256,15 @@ impl Live {
             .filter_map(|(token, ledger)| Some((token.clone(), talker::lock(ledger).current.clone()?)))
             .collect();
         let reader = Arc::clone(&self.reader);
-        let ending = futures_util::stream::iter(current).map(move |(token, id)| {
-            let reader = Arc::clone(&reader);
-            async move { reader.end(&token, &id).await.is_ok() }
-        });
-        ending.buffer_unordered(ENDING_MAX).filter(|ended| std::future::ready(*ended)).count()
+        async move {
+            let mut endings = tokio::task::JoinSet::new();
+            for (token, id) in current {
+                let reader = Arc::clone(&reader);
+                endings.spawn(async move { reader.end(&token, &id).await.is_ok() });
+                tokio::time::sleep(ENDING_EVERY).await;
+            }
+            endings.join_all().await.into_iter().filter(|ended| *ended).count()
+        }
     }
 
     /// Lets the sessions talk on, ends a conversation of each early in it, and watches.

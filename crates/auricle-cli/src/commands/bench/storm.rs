@@ -14,7 +14,7 @@ use std::time::Duration;
 use anyhow::Context;
 use indicatif::ProgressBar;
 use serde::Serialize;
-use tokio::runtime::{Builder, Runtime};
+use tokio::runtime::Runtime;
 
 use self::clients::{Clients, Return};
 use super::load::{Load, Seen};
@@ -109,7 +109,7 @@ pub(super) fn run(args: &StormArgs) -> anyhow::Result<ExitCode> {
         bar.enable_steady_tick(Duration::from_millis(100));
     }
     let say = |text: String| bar.iter().for_each(|bar| bar.set_message(text.clone()));
-    let (load_runtime, clients_runtime) = (runtime(0)?, runtime(10)?);
+    let (load_runtime, clients_runtime) = (super::one_thread(0)?, super::one_thread(10)?);
     let figures = storm(args, &load_runtime, &clients_runtime, &say)?;
     if let Some(bar) = bar {
         bar.finish_and_clear();
@@ -123,19 +123,6 @@ pub(super) fn run(args: &StormArgs) -> anyhow::Result<ExitCode> {
     let dropped = figures.calm.dropped + figures.storm.dropped + figures.after.dropped;
     anyhow::ensure!(dropped == 0, "{dropped} live sessions were dropped");
     Ok(ExitCode::SUCCESS)
-}
-
-/// One thread, at lower priority if `nice` is above 0.
-fn runtime(nice: i32) -> std::io::Result<Runtime> {
-    Builder::new_multi_thread()
-        .worker_threads(1)
-        .on_thread_start(move || {
-            if nice > 0 {
-                let _ = rustix::process::setpriority_process(None, nice);
-            }
-        })
-        .enable_all()
-        .build()
 }
 
 fn storm(

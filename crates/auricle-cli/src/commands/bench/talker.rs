@@ -36,7 +36,8 @@ pub(super) fn script(every_secs: f64, people: usize, hangs_after: Option<Duratio
 /// The frame that completes word `index`.
 pub(super) fn completing_frame(index: usize, every_secs: f64) -> usize {
     let end = index as f64 * every_secs + 0.2 + WORD_SECS;
-    ((end / FRAME.as_secs_f64()).ceil() as usize).saturating_sub(1)
+    // A little less, or what is a whole number but for rounding would count as the frame after it.
+    ((end / FRAME.as_secs_f64() - 1e-6).ceil() as usize).saturating_sub(1)
 }
 
 /// Ten seconds of sound as Opus packets of 20 ms.
