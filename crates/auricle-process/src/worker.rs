@@ -8,9 +8,11 @@ use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
+use async_trait::async_trait;
 use auricle_core::{Backoff, Conversation, EffectId, Limits, ProcessId, UserId};
 use auricle_store::{
-    AttemptOutcome, ClaimRule, ClaimedJob, Completion, Job, JobLease, NewEffect, Store, StoreError,
+    AttemptOutcome, ClaimRule, ClaimedJob, Completion, Job, JobLease, NewEffect, StepRecord, Store,
+    StoreError,
 };
 use futures_util::FutureExt;
 use jiff::tz::TimeZone;
@@ -19,12 +21,14 @@ use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use crate::{Beat, Clock, Request, Understand, UnderstandError, Understanding, record};
+use crate::{Beat, Clock, Request, Steps, Understand, UnderstandError, Understanding, record};
 
 /// Looks for jobs at least this often: hints may be lost.
 const POLL: Duration = Duration::from_secs(1);
 /// The step whose result is worth keeping.
 const UNDERSTAND: &str = "understand";
+/// Before the names of steps inside it.
+const PART: &str = "understand/";
 /// Share of the drain that running attempts may use to end by themselves.
 const GRACE: f64 = 0.5;
 
@@ -108,6 +112,36 @@ pub struct Worker {
     pub records: Vec<&'static str>,
     /// Which jobs it may claim, asked at each claim; for a worker that stands in for others.
     pub rule: ClaimWhen,
+}
+
+/// Steps of an attempt inside its understanding, as rows of its job.
+struct JobSteps<'a> {
+    store: &'a dyn Store,
+    lease: &'a JobLease,
+    /// As they were when the attempt began.
+    known: &'a [StepRecord],
+    clock: &'a dyn Clock,
+}
+
+impl std::fmt::Debug for JobSteps<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("JobSteps").field("lease", self.lease).field("known", &self.known.len()).finish()
+    }
+}
+
+#[async_trait]
+impl Steps for JobSteps<'_> {
+    fn recorded(&self, name: &str) -> Option<String> {
+        let known = self.known.iter().find(|step| step.step.strip_prefix(PART) == Some(name));
+        known.map(|step| step.result.clone())
+    }
+
+    async fn record(&self, name: &str, result: &str) -> Result<(), UnderstandError> {
+        let step = format!("{PART}{name}");
+        let recorded = self.store.record_step(self.lease, &step, result, self.clock.wall()).await;
+        // A lost lease too: ending the attempt then changes nothing.
+        recorded.map_err(|error| UnderstandError::transient(error.to_string()))
+    }
 }
 
 /// Which jobs a worker may claim at the moment.
@@ -234,9 +268,12 @@ impl Worker {
         let (lease, job) = (&claimed.lease, &claimed.job);
         let found = self.store.conversation(&job.user, &lease.conversation).await;
         let conversation = found.map_err(|e| AttemptError::store("gather", e))?.ok_or(AttemptError::Gone)?;
-        let understanding = match self.recorded(lease).await? {
+        let known = self.store.steps(&lease.conversation, lease.revision).await;
+        let known = known.map_err(|e| AttemptError::store(UNDERSTAND, e))?;
+        let recorded = known.iter().find(|step| step.step == UNDERSTAND);
+        let understanding = match recorded.and_then(|step| record::read(&step.result)) {
             Some(recorded) => recorded,
-            None => self.understood(lease, &conversation).await?,
+            None => self.understood(lease, &conversation, &known).await?,
         };
         let effects = self.records.iter().map(|name| NewEffect {
             id: EffectId::random(&mut rand::rng()),
@@ -257,21 +294,18 @@ impl Worker {
         Ok(())
     }
 
-    async fn recorded(&self, lease: &JobLease) -> Result<Option<Understanding>, AttemptError> {
-        let steps = self.store.steps(&lease.conversation, lease.revision).await;
-        let steps = steps.map_err(|e| AttemptError::store(UNDERSTAND, e))?;
-        Ok(steps.iter().find(|step| step.step == UNDERSTAND).and_then(|step| record::read(&step.result)))
-    }
-
     async fn understood(
         &self,
         lease: &JobLease,
         conversation: &Conversation,
+        known: &[StepRecord],
     ) -> Result<Understanding, AttemptError> {
         let zone =
             self.store.time_zone(&conversation.user).await.map_err(|e| AttemptError::store("gather", e))?;
         let zone = zone.and_then(|name| TimeZone::get(&name).ok()).unwrap_or_else(|| self.time_zone.clone());
-        let request = Request { conversation, time_zone: zone, now: self.clock.wall(), open_items: &[] };
+        let steps = JobSteps { store: &*self.store, lease, known, clock: &*self.clock };
+        let request =
+            Request { conversation, time_zone: zone, now: self.clock.wall(), open_items: &[], steps: &steps };
         let understanding = self.understand.understand(request).await.map_err(AttemptError::understand)?;
         // An empty title is a failed step, never a silent discard.
         if understanding.structured.title.is_empty() != understanding.discarded.is_some() {

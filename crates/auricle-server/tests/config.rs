@@ -94,10 +94,13 @@ fn every_key_can_be_given_in_every_layer_and_reads_back_as_it_is_shown() {
     let samples = |form: &str| match form {
         f if f.starts_with("a time") => "91s",
         f if f.starts_with("a size") => "3333KiB",
+        f if f.starts_with("a whole number from 8192") => "9999",
         f if f.starts_with("a whole number") => "77",
+        f if f.starts_with("a number") => "0.25",
         f if f.starts_with("an IP address") => "127.0.0.1:9",
         f if f.starts_with("true") => "true",
         f if f.starts_with("a path") => "/p",
+        f if f.starts_with("one of auto") => "json_object",
         f if f.starts_with("one of text") => "json",
         f if f.starts_with("one of error") => "trace",
         f if f.starts_with("one of pocketsphinx") => "none",
@@ -327,6 +330,8 @@ fn urls_of_others_are_checked_before_they_are_needed() {
         ("llm.url", "https://ann:secret@example.org", false),
         ("llm.url", "https://example.org?key=1", false),
         ("llm.url", "localhost:11434", false),
+        ("llm.key_header", "api-key", true),
+        ("llm.key_header", "api:key", false),
     ] {
         let loaded = load(&Given { flags: vec![(key, url)], ..Given::default() });
         assert_eq!(loaded.is_ok(), accepted, "{key} {url}");

@@ -105,6 +105,10 @@ fn pusher_url(config: &Config, broken: &mut impl FnMut(&str, String, &str)) {
 }
 
 fn llm_url(config: &Config, broken: &mut impl FnMut(&str, String, &str)) {
+    let header = &config.llm.key_header;
+    if header.parse::<reqwest::header::HeaderName>().is_err() {
+        broken("llm.key_header", header.clone(), "the name of a header such as authorization or api-key");
+    }
     let Some(text) = &config.llm.url else { return };
     // A password would be shown with the address.
     let known = reqwest::Url::parse(text).is_ok_and(|url| {
