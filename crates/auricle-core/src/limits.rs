@@ -209,6 +209,9 @@ limits! {
     /// Thousands of tokens a minute, of all calls of the language model: what was estimated before, and told after. Full: jobs
     /// wait until there are enough, uncounted.
     llm_kilotokens_per_minute: u32 = 10_000;
+    /// How long a job waits for a language model that is away before rules make its record, if `llm.fallback` is `local`. The
+    /// model makes it anew when it is back.
+    llm_fallback_after: Duration = Duration::from_secs(1_800);
     /// Failed calls of the language model that open its breaker: jobs then wait, untried.
     llm_breaker_failures: usize = 5;
     /// Within which time. Room for that many calls that hang.

@@ -139,6 +139,10 @@ impl Understand for OpenAi {
         self.client.breaker() != BreakerState::Closed
     }
 
+    fn has_answered(&self) -> bool {
+        self.client.has_answered()
+    }
+
     async fn understand(&self, request: Request<'_>) -> Result<Understanding, UnderstandError> {
         let worth = worth(request.conversation);
         if worth == Worth::Nothing {

@@ -104,4 +104,8 @@ pub trait Understand: Send + Sync + 'static {
     fn is_away(&self) -> bool {
         false
     }
+    /// Whether it answered when it was last asked: then what stands in for its records may be made anew.
+    fn has_answered(&self) -> bool {
+        false
+    }
 }

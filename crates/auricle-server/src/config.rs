@@ -158,6 +158,8 @@ pub struct LlmConfig {
     pub key_header: String,
     /// How the form of an answer is asked for.
     pub output: LlmOutput,
+    /// What becomes of records while the model is away.
+    pub fallback: LlmFallback,
     /// Tokens that the models hold.
     pub window_tokens: Tokens,
     /// For a million tokens of prompts.
@@ -177,6 +179,15 @@ pub struct WebhooksConfig {
     pub audio: Option<String>,
     /// Whether names may lead to addresses that are not public.
     pub allow_private: bool,
+}
+
+/// What becomes of records while the language model is away.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LlmFallback {
+    /// They wait.
+    Wait,
+    /// Rules make them after a while, and the model makes them anew when it is back.
+    Local,
 }
 
 /// How the form of a language model's answer is asked for.
@@ -223,6 +234,7 @@ pub struct LogConfig {
 
 value::words!(SpeechEngine { PocketSphinx = "pocketsphinx", Scripted = "scripted", None = "none" });
 value::words!(PusherProtocol { Auricle = "auricle", OmiR2 = "omi-r2", OmiR3 = "omi-r3" });
+value::words!(LlmFallback { Wait = "wait", Local = "local" });
 value::words!(LlmOutput {
     Auto = "auto",
     JsonSchema = "json_schema",
@@ -276,6 +288,7 @@ impl Config {
                 key: None,
                 key_header: "authorization".to_owned(),
                 output: LlmOutput::Auto,
+                fallback: LlmFallback::Wait,
                 window_tokens: Tokens(128_000),
                 price_input: Price(0.0),
                 price_output: Price(0.0),

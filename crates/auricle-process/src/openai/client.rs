@@ -1,6 +1,6 @@
 //! Calls of an OpenAI-compatible server: bounded, counted, and in whatever form of output it takes.
 
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use auricle_core::Limits;
@@ -73,6 +73,8 @@ pub(super) struct Client {
     price_input: f64,
     price_output: f64,
     pub(super) window: usize,
+    /// When it was last asked.
+    answered: AtomicBool,
 }
 
 #[derive(Deserialize)]
@@ -142,6 +144,7 @@ impl Client {
             price_input: config.price_input,
             price_output: config.price_output,
             window: config.window_tokens,
+            answered: AtomicBool::new(false),
             limits,
             clock,
         })
@@ -150,6 +153,11 @@ impl Client {
     /// Whether calls get through. Waits for no lock.
     pub(super) fn breaker(&self) -> BreakerState {
         self.gates.shown()
+    }
+
+    /// Whether the last call brought an answer.
+    pub(super) fn has_answered(&self) -> bool {
+        self.answered.load(Ordering::Relaxed)
     }
 
     /// Asks `model`, and once more if its answer makes no sense: then it is shown its answer and what is wrong. `id` goes into
@@ -251,6 +259,7 @@ impl Client {
         // Who answers at all is not away, whatever the answer is worth.
         pass.settle(called.as_ref().err().map_or(Outcome::Ok, Failure::outcome));
         let read = called.and_then(|body| self.read(model, (taken, sent), &body));
+        self.answered.store(read.is_ok(), Ordering::Relaxed);
         if let Err(failure) = &read {
             count(model, failure.label());
             let (outcome, advice) = (failure.label(), failure.advice());

@@ -23,6 +23,14 @@ fn quick() -> Limits {
     }
 }
 
+/// Only what hangs is given up soon.
+fn within(fault: LlmMode) -> Limits {
+    match fault {
+        LlmMode::Hang(_) | LlmMode::Slow(_) => quick(),
+        _ => Limits { llm_call_max: Duration::from_secs(20), ..quick() },
+    }
+}
+
 fn model(rig: &Rig, config: OpenAiConfig) -> Arc<dyn Understand> {
     let clock = Arc::clone(&rig.clock) as Arc<dyn Clock>;
     Arc::new(OpenAi::new(&config, Arc::clone(&rig.limits), clock).unwrap())
@@ -51,7 +59,7 @@ async fn no_fault_of_a_server_loses_a_conversation_or_leaves_one_stuck() {
         (LlmMode::Huge(10 << 20), 1),
     ];
     for (fault, spent) in faults {
-        let (rig, llm) = ground(quick()).await;
+        let (rig, llm) = ground(within(fault)).await;
         for id in IDS {
             rig.ground.ended(id, SAID).await;
         }

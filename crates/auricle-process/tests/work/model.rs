@@ -78,7 +78,10 @@ async fn s04_whatever_a_model_does_wrong_it_is_asked_again() {
         (LlmMode::WrongSchema, 1, 2),
     ];
     for (mode, spent, calls) in modes {
-        let (rig, llm) = ground(quick()).await;
+        // Only what hangs is given up soon.
+        let hangs = matches!(mode, LlmMode::Hang(_) | LlmMode::Slow(_));
+        let llm_call_max = if hangs { quick().llm_call_max } else { Duration::from_secs(20) };
+        let (rig, llm) = ground(Limits { llm_call_max, ..quick() }).await;
         llm.set(mode);
         let worker = work(&rig, "p1", &llm.url());
         let failed = rig.fails("c1", spent).await;

@@ -14,7 +14,7 @@ use tokio_util::task::TaskTracker;
 
 use super::{BuildError, Hearing, Parts};
 use crate::clock::monotonic;
-use crate::config::{Config, LlmOutput, Shape};
+use crate::config::{Config, LlmFallback, LlmOutput, Shape};
 use crate::outgoing::Outgoing;
 use crate::outgoing::reach::Reach;
 use crate::{link, loops, notify, repair, sweeper, webhook};
@@ -121,6 +121,10 @@ pub(super) fn processors(
         wake,
         effects,
         records,
+        fallback_after: match config.llm.fallback {
+            LlmFallback::Wait => None,
+            LlmFallback::Local => Some(config.limits.llm_fallback_after),
+        },
         rule: claim_when(config, links),
     });
     (worker, outbox)

@@ -100,6 +100,9 @@ own! {
     /// How JSON is asked for: by a schema that the server keeps the answer to, as JSON, as text, or `auto`: whatever the server
     /// takes, the surest first.
     "llm.output" = llm.output;
+    /// What becomes of records while the model is away: they `wait`, or after `limits.llm_fallback_after` rules on this machine
+    /// make them (`local`), labelled as such, and the model makes them anew when it is back.
+    "llm.fallback" = llm.fallback;
     /// Tokens that the models hold, prompt and answer together. What is longer is read in parts.
     "llm.window_tokens" = llm.window_tokens;
     /// What a million tokens of prompts cost, in any currency: counted in `auricle_llm_cost_millionths_total`.
