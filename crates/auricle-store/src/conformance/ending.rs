@@ -218,7 +218,7 @@ pub async fn stand_ins_are_found_until_they_are_made_anew(ground: Ground) {
     for id in ["c1", "c2", "c3"] {
         ground.ended(id, "hello").await;
         let claimed = ground.claim("p1", 3).await;
-        let mut done = completion(&claimed.lease, "Title", 4);
+        let mut done = completion(&claimed.lease, id, 4);
         if id != "c2" {
             done.provenance.version.push_str(Provenance::STAND_IN);
         }
