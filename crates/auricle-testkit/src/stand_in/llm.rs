@@ -17,6 +17,7 @@ use super::{Served, answer, broken_off, slowly};
 
 const TITLE_WORDS: usize = 6;
 const ITEMS_MAX: usize = 5;
+const NOTES_MAX: usize = 30;
 /// What every call is said to have taken.
 const PROMPT_TOKENS: u32 = 700;
 const COMPLETION_TOKENS: u32 = 80;
@@ -278,14 +279,15 @@ fn lines(prompt: &str) -> Vec<(&str, &str)> {
     lines.map(|(numbers, line)| (numbers, line.split_once(": ").map_or(line, |(_, said)| said))).collect()
 }
 
-/// One note on the first and the last line.
+/// A note on every so many lines, the first among them.
 fn notes(prompt: &str) -> Value {
     let lines = lines(prompt);
-    let number = |numbers: &str| numbers.split(',').next().and_then(|number| number.parse::<u32>().ok());
-    let ends = [lines.first(), lines.last()].into_iter().flatten();
-    let numbers: Vec<_> = ends.filter_map(|(numbers, _)| number(numbers)).collect();
-    let text = lines.first().map_or("Nothing said", |(_, said)| said);
-    json!({ "notes": [{ "text": text, "lines": numbers }] })
+    let noted = lines.iter().step_by(lines.len().div_ceil(NOTES_MAX).max(1));
+    let notes = noted.map(|(numbers, said)| {
+        let numbers: Vec<u32> = numbers.split(',').filter_map(|number| number.parse().ok()).collect();
+        json!({ "text": said, "lines": numbers })
+    });
+    json!({ "notes": notes.collect::<Vec<_>>() })
 }
 
 fn record(prompt: &str) -> Value {
