@@ -154,6 +154,19 @@ async fn stand_in(request: Request<'_>) -> Result<Understanding, UnderstandError
     Ok(understanding)
 }
 
+fn stands_in(conversation: &Conversation) -> bool {
+    conversation.provenance.as_ref().is_some_and(Provenance::is_stand_in)
+}
+
+/// Whether `job` would end as failed for `error`.
+fn is_final(error: &UnderstandError, job: &Job) -> bool {
+    match error {
+        UnderstandError::Permanent(_) => true,
+        UnderstandError::Transient { .. } => job.attempts >= job.attempts_max,
+        UnderstandError::Away { .. } => false,
+    }
+}
+
 /// Which jobs a worker may claim at the moment.
 pub type ClaimWhen = Arc<dyn Fn() -> ClaimRule + Send + Sync>;
 
@@ -318,8 +331,7 @@ impl Worker {
             None => self.understood(claimed, &conversation, &known).await?,
         };
         // Who was told of a record that stood in is not told again.
-        let told = conversation.provenance.as_ref().is_some_and(Provenance::is_stand_in);
-        let records = if told { &[][..] } else { &self.records[..] };
+        let records = if stands_in(&conversation) { &[][..] } else { &self.records[..] };
         let effects = records.iter().map(|name| NewEffect {
             id: EffectId::random(&mut rand::rng()),
             name: (*name).into(),
@@ -354,6 +366,8 @@ impl Worker {
         let understood = self.understand.understand(request.clone()).await;
         let understanding = match understood {
             Err(UnderstandError::Away { .. }) if self.falls_back(job) => stand_in(request).await,
+            // What stands in is better than a failure: it stays, without the mark.
+            Err(error) if stands_in(conversation) && is_final(&error, job) => Local.understand(request).await,
             understood => understood,
         };
         let understanding = understanding.map_err(AttemptError::understand)?;

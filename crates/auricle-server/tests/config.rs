@@ -385,6 +385,14 @@ fn a_lease_is_renewed_twice_before_it_ends() {
 }
 
 #[test]
+fn rules_stand_in_before_a_job_has_waited_too_long() {
+    let late = [("limits.llm_fallback_after", "1d"), ("llm.fallback", "local")];
+    let found = mistakes(&Given { flags: late.to_vec(), ..Given::default() });
+    assert!(found[0].expected.contains("limits.job_away_max, which is 24h"), "{found:?}");
+    assert!(load(&Given { flags: late[..1].to_vec(), ..Given::default() }).is_ok());
+}
+
+#[test]
 fn a_link_asks_for_a_sign_of_life_before_it_is_taken_for_dead() {
     let flags = vec![("limits.link_heartbeat_every", "1m")];
     let found = mistakes(&Given { flags, ..Given::default() });

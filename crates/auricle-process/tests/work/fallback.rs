@@ -72,6 +72,39 @@ async fn rules_stand_in_after_a_while_and_the_model_makes_the_record_anew() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_record_that_the_model_cannot_make_anew_stays_as_it_is() {
+    let (rig, llm, model) = ground().await;
+    llm.set(LlmMode::Status(503));
+    // The model is back some day, and makes no sense of this one.
+    llm.script("c1", serde_json::json!({ "title": "" }));
+    rig.ground.ended("c1", SAID).await;
+    let worker = rig.work_with("p1", model);
+    let waiting = rig.is_away("c1", 1).await;
+    rig.clock.forward(rig.limits.llm_fallback_after);
+    rig.go_on(&waiting);
+    rig.reaches("c1", JobState::Completed).await;
+    llm.set(LlmMode::Answer);
+    rig.ground.ended("c2", SAID).await;
+    rig.reaches("c2", JobState::Completed).await;
+    let given_up = async {
+        loop {
+            let jobs = rig.ground.store.jobs(None, None, 10).await.unwrap();
+            let again = jobs.iter().find(|job| job.conversation == "c1".into() && job.revision.0 == 2);
+            match again.map(|job| job.state) {
+                Some(JobState::Completed) => break,
+                Some(JobState::Queued) => rig.go_on(again.unwrap()),
+                _ => {}
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, given_up).await.unwrap();
+    assert_eq!(version(&rig, "c1").await, ("local".into(), "1".into()), "and is not tried for ever");
+    assert_eq!(rig.ground.store.stand_ins(10).await.unwrap(), []);
+    worker.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nothing_stands_in_before_its_time_or_unless_it_may() {
     let (mut rig, llm, model) = ground().await;
     llm.set(LlmMode::Status(503));
