@@ -10,7 +10,7 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use unicode_segmentation::UnicodeSegmentation;
 
-use super::clean::{markdown, plain};
+use super::clean::{markdown, plain, quoted};
 use super::prompt::{Line, descriptions};
 use crate::Request;
 use crate::understanding::PLAIN_EMOJI;
@@ -163,7 +163,7 @@ pub(super) fn notes(content: &str, lines: &[Line], tokens_max: usize) -> Result<
         numbers.dedup();
         numbers.truncate(NOTE_LINES_MAX);
         // It goes into another prompt.
-        let text = super::clean::quoted(&note.text).chars().take(NOTE_CHARS_MAX).collect::<String>();
+        let text = quoted(&note.text).chars().take(NOTE_CHARS_MAX).collect::<String>();
         (!text.is_empty() && !numbers.is_empty()).then_some(Line { numbers, text })
     });
     let fitting = read.take(NOTES_MAX).take_while(|line| {
