@@ -297,8 +297,18 @@ pub struct Structured {
 pub struct Provenance {
     /// `local`, or the provider's name.
     pub provider: String,
-    /// Rules' version, or the model's name.
+    /// Rules' version, or the model's name and its prompts' edition.
     pub version: String,
+}
+
+impl Provenance {
+    /// Ends the version of a record that was made while who should have made it was away.
+    pub const STAND_IN: &str = "/fallback";
+
+    /// Whether the record stands in for a better one.
+    pub fn is_stand_in(&self) -> bool {
+        self.version.ends_with(Self::STAND_IN)
+    }
 }
 
 /// Why a conversation was set aside. Its transcript stays readable.

@@ -207,9 +207,17 @@ limits! {
     llm_connect_max: Duration = Duration::from_secs(5);
     /// Bytes of the language model's answer; real ones are some KiB. Full: as with an answer that makes no sense.
     llm_answer_bytes_max: usize = MIB;
-    /// Characters of transcript that the language model is given: a day of talk. Full: the middle is left out, and it is
-    /// told so.
+    /// Characters of transcript that the language model is given, in one call or in parts: a day of talk. Full: the middle is
+    /// left out, and it is told so.
     llm_transcript_chars_max: usize = 400_000;
+    /// Calls of the language model at once. Full: a call waits for its turn, up to `llm_call_max`; then its job waits, uncounted.
+    llm_calls_running_max: usize = 8;
+    /// Thousands of tokens a minute, of all calls of the language model: what was estimated before, and told after. Full: jobs
+    /// wait until there are enough, uncounted.
+    llm_kilotokens_per_minute: u32 = 10_000;
+    /// How long a job waits for a language model that is away before rules make its record, if `llm.fallback` is `local`. The
+    /// model makes it anew when it is back.
+    llm_fallback_after: Duration = Duration::from_secs(1_800);
     /// Failed calls of the language model that open its breaker: jobs then wait, untried.
     llm_breaker_failures: usize = 5;
     /// Within which time. Room for that many calls that hang.

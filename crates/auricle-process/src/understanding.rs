@@ -21,6 +21,32 @@ pub struct Request<'a> {
     pub now: UnixMicros,
     /// What the user has open already, newest first: a new action item does not repeat one.
     pub open_items: &'a [String],
+    /// Keeps what finished calls brought, where one understanding takes several.
+    pub steps: &'a dyn Steps,
+}
+
+/// Where results of finished calls are kept for the next attempt: a crash repeats none.
+#[async_trait]
+pub trait Steps: Send + Sync + std::fmt::Debug {
+    /// What this or an earlier attempt recorded under `name`.
+    fn recorded(&self, name: &str) -> Option<String>;
+    /// Records `result` durably before it returns. An error ends the attempt.
+    async fn record(&self, name: &str, result: &str) -> Result<(), UnderstandError>;
+}
+
+/// Keeps nothing: for understanding outside a job.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct NoSteps;
+
+#[async_trait]
+impl Steps for NoSteps {
+    fn recorded(&self, _name: &str) -> Option<String> {
+        None
+    }
+
+    async fn record(&self, _name: &str, _result: &str) -> Result<(), UnderstandError> {
+        Ok(())
+    }
 }
 
 /// What it makes of it.
@@ -76,6 +102,10 @@ pub trait Understand: Send + Sync + 'static {
     async fn understand(&self, request: Request<'_>) -> Result<Understanding, UnderstandError>;
     /// Whether it is known to be away: workers then look for jobs slowly, which it would only give back.
     fn is_away(&self) -> bool {
+        false
+    }
+    /// Whether it answered when it was last asked: then what stands in for its records may be made anew.
+    fn has_answered(&self) -> bool {
         false
     }
 }

@@ -8,9 +8,11 @@ use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
-use auricle_core::{Backoff, Conversation, EffectId, Limits, ProcessId, UserId};
+use async_trait::async_trait;
+use auricle_core::{Backoff, Conversation, EffectId, JobId, Limits, ProcessId, Provenance, UserId};
 use auricle_store::{
-    AttemptOutcome, ClaimRule, ClaimedJob, Completion, Job, JobLease, NewEffect, Store, StoreError,
+    AttemptOutcome, ClaimRule, ClaimedJob, Completion, Job, JobLease, NewEffect, StepRecord, Store,
+    StoreError,
 };
 use futures_util::FutureExt;
 use jiff::tz::TimeZone;
@@ -19,12 +21,14 @@ use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use crate::{Beat, Clock, Request, Understand, UnderstandError, Understanding, record};
+use crate::{Beat, Clock, Local, Request, Steps, Understand, UnderstandError, Understanding, record};
 
 /// Looks for jobs at least this often: hints may be lost.
 const POLL: Duration = Duration::from_secs(1);
 /// The step whose result is worth keeping.
 const UNDERSTAND: &str = "understand";
+/// Before the names of steps inside it.
+const PART: &str = "understand/";
 /// Share of the drain that running attempts may use to end by themselves.
 const GRACE: f64 = 0.5;
 
@@ -106,8 +110,61 @@ pub struct Worker {
     pub effects: Arc<Notify>,
     /// Names of the effects of each completion, recorded in its transaction: what is configured, and no more.
     pub records: Vec<&'static str>,
+    /// How long a job waits for an understanding that is away before `local` stands in; `None`: for ever, as far as the bounds go.
+    pub fallback_after: Option<Duration>,
     /// Which jobs it may claim, asked at each claim; for a worker that stands in for others.
     pub rule: ClaimWhen,
+}
+
+/// Steps of an attempt inside its understanding, as rows of its job.
+struct JobSteps<'a> {
+    store: &'a dyn Store,
+    lease: &'a JobLease,
+    /// As they were when the attempt began.
+    known: &'a [StepRecord],
+    clock: &'a dyn Clock,
+}
+
+impl std::fmt::Debug for JobSteps<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("JobSteps").field("lease", self.lease).field("known", &self.known.len()).finish()
+    }
+}
+
+#[async_trait]
+impl Steps for JobSteps<'_> {
+    fn recorded(&self, name: &str) -> Option<String> {
+        let known = self.known.iter().find(|step| step.step.strip_prefix(PART) == Some(name));
+        known.map(|step| step.result.clone())
+    }
+
+    async fn record(&self, name: &str, result: &str) -> Result<(), UnderstandError> {
+        let step = format!("{PART}{name}");
+        let recorded = self.store.record_step(self.lease, &step, result, self.clock.wall()).await;
+        // A lost lease too: ending the attempt then changes nothing.
+        recorded.map_err(|error| UnderstandError::transient(error.to_string()))
+    }
+}
+
+/// The record that rules make, marked: it is made anew.
+async fn stand_in(request: Request<'_>) -> Result<Understanding, UnderstandError> {
+    let mut understanding = Local.understand(request).await?;
+    understanding.provenance.version.push_str(Provenance::STAND_IN);
+    metrics::counter!("auricle_llm_fallbacks_total").increment(1);
+    Ok(understanding)
+}
+
+fn stands_in(conversation: &Conversation) -> bool {
+    conversation.provenance.as_ref().is_some_and(Provenance::is_stand_in)
+}
+
+/// Whether `job` would end as failed for `error`.
+fn is_final(error: &UnderstandError, job: &Job) -> bool {
+    match error {
+        UnderstandError::Permanent(_) => true,
+        UnderstandError::Transient { .. } => job.attempts >= job.attempts_max,
+        UnderstandError::Away { .. } => false,
+    }
 }
 
 /// Which jobs a worker may claim at the moment.
@@ -146,6 +203,12 @@ impl Worker {
                 if !self.understand.is_away() {
                     continue;
                 }
+            } else if attempts.len() < self.limits.jobs_running_max.max(1)
+                // Whoever stands in for others leaves what can wait to them.
+                && rule.waited.is_zero()
+                && self.make_anew(self.limits.jobs_running_max.max(1) - attempts.len()).await
+            {
+                continue;
             }
             if self.understand.is_away() {
                 // One job a second: a long queue must not keep the store's writer busy with postponing itself.
@@ -178,6 +241,32 @@ impl Worker {
                 None
             }
         }
+    }
+
+    /// Queues records that stand in for better ones, `limit` at most, if those can be made: only when nothing else is to be
+    /// done. Whether there were any.
+    async fn make_anew(&self, limit: usize) -> bool {
+        if self.fallback_after.is_none() || self.understand.is_away() || !self.understand.has_answered() {
+            return false;
+        }
+        let found = match self.store.stand_ins(limit).await {
+            Ok(found) => found,
+            Err(error) => {
+                tracing::warn!(%error, "look for records that stand in");
+                return false;
+            }
+        };
+        let mut queued = false;
+        for (user, id) in found {
+            let job = JobId::random(&mut rand::rng());
+            match self.store.reprocess(&user, &id, job, self.clock.wall()).await {
+                Ok(_) => queued = true,
+                // Another process was first, or it was deleted.
+                Err(StoreError::Conflict(_) | StoreError::NotFound(_)) => {}
+                Err(error) => tracing::warn!(%error, conversation.id = %id, "make a record anew"),
+            }
+        }
+        queued
     }
 
     async fn attempt(
@@ -234,11 +323,16 @@ impl Worker {
         let (lease, job) = (&claimed.lease, &claimed.job);
         let found = self.store.conversation(&job.user, &lease.conversation).await;
         let conversation = found.map_err(|e| AttemptError::store("gather", e))?.ok_or(AttemptError::Gone)?;
-        let understanding = match self.recorded(lease).await? {
+        let known = self.store.steps(&lease.conversation, lease.revision).await;
+        let known = known.map_err(|e| AttemptError::store(UNDERSTAND, e))?;
+        let recorded = known.iter().find(|step| step.step == UNDERSTAND);
+        let understanding = match recorded.and_then(|step| record::read(&step.result)) {
             Some(recorded) => recorded,
-            None => self.understood(lease, &conversation).await?,
+            None => self.understood(claimed, &conversation, &known).await?,
         };
-        let effects = self.records.iter().map(|name| NewEffect {
+        // Who was told of a record that stood in is not told again.
+        let records = if stands_in(&conversation) { &[][..] } else { &self.records[..] };
+        let effects = records.iter().map(|name| NewEffect {
             id: EffectId::random(&mut rand::rng()),
             name: (*name).into(),
             payload: "{}".into(),
@@ -257,22 +351,26 @@ impl Worker {
         Ok(())
     }
 
-    async fn recorded(&self, lease: &JobLease) -> Result<Option<Understanding>, AttemptError> {
-        let steps = self.store.steps(&lease.conversation, lease.revision).await;
-        let steps = steps.map_err(|e| AttemptError::store(UNDERSTAND, e))?;
-        Ok(steps.iter().find(|step| step.step == UNDERSTAND).and_then(|step| record::read(&step.result)))
-    }
-
     async fn understood(
         &self,
-        lease: &JobLease,
+        ClaimedJob { lease, job }: &ClaimedJob,
         conversation: &Conversation,
+        known: &[StepRecord],
     ) -> Result<Understanding, AttemptError> {
         let zone =
             self.store.time_zone(&conversation.user).await.map_err(|e| AttemptError::store("gather", e))?;
         let zone = zone.and_then(|name| TimeZone::get(&name).ok()).unwrap_or_else(|| self.time_zone.clone());
-        let request = Request { conversation, time_zone: zone, now: self.clock.wall(), open_items: &[] };
-        let understanding = self.understand.understand(request).await.map_err(AttemptError::understand)?;
+        let steps = JobSteps { store: &*self.store, lease, known, clock: &*self.clock };
+        let request =
+            Request { conversation, time_zone: zone, now: self.clock.wall(), open_items: &[], steps: &steps };
+        let understood = self.understand.understand(request.clone()).await;
+        let understanding = match understood {
+            Err(UnderstandError::Away { .. }) if self.falls_back(job) => stand_in(request).await,
+            // What stands in is better than a failure: it stays, without the mark.
+            Err(error) if stands_in(conversation) && is_final(&error, job) => Local.understand(request).await,
+            understood => understood,
+        };
+        let understanding = understanding.map_err(AttemptError::understand)?;
         // An empty title is a failed step, never a silent discard.
         if understanding.structured.title.is_empty() != understanding.discarded.is_some() {
             let reason = "a record has no title exactly if it is discarded".into();
@@ -282,6 +380,12 @@ impl Worker {
         let recorded = self.store.record_step(lease, UNDERSTAND, &result, self.clock.wall()).await;
         recorded.map_err(|e| AttemptError::store(UNDERSTAND, e))?;
         Ok(understanding)
+    }
+
+    /// Whether `job` has waited long enough for `local` to stand in. What only this transcript meets is no absence.
+    fn falls_back(&self, job: &Job) -> bool {
+        let (Some(after), Some(since)) = (self.fallback_after, job.away_since) else { return false };
+        self.understand.is_away() && self.clock.wall().saturating_since(since) >= after
     }
 
     /// Whether what `job` needs has been away for as long as it waits.

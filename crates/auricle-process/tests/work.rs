@@ -5,9 +5,17 @@
 #[path = "work/rig.rs"]
 mod rig;
 
+#[path = "work/conversations.rs"]
+mod conversations;
 #[path = "work/effects.rs"]
 mod effects;
+#[path = "work/fallback.rs"]
+mod fallback;
 #[path = "work/jobs.rs"]
 mod jobs;
+#[path = "work/long.rs"]
+mod long;
+#[path = "work/matrix.rs"]
+mod matrix;
 #[path = "work/model.rs"]
 mod model;

@@ -22,7 +22,7 @@ use sha2::{Digest, Sha256};
 pub use self::docs::markdown;
 pub use self::keys::{Key, keys};
 pub use self::layers::{Env, FileSource, ProcessEnv, Sources};
-pub use self::value::{Secret, Zone};
+pub use self::value::{Price, Secret, Tokens, Zone};
 
 /// Where a pusher is found, unless it is told otherwise; its probes are on the next port.
 const PUSHER_PORT: u16 = 8090;
@@ -150,8 +150,22 @@ pub struct LlmConfig {
     pub url: Option<String>,
     /// Which of its models.
     pub model: String,
-    /// Sent as a bearer token.
+    /// Which takes notes on parts of what is too long; `None`: the same.
+    pub model_long: Option<String>,
+    /// What lets us in.
     pub key: Option<Secret>,
+    /// The header that it goes into.
+    pub key_header: String,
+    /// How the form of an answer is asked for.
+    pub output: LlmOutput,
+    /// What becomes of records while the model is away.
+    pub fallback: LlmFallback,
+    /// Tokens that the models hold.
+    pub window_tokens: Tokens,
+    /// For a million tokens of prompts.
+    pub price_input: Price,
+    /// For a million tokens of answers.
+    pub price_output: Price,
 }
 
 /// Who is told of what, for every user.
@@ -165,6 +179,28 @@ pub struct WebhooksConfig {
     pub audio: Option<String>,
     /// Whether names may lead to addresses that are not public.
     pub allow_private: bool,
+}
+
+/// What becomes of records while the language model is away.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LlmFallback {
+    /// They wait.
+    Wait,
+    /// Rules make them after a while, and the model makes them anew when it is back.
+    Local,
+}
+
+/// How the form of a language model's answer is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LlmOutput {
+    /// As the server takes it: found by asking, the surest first.
+    Auto,
+    /// By a JSON schema that the server keeps the answer to.
+    JsonSchema,
+    /// As JSON that the prompt describes.
+    JsonObject,
+    /// As text that the prompt describes.
+    Text,
 }
 
 /// How log lines look.
@@ -198,6 +234,13 @@ pub struct LogConfig {
 
 value::words!(SpeechEngine { PocketSphinx = "pocketsphinx", Scripted = "scripted", None = "none" });
 value::words!(PusherProtocol { Auricle = "auricle", OmiR2 = "omi-r2", OmiR3 = "omi-r3" });
+value::words!(LlmFallback { Wait = "wait", Local = "local" });
+value::words!(LlmOutput {
+    Auto = "auto",
+    JsonSchema = "json_schema",
+    JsonObject = "json_object",
+    Text = "text"
+});
 value::words!(LogFormat { Text = "text", Json = "json" });
 value::words!(LogLevel {
     Error = "error",
@@ -238,7 +281,18 @@ impl Config {
                 script: None,
             },
             // Omi's model for this. Source: pusher-and-processing 4.3.
-            llm: LlmConfig { url: None, model: "gpt-5.4-mini".to_owned(), key: None },
+            llm: LlmConfig {
+                url: None,
+                model: "gpt-5.4-mini".to_owned(),
+                model_long: None,
+                key: None,
+                key_header: "authorization".to_owned(),
+                output: LlmOutput::Auto,
+                fallback: LlmFallback::Wait,
+                window_tokens: Tokens(128_000),
+                price_input: Price(0.0),
+                price_output: Price(0.0),
+            },
             pusher: PusherConfig { url: None, secret: None, protocol: PusherProtocol::Auricle, audio: false },
             processing_threads: 0,
             sessions_workers: 0,

@@ -94,10 +94,14 @@ fn every_key_can_be_given_in_every_layer_and_reads_back_as_it_is_shown() {
     let samples = |form: &str| match form {
         f if f.starts_with("a time") => "91s",
         f if f.starts_with("a size") => "3333KiB",
+        f if f.starts_with("a whole number from 8192") => "9999",
         f if f.starts_with("a whole number") => "77",
+        f if f.starts_with("a number") => "0.25",
         f if f.starts_with("an IP address") => "127.0.0.1:9",
         f if f.starts_with("true") => "true",
         f if f.starts_with("a path") => "/p",
+        f if f.starts_with("one of auto") => "json_object",
+        f if f.starts_with("one of wait") => "local",
         f if f.starts_with("one of text") => "json",
         f if f.starts_with("one of error") => "trace",
         f if f.starts_with("one of pocketsphinx") => "none",
@@ -327,6 +331,8 @@ fn urls_of_others_are_checked_before_they_are_needed() {
         ("llm.url", "https://ann:secret@example.org", false),
         ("llm.url", "https://example.org?key=1", false),
         ("llm.url", "localhost:11434", false),
+        ("llm.key_header", "api-key", true),
+        ("llm.key_header", "api:key", false),
     ] {
         let loaded = load(&Given { flags: vec![(key, url)], ..Given::default() });
         assert_eq!(loaded.is_ok(), accepted, "{key} {url}");
@@ -376,6 +382,14 @@ fn the_parts_of_an_issuer_come_together_and_over_a_safe_way() {
 fn a_lease_is_renewed_twice_before_it_ends() {
     let found = mistakes(&Given { flags: vec![("limits.lease_renew_every", "8s")], ..Given::default() });
     assert!(found[0].expected.contains("limits.lease, which is 15s"), "{found:?}");
+}
+
+#[test]
+fn rules_stand_in_before_a_job_has_waited_too_long() {
+    let late = [("limits.llm_fallback_after", "1d"), ("llm.fallback", "local")];
+    let found = mistakes(&Given { flags: late.to_vec(), ..Given::default() });
+    assert!(found[0].expected.contains("limits.job_away_max, which is 24h"), "{found:?}");
+    assert!(load(&Given { flags: late[..1].to_vec(), ..Given::default() }).is_ok());
 }
 
 #[test]

@@ -268,6 +268,10 @@ impl Store for SqliteStore {
         self.writer.write(move |db| ending::reprocess(db, &user, &id, &job_id, attempts_max, now)).await
     }
 
+    async fn stand_ins(&self, limit: usize) -> Result<Vec<(UserId, ConversationId)>> {
+        self.readers.read(move |db| ending::stand_ins(db, limit)).await
+    }
+
     async fn set_geolocation(&self, user: &UserId, id: &ConversationId, place: &Geolocation) -> Result<()> {
         let (user, id, place) = (user.clone(), id.clone(), place.clone());
         self.writer.write(move |db| reading::set_geolocation(db, &user, &id, &place)).await

@@ -447,6 +447,9 @@ pub trait Store: Send + Sync + 'static {
         job_id: JobId,
         now: UnixMicros,
     ) -> Result<(JobId, Revision)>;
+    /// Completed records that stand in for better ones ([`auricle_core::Provenance::is_stand_in`]), of all users, the oldest
+    /// first.
+    async fn stand_ins(&self, limit: usize) -> Result<Vec<(UserId, ConversationId)>>;
     /// Sets where the conversation took place.
     async fn set_geolocation(&self, user: &UserId, id: &ConversationId, place: &Geolocation) -> Result<()>;
 

@@ -6,6 +6,8 @@
 
 pub mod client;
 pub mod proxy;
+#[cfg(feature = "schemas")]
+pub mod schemas;
 pub mod server;
 pub mod stand_in;
 

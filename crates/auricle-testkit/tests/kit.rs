@@ -117,7 +117,7 @@ async fn post(address: std::net::SocketAddr, path: &str, headers: &str, body: &s
 #[tokio::test]
 async fn the_stand_in_for_a_model_does_as_it_is_told_and_counts() {
     let llm = LlmStandIn::start().await.unwrap();
-    let prompt = r#"{"messages":[{},{"content":"Transcript:\nSpeaker 0: I will call Bo"}]}"#;
+    let prompt = r#"{"messages":[{},{"content":"<transcript>\n1 S0: I will call Bo\n</transcript>"}]}"#;
     let ask = || {
         let id = "x-client-request-id: conversation:c1:understand:1\r\n";
         post(llm.address(), "/v1/chat/completions", id, prompt)

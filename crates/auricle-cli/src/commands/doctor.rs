@@ -171,7 +171,8 @@ fn understanding(config: &Config) -> Check {
     let Some(url) = &config.llm.url else {
         return ok(WHAT, "local rules; set llm.url for a language model");
     };
-    let finding = format!("{} at {url}", config.llm.model);
+    let finding =
+        format!("{} at {url}, {} tokens (llm.window_tokens)", config.llm.model, config.llm.window_tokens.0);
     if url.starts_with("http://") && config.llm.key.is_some() {
         return warn(WHAT, format!("{finding}; transcripts and the key travel unencrypted, use https"));
     }

@@ -57,7 +57,13 @@ pub(crate) fn conversation(transcript: &str) -> Conversation {
 
 fn understood(conversation: &Conversation) -> Understanding {
     let zone = TimeZone::get("Europe/Madrid").unwrap();
-    understand(&Request { conversation, time_zone: zone, now: conversation.started_at, open_items: &[] })
+    understand(&Request {
+        conversation,
+        time_zone: zone,
+        now: conversation.started_at,
+        open_items: &[],
+        steps: &crate::NoSteps,
+    })
 }
 
 fn shown(understanding: &Understanding) -> String {

@@ -12,6 +12,12 @@ use crate::UnderstandError;
 /// Longest code of an error that is passed on.
 const CODE_CHARS_MAX: usize = 64;
 
+/// How much of an error is searched for [`FORM_WORDS`].
+const FORM_BYTES_MAX: usize = 1_024;
+/// How servers name the form of output that they do not take: OpenAI and DeepSeek by the parameter, others in words.
+const FORM_WORDS: [&str; 6] =
+    ["response_format", "response format", "json_schema", "json schema", "json_object", "structured output"];
+
 /// Why a call brought no understanding.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Failure {
@@ -24,6 +30,8 @@ pub(super) struct Failure {
     permanent: bool,
     /// Whether the server seems to be away or too busy, which the breaker counts.
     away: bool,
+    /// Whether the server only lacks the form in which the answer was asked for.
+    formless: bool,
 }
 
 impl Failure {
@@ -42,6 +50,17 @@ impl Failure {
         if self.away { Outcome::Failed } else { Outcome::Ok }
     }
 
+    /// Whether the same may be asked for in a plainer form.
+    pub(super) fn is_formless(&self) -> bool {
+        self.formless
+    }
+
+    /// Nobody was asked: it is not the time.
+    pub(super) fn not_now(reason: impl Into<String>, after: Duration) -> Self {
+        let after = Some(after);
+        Self { label: "not_now", reason: reason.into(), after, away: true, ..Self::senseless("") }
+    }
+
     /// Nothing came, or it broke off.
     pub(super) fn unanswered(error: &reqwest::Error, host: &str, limits: &Limits) -> Self {
         let (label, reason, advice) = if error.is_connect() {
@@ -55,7 +74,7 @@ impl Failure {
             let advice = format!("the connection to {host} broke off");
             ("broken", "the connection to the language model broke off", advice)
         };
-        Self { label, reason: reason.into(), advice, after: None, permanent: false, away: true }
+        Self { label, reason: reason.into(), advice, away: true, ..Self::senseless("") }
     }
 
     /// More than is taken.
@@ -68,14 +87,15 @@ impl Failure {
     /// An answer that is not what was asked for. `reason` holds nothing of it.
     pub(super) fn senseless(reason: impl Into<String>) -> Self {
         let (reason, advice) = (reason.into(), String::new());
-        Self { label: "senseless", reason, advice, after: None, permanent: false, away: false }
+        let (after, permanent, away, formless) = (None, false, false, false);
+        Self { label: "senseless", reason, advice, after, permanent, away, formless }
     }
 
     /// The model would not, and would not again.
     pub(super) fn declined() -> Self {
         let reason = "the language model declined to make a record of this".into();
         let advice = "another model may (`llm.model`), then `auricle jobs retry`".into();
-        Self { label: "declined", reason, advice, after: None, permanent: true, away: false }
+        Self { label: "declined", reason, advice, permanent: true, ..Self::senseless("") }
     }
 
     /// A status that is no success.
@@ -91,15 +111,23 @@ impl Failure {
             Some(code) => format!("HTTP {number}, {code}"),
             None => format!("HTTP {number}"),
         };
-        if matches!(number, 408 | 425 | 429) || status.is_server_error() {
+        if matches!(number, 408 | 409 | 425 | 429) || status.is_server_error() {
             return Self {
                 label: "busy",
                 reason: format!("the language model is too busy ({said})"),
                 advice: format!("{host} answered {said}"),
                 after: retry_after(headers, now),
-                permanent: false,
                 away: true,
+                ..Self::senseless("")
             };
+        }
+        if matches!(number, 400 | 404 | 405 | 415 | 422) && is_about_form(body) {
+            let advice = format!(
+                "{host} does not take this form of output for {model:?} ({said}); a plainer one is tried"
+            );
+            let reason = format!("the language model's server lacks JSON output ({said})");
+            let label = "formless";
+            return Self { label, reason, advice, permanent: true, formless: true, ..Self::senseless("") };
         }
         let advice = match number {
             401..=403 => format!("{host} refused the key; set `llm.key` (AURICLE_LLM_KEY)"),
@@ -107,13 +135,10 @@ impl Failure {
                 "no such model or path at {host}; check `llm.model`, which is {model:?}, and `llm.url`"
             ),
             300..=399 => format!("{host} sent us elsewhere; set `llm.url` to where it is"),
-            _ => format!(
-                "`llm.model`, which is {model:?} at {host}, must have JSON-schema output and room for the transcript \
-                 (`limits.llm_transcript_chars_max`)"
-            ),
+            _ => format!("`llm.model`, which is {model:?} at {host}, must have room for `llm.window_tokens`"),
         };
         let reason = format!("the language model did not take the request ({said})");
-        Self { label: "refused", reason, advice, after: None, permanent: true, away: false }
+        Self { label: "refused", reason, advice, permanent: true, ..Self::senseless("") }
     }
 }
 
@@ -126,6 +151,14 @@ impl From<Failure> for UnderstandError {
             (false, false) => Self::Transient { reason, after },
         }
     }
+}
+
+/// Whether an error names the form of output. Only what a server says of it counts, and no more than its beginning: it may
+/// repeat the prompt.
+fn is_about_form(body: &[u8]) -> bool {
+    let said = &body[..body.len().min(FORM_BYTES_MAX)];
+    let said = String::from_utf8_lossy(said).to_lowercase();
+    FORM_WORDS.iter().any(|word| said.contains(word))
 }
 
 /// The code of an error in OpenAI's form, if it is a mere code: whatever else a body holds may be the transcript.
@@ -167,7 +200,7 @@ mod tests {
 
     #[test]
     fn a_status_says_whether_to_try_again_and_what_to_do() {
-        for status in [408, 425, 429, 500, 502, 503, 529] {
+        for status in [408, 409, 425, 429, 500, 502, 503, 529] {
             let failure = refused(status, "");
             assert!(!failure.permanent && failure.away, "{status}");
         }
@@ -177,7 +210,7 @@ mod tests {
             (403, "AURICLE_LLM_KEY"),
             (404, "llm.url"),
             (302, "llm.url"),
-            (413, "llm_transcript_chars_max"),
+            (413, "llm.window_tokens"),
         ] {
             let failure = refused(status, "");
             assert!(failure.permanent && !failure.away, "{status}");
@@ -200,6 +233,33 @@ mod tests {
         ] {
             assert!(!refused(500, strange).reason.contains("1234"), "{strange}");
         }
+    }
+
+    #[test]
+    fn a_server_that_lacks_the_form_of_output_is_known_by_its_words() {
+        for (status, said) in [
+            (
+                400,
+                r#"{"error":{"message":"This response_format type is unavailable now","code":"invalid_request_error"}}"#,
+            ),
+            (422, "response_format.type `json_schema` is unavailable now at line 1"),
+            (405, r#"{"message":"json_object response format is not supported for model"}"#),
+            (404, r#"{"error":{"param":"response_format","message":"unknown parameter"}}"#),
+        ] {
+            let failure = refused(status, said);
+            assert!(failure.is_formless() && failure.permanent, "{said}");
+            assert!(!failure.reason.contains("unavailable"), "{failure:?}");
+        }
+        for (status, said) in [
+            (400, r#"{"error":{"code":"context_length_exceeded"}}"#),
+            (401, "response_format"),
+            (404, "no such model"),
+            (500, "failed on response_format"),
+        ] {
+            assert!(!refused(status, said).is_formless(), "{said}");
+        }
+        let echoed = format!("{}response_format", "what was said ".repeat(100));
+        assert!(!refused(400, &echoed).is_formless(), "that may be the prompt");
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::time::Duration;
 use auricle_core::{ConversationStatus, DiscardReason, JobState, Limits};
 use auricle_process::openai::OpenAiConfig;
 use auricle_process::{Clock, OpenAi, Understand};
-use auricle_testkit::{LlmMode, LlmStandIn};
+use auricle_testkit::{LlmMode, LlmStandIn, schemas};
 
 use crate::rig::{Loop, Rig};
 
@@ -24,7 +24,10 @@ fn quick() -> Limits {
 }
 
 fn model(rig: &Rig, url: &str) -> Arc<dyn Understand> {
-    let config = OpenAiConfig { url: url.into(), model: "m1".into(), key: Some(KEY.into()) };
+    model_with(rig, OpenAiConfig { key: Some(KEY.into()), ..OpenAiConfig::new(url, "m1") })
+}
+
+fn model_with(rig: &Rig, config: OpenAiConfig) -> Arc<dyn Understand> {
     let clock = Arc::clone(&rig.clock) as Arc<dyn Clock>;
     Arc::new(OpenAi::new(&config, Arc::clone(&rig.limits), clock).unwrap())
 }
@@ -48,7 +51,7 @@ async fn a_record_is_the_models_and_says_so() {
     assert_eq!(record.structured.title, "I will send the quarterly report");
     assert_eq!(record.structured.action_items[0].description, SAID);
     let provenance = record.provenance.unwrap();
-    assert_eq!((provenance.provider.as_str(), provenance.version.as_str()), ("llm", "m1"));
+    assert_eq!((provenance.provider.as_str(), provenance.version.as_str()), ("llm", "m1/prompt-1"));
     let (headers, body) = llm.last().unwrap();
     assert_eq!(headers["authorization"], format!("Bearer {KEY}").as_str());
     assert_eq!(body["model"], "m1");
@@ -60,17 +63,25 @@ async fn a_record_is_the_models_and_says_so() {
 async fn s04_whatever_a_model_does_wrong_it_is_asked_again() {
     // Only what may be the transcript's fault costs an attempt.
     let modes = [
-        (LlmMode::Hang(Duration::from_secs(60)), 0),
-        (LlmMode::Slow(Duration::from_secs(60)), 0),
-        (LlmMode::Status(503), 0),
-        (LlmMode::Status(408), 0),
-        (LlmMode::Busy(1), 0),
-        (LlmMode::Garbage, 1),
-        (LlmMode::Prose, 1),
-        (LlmMode::Reset, 0),
+        (LlmMode::Hang(Duration::from_secs(60)), 0, 1),
+        (LlmMode::Slow(Duration::from_secs(60)), 0, 1),
+        (LlmMode::Status(503), 0, 1),
+        (LlmMode::Status(408), 0, 1),
+        (LlmMode::Status(409), 0, 1),
+        (LlmMode::Busy(1), 0, 1),
+        (LlmMode::Garbage, 1, 1),
+        (LlmMode::Huge(10 << 20), 1, 1),
+        (LlmMode::Reset, 0, 1),
+        // An answer that makes no sense is shown to the model once before the attempt fails.
+        (LlmMode::Prose, 1, 2),
+        (LlmMode::Malformed, 1, 2),
+        (LlmMode::WrongSchema, 1, 2),
     ];
-    for (mode, spent) in modes {
-        let (rig, llm) = ground(quick()).await;
+    for (mode, spent, calls) in modes {
+        // Only what hangs is given up soon.
+        let hangs = matches!(mode, LlmMode::Hang(_) | LlmMode::Slow(_));
+        let llm_call_max = if hangs { quick().llm_call_max } else { Duration::from_secs(20) };
+        let (rig, llm) = ground(Limits { llm_call_max, ..quick() }).await;
         llm.set(mode);
         let worker = work(&rig, "p1", &llm.url());
         let failed = rig.fails("c1", spent).await;
@@ -81,7 +92,10 @@ async fn s04_whatever_a_model_does_wrong_it_is_asked_again() {
         assert!(!error.contains("127.0.0.1") && !error.contains("limits."), "for users: {mode:?}: {error}");
         llm.set(LlmMode::Answer);
         let done = rig.reaches("c1", JobState::Completed).await;
-        assert_eq!((done.attempts, llm.calls_for("c1")), (spent + 1, 2), "{mode:?}");
+        assert_eq!((done.attempts, llm.calls_for("c1")), (spent + 1, calls + 1), "{mode:?}");
+        for request in llm.requests() {
+            assert_eq!(schemas::chat_completion(&request), [""; 0], "{mode:?}");
+        }
         worker.stop().await;
     }
 }

@@ -129,6 +129,7 @@ pub(crate) struct Rig {
     pub(crate) ground: Ground,
     pub(crate) clock: Arc<TestClock>,
     pub(crate) limits: Arc<Limits>,
+    pub(crate) fallback_after: Option<Duration>,
     file: PathBuf,
     wake: Arc<Notify>,
 }
@@ -161,7 +162,7 @@ impl Rig {
         let ground = Ground { store, other, keep: Box::new(folder) };
         ground.announce().await;
         let clock = Arc::new(TestClock(AtomicI64::new(at(10).0)));
-        Self { ground, clock, limits: Arc::new(limits), file, wake: Arc::default() }
+        Self { ground, clock, limits: Arc::new(limits), fallback_after: None, file, wake: Arc::default() }
     }
 
     pub(crate) fn work(&self, process: &str, script: &Arc<Script>) -> Loop {
@@ -183,6 +184,7 @@ impl Rig {
             wake: Arc::clone(&self.wake),
             effects: Arc::default(),
             records: vec!["notify:memory_created"],
+            fallback_after: self.fallback_after,
             rule: Arc::new(move || rule),
         });
         let stop = CancellationToken::new();

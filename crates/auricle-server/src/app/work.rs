@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use auricle_process::openai::OpenAiConfig;
+use auricle_process::openai::{OpenAiConfig, Output};
 use auricle_process::{Deliver, OpenAi, Outbox, Understand, Worker};
 use auricle_store::{ClaimRule, Store};
 use metrics_exporter_prometheus::PrometheusHandle;
@@ -14,7 +14,7 @@ use tokio_util::task::TaskTracker;
 
 use super::{BuildError, Hearing, Parts};
 use crate::clock::monotonic;
-use crate::config::{Config, Shape};
+use crate::config::{Config, LlmFallback, LlmOutput, Shape};
 use crate::outgoing::Outgoing;
 use crate::outgoing::reach::Reach;
 use crate::{link, loops, notify, repair, sweeper, webhook};
@@ -29,10 +29,22 @@ pub(super) fn outgoing(config: &Config, parts: &Parts) -> Result<Arc<Outgoing>, 
 /// The language model, if one is configured.
 pub(super) fn model(config: &Config, parts: &Parts) -> Result<Option<Arc<OpenAi>>, BuildError> {
     let Some(url) = &config.llm.url else { return Ok(None) };
+    let llm = &config.llm;
     let ours = OpenAiConfig {
         url: url.clone(),
-        model: config.llm.model.clone(),
-        key: config.llm.key.as_ref().map(|key| key.expose().to_owned()),
+        model: llm.model.clone(),
+        model_long: llm.model_long.clone(),
+        key: llm.key.as_ref().map(|key| key.expose().to_owned()),
+        key_header: llm.key_header.clone(),
+        output: match llm.output {
+            LlmOutput::Auto => None,
+            LlmOutput::JsonSchema => Some(Output::JsonSchema),
+            LlmOutput::JsonObject => Some(Output::JsonObject),
+            LlmOutput::Text => Some(Output::Text),
+        },
+        window_tokens: llm.window_tokens.0,
+        price_input: llm.price_input.0,
+        price_output: llm.price_output.0,
     };
     let model = OpenAi::new(&ours, Arc::clone(&parts.limits), Arc::new(parts.clock))?;
     Ok(Some(Arc::new(model)))
@@ -109,6 +121,10 @@ pub(super) fn processors(
         wake,
         effects,
         records,
+        fallback_after: match config.llm.fallback {
+            LlmFallback::Wait => None,
+            LlmFallback::Local => Some(config.limits.llm_fallback_after),
+        },
         rule: claim_when(config, links),
     });
     (worker, outbox)

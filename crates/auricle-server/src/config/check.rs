@@ -1,7 +1,7 @@
 //! Rules between keys.
 
 use super::value::{show_duration, without_secrets};
-use super::{Config, Mistake, Shape};
+use super::{Config, LlmFallback, Mistake, Shape};
 use crate::auth::is_user_id;
 use crate::outgoing::reach::Reach;
 
@@ -38,6 +38,12 @@ pub(super) fn rules(config: &Config, shape: Shape, mistakes: &mut Vec<Mistake>) 
         let expected =
             format!("less than limits.job_attempt_max, which is {}", show_duration(limits.job_attempt_max));
         broken("limits.llm_call_max", show_duration(limits.llm_call_max), &expected);
+    }
+    if config.llm.fallback == LlmFallback::Local && limits.llm_fallback_after >= limits.job_away_max {
+        // The job would have failed before.
+        let expected =
+            format!("less than limits.job_away_max, which is {}", show_duration(limits.job_away_max));
+        broken("limits.llm_fallback_after", show_duration(limits.llm_fallback_after), &expected);
     }
     if limits.lease_renew_every > limits.lease / 2 {
         let expected = format!("at most half of limits.lease, which is {}", show_duration(limits.lease));
@@ -105,6 +111,10 @@ fn pusher_url(config: &Config, broken: &mut impl FnMut(&str, String, &str)) {
 }
 
 fn llm_url(config: &Config, broken: &mut impl FnMut(&str, String, &str)) {
+    let header = &config.llm.key_header;
+    if header.parse::<reqwest::header::HeaderName>().is_err() {
+        broken("llm.key_header", header.clone(), "the name of a header such as authorization or api-key");
+    }
     let Some(text) = &config.llm.url else { return };
     // A password would be shown with the address.
     let known = reqwest::Url::parse(text).is_ok_and(|url| {

@@ -86,14 +86,29 @@ own! {
     "speech.pocketsphinx_model" = speech.pocketsphinx_model;
     /// What the `scripted` engine hears, as a JSON file. Not set: a built-in exchange that repeats.
     "speech.script" = speech.script;
-    /// A server that speaks OpenAI's chat completions with JSON-schema output (OpenAI, Ollama, llama.cpp, vLLM), with or
-    /// without `/v1`: it turns transcripts into records. They leave this machine. Not set: rules on this machine do it
-    /// (`local`).
+    /// A server that speaks OpenAI's chat completions (OpenAI, Azure, Ollama, llama.cpp, vLLM), with or without `/v1`: it
+    /// turns transcripts into records. They leave this machine. Not set: rules on this machine do it (`local`).
     "llm.url" = llm.url;
-    /// The model that is asked.
+    /// The model that is asked. Azure: the deployment.
     "llm.model" = llm.model;
-    /// Sent to `llm.url` as a bearer token.
+    /// The model that takes notes on the parts of a conversation that is longer than `llm.window_tokens`. Not set: `llm.model`.
+    "llm.model_long" = llm.model_long;
+    /// Sent to `llm.url` in `llm.key_header`.
     "llm.key" = llm.key;
+    /// The header that `llm.key` goes into: as a bearer token in `authorization`, by itself in any other. Azure: `api-key`.
+    "llm.key_header" = llm.key_header;
+    /// How JSON is asked for: by a schema that the server keeps the answer to, as JSON, as text, or `auto`: whatever the server
+    /// takes, the surest first.
+    "llm.output" = llm.output;
+    /// What becomes of records while the model is away: they `wait`, or after `limits.llm_fallback_after` rules on this machine
+    /// make them (`local`), labelled as such, and the model makes them anew when it is back.
+    "llm.fallback" = llm.fallback;
+    /// Tokens that the models hold, prompt and answer together. What is longer is read in parts.
+    "llm.window_tokens" = llm.window_tokens;
+    /// What a million tokens of prompts cost, in any currency: counted in `auricle_llm_cost_millionths_total`.
+    "llm.price_input" = llm.price_input;
+    /// The same of answers.
+    "llm.price_output" = llm.price_output;
     /// Where a listening process finds the pusher, e.g. `http://127.0.0.1:8090`. Not set: no hints are sent, and jobs are
     /// found by looking.
     "pusher.url" = pusher.url;

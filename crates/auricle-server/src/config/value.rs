@@ -153,6 +153,42 @@ impl Value for usize {
     }
 }
 
+/// Tokens that a language model holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Tokens(pub usize);
+
+impl Value for Tokens {
+    fn form(&self) -> String {
+        "a whole number from 8192 to 10000000".to_owned()
+    }
+    fn take(&mut self, text: &str) -> Option<()> {
+        let count = whole(text).filter(|count| (8_192..=10_000_000).contains(count))?;
+        self.0 = usize::try_from(count).ok()?;
+        Some(())
+    }
+    fn show(&self) -> String {
+        self.0.to_string()
+    }
+}
+
+/// What a million tokens cost, in whatever currency.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Price(pub f64);
+
+impl Value for Price {
+    fn form(&self) -> String {
+        "a number from 0 to 1000000, e.g. 0.25".to_owned()
+    }
+    fn take(&mut self, text: &str) -> Option<()> {
+        let plain = text.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');
+        self.0 = text.parse().ok().filter(|price| plain && (0.0..=1_000_000.0).contains(price))?;
+        Some(())
+    }
+    fn show(&self) -> String {
+        self.0.to_string()
+    }
+}
+
 impl Value for SocketAddr {
     fn form(&self) -> String {
         "an IP address and a port, e.g. 127.0.0.1:8080 or [::1]:8080; port 0 lets the system choose"

@@ -85,6 +85,7 @@ impl Rig {
             wake: Arc::default(),
             effects: Arc::default(),
             records: vec![MEMORY_CREATED],
+            fallback_after: None,
             rule: Arc::new(ClaimRule::default),
         });
         let worker = Loop(tokio::spawn(worker.run(CancellationToken::new(), Arc::new(|| {}))));

@@ -54,7 +54,7 @@ async fn a_record_is_made_by_the_model_and_told_to_device_and_webhook() {
     device.event("memory_created", |event| matches!(event, Event::MemoryCreated { .. })).await;
     let record = rig.conversation_when(&id, "completed").await;
     assert_eq!(record["structured"]["title"], "Please send the report before Friday.");
-    assert_eq!(record["provenance"]["version"], "m1");
+    assert_eq!(record["provenance"]["version"], "m1/prompt-1");
     delivered(&sink, &id).await;
     assert_eq!(llm.calls_for(&id), 1);
     let (_, ready) = rig.probe("/readyz").await;

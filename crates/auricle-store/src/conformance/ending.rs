@@ -1,6 +1,6 @@
 //! How conversations end, start again and go; listings and the user's edits.
 
-use auricle_core::{ConversationStatus, FinaliseReason, Geolocation, Photo, ProcessId, UserId};
+use auricle_core::{ConversationStatus, FinaliseReason, Geolocation, Photo, ProcessId, Provenance, UserId};
 
 use super::{Ground, at, batch, completion, ending, opening, segment};
 use crate::store::{Choice, Finalise, Finalised, ListFilter, OpenConversation, StoreError};
@@ -211,6 +211,27 @@ pub async fn reprocess_starts_a_revision(ground: Ground) {
     ground.store.complete_job(completion(&second.lease, "Second", 7)).await.unwrap();
     assert_eq!(ground.store.conversation(&ann, &id).await.unwrap().unwrap().title(), "Second");
     assert_eq!(ground.store.effects(&id).await.unwrap().len(), 2);
+}
+
+pub async fn stand_ins_are_found_until_they_are_made_anew(ground: Ground) {
+    let ann = UserId::from("ann");
+    for id in ["c1", "c2", "c3"] {
+        ground.ended(id, "hello").await;
+        let claimed = ground.claim("p1", 3).await;
+        let mut done = completion(&claimed.lease, id, 4);
+        if id != "c2" {
+            done.provenance.version.push_str(Provenance::STAND_IN);
+        }
+        ground.store.complete_job(done).await.unwrap();
+    }
+    let found = ground.store.stand_ins(10).await.unwrap();
+    assert_eq!(found, [(ann.clone(), "c1".into()), (ann.clone(), "c3".into())]);
+    assert_eq!(ground.other.stand_ins(1).await.unwrap(), [(ann.clone(), "c1".into())]);
+    ground.store.reprocess(&ann, &"c1".into(), "j1".into(), at(5)).await.unwrap();
+    assert_eq!(ground.store.stand_ins(10).await.unwrap(), [(ann.clone(), "c3".into())], "it has its job");
+    let claimed = ground.claim("p1", 6).await;
+    ground.store.complete_job(completion(&claimed.lease, "Better", 7)).await.unwrap();
+    assert_eq!(ground.store.stand_ins(10).await.unwrap(), [(ann, "c3".into())]);
 }
 
 pub async fn listing_filters_and_pages(ground: Ground) {

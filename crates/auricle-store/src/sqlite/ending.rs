@@ -136,6 +136,18 @@ pub(super) fn reprocess(
     Ok((job.clone(), revision))
 }
 
+/// The condition is the index's.
+pub(super) fn stand_ins(db: &Connection, limit: usize) -> Result<Vec<(UserId, ConversationId)>> {
+    let mut query = db.prepare_cached(
+        "SELECT u.id, c.id FROM conversations c JOIN users u ON u.rid = c.user \
+         WHERE c.provider_version LIKE '%/fallback' AND c.status = 'completed' \
+         ORDER BY c.finished_at, c.rid LIMIT ?1",
+    )?;
+    rows::collect(query.query([i64::try_from(limit).unwrap_or(i64::MAX)])?, |row| {
+        Ok((row.get::<_, String>(0)?.into(), row.get::<_, String>(1)?.into()))
+    })
+}
+
 pub(super) fn orphans(db: &Connection, now: UnixMicros, limit: usize) -> Result<Vec<Orphan>> {
     let mut query = db.prepare_cached(
         "SELECT c.id, u.id, c.finished_at FROM conversations c JOIN users u ON u.rid = c.user \

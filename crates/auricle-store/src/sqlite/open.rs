@@ -22,6 +22,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("migrations/0001_first.sql"),
     include_str!("migrations/0002_speaker_samples.sql"),
     include_str!("migrations/0003_away.sql"),
+    include_str!("migrations/0004_stand_ins.sql"),
 ];
 
 /// How many prepared statements a connection keeps; more than there are distinct statements in this crate.

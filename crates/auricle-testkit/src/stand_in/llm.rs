@@ -1,6 +1,6 @@
 //! A language model's server in OpenAI's form.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -17,6 +17,12 @@ use super::{Served, answer, broken_off, slowly};
 
 const TITLE_WORDS: usize = 6;
 const ITEMS_MAX: usize = 5;
+const NOTES_MAX: usize = 30;
+/// What every call is said to have taken.
+const PROMPT_TOKENS: u32 = 700;
+const COMPLETION_TOKENS: u32 = 80;
+/// Requests that are kept, the newest.
+const REQUESTS_MAX: usize = 256;
 
 /// What it does with a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,12 +47,26 @@ pub enum LlmMode {
     EmptyTitle,
     /// Closes the connection in the middle of the answer.
     Reset,
+    /// Takes no JSON schema, as DeepSeek: 400. What is asked in another form is answered.
+    NoSchema,
+    /// Takes no form of output at all: 422. What is asked without is answered in a fence.
+    NoFormat,
+    /// Answers 200 with a completion whose content is JSON that breaks off.
+    Malformed,
+    /// Answers 200 with a completion whose content is JSON of another form.
+    WrongSchema,
+    /// Answers with JSON of another form until it is shown its own answer.
+    Mended,
+    /// Answers with so many bytes.
+    Huge(usize),
 }
 
 struct Known {
     mode: LlmMode,
     calls: HashMap<String, usize>,
     last: Option<(HeaderMap, Value)>,
+    requests: VecDeque<Value>,
+    scripts: HashMap<String, Value>,
 }
 
 struct Shared {
@@ -56,7 +76,7 @@ struct Shared {
 
 /// A running stand-in. Stops when dropped.
 ///
-/// Keeps one number for each conversation, and the last call.
+/// Keeps one number for each conversation, and the newest requests.
 pub struct LlmStandIn {
     served: Served,
     shared: Arc<Shared>,
@@ -70,7 +90,13 @@ impl LlmStandIn {
 
     /// On this address, e.g. where one was before.
     pub async fn start_at(address: SocketAddr) -> std::io::Result<Self> {
-        let known = Known { mode: LlmMode::Answer, calls: HashMap::new(), last: None };
+        let known = Known {
+            mode: LlmMode::Answer,
+            calls: HashMap::new(),
+            last: None,
+            requests: VecDeque::new(),
+            scripts: HashMap::new(),
+        };
         let shared = Arc::new(Shared { known: Mutex::new(known), count: watch::Sender::new(0) });
         let router = Router::new()
             .route("/v1/chat/completions", post(complete))
@@ -115,6 +141,16 @@ impl LlmStandIn {
         self.shared.known().calls.clone()
     }
 
+    /// From now on the record of this conversation is `record`, in every mode that answers.
+    pub fn script(&self, conversation: &str, record: Value) {
+        self.shared.known().scripts.insert(conversation.to_owned(), record);
+    }
+
+    /// Bodies of the newest calls, in their order.
+    pub fn requests(&self) -> Vec<Value> {
+        self.shared.known().requests.iter().cloned().collect()
+    }
+
     /// Headers and body of the last call.
     pub fn last(&self) -> Option<(HeaderMap, Value)> {
         self.shared.known().last.clone()
@@ -131,15 +167,27 @@ async fn complete(State(shared): State<Arc<Shared>>, headers: HeaderMap, body: B
     let Ok(request) = serde_json::from_slice::<Value>(&body) else {
         return answer(StatusCode::BAD_REQUEST, r#"{"error":{"code":"invalid_json"}}"#);
     };
-    let mode = {
+    let id = conversation(&headers);
+    let (mode, scripted) = {
         let mut known = shared.known();
-        *known.calls.entry(conversation(&headers)).or_default() += 1;
+        *known.calls.entry(id.clone()).or_default() += 1;
         known.last = Some((headers, request.clone()));
-        known.mode
+        if known.requests.len() >= REQUESTS_MAX {
+            known.requests.pop_front();
+        }
+        known.requests.push_back(request.clone());
+        (known.mode, known.scripts.get(&id).cloned())
     };
     shared.count.send_modify(|count| *count += 1);
     let prompt = request["messages"][1]["content"].as_str().unwrap_or_default();
-    let record = completion(&record(prompt).to_string());
+    let is_notes = asks_for_notes(&request);
+    let content = match scripted {
+        Some(record) if !is_notes => record,
+        _ if is_notes => notes(prompt),
+        _ => record(prompt),
+    };
+    let record = completion(&content.to_string());
+    let format = &request["response_format"]["type"];
     let ok = |body: Body| answer(StatusCode::OK, body);
     match mode {
         LlmMode::Answer => ok(record.into()),
@@ -168,11 +216,30 @@ async fn complete(State(shared): State<Arc<Shared>>, headers: HeaderMap, body: B
         LlmMode::Garbage => ok("<html>so sorry</html>".into()),
         LlmMode::Prose => ok(completion("I would rather not write JSON.").into()),
         LlmMode::EmptyTitle => {
-            let mut untitled = self::record(prompt);
+            let mut untitled = content;
             untitled["title"] = " ".into();
             ok(completion(&untitled.to_string()).into())
         }
         LlmMode::Reset => ok(broken_off(&record)),
+        LlmMode::NoSchema if format == "json_schema" => {
+            let error = json!({ "message": "This response_format type is unavailable now", "code": "invalid_request_error" });
+            answer(StatusCode::BAD_REQUEST, json!({ "error": error }).to_string())
+        }
+        LlmMode::NoFormat if !format.is_null() => {
+            let error = r#"{"detail":"response_format is not supported"}"#;
+            answer(StatusCode::UNPROCESSABLE_ENTITY, error)
+        }
+        LlmMode::NoSchema => ok(record.into()),
+        LlmMode::NoFormat => ok(completion(&format!("Here it is:\n```json\n{content}\n```")).into()),
+        LlmMode::Malformed => {
+            let whole = content.to_string();
+            ok(completion(whole.get(..whole.len() - 2).unwrap_or_default()).into())
+        }
+        LlmMode::Mended if request["messages"].as_array().is_some_and(|messages| messages.len() > 2) => {
+            ok(record.into())
+        }
+        LlmMode::WrongSchema | LlmMode::Mended => ok(completion(r#"{"summary":["of","sorts"]}"#).into()),
+        LlmMode::Huge(bytes) => ok(completion(&"x".repeat(bytes)).into()),
     }
 }
 
@@ -185,7 +252,9 @@ fn conversation(headers: &HeaderMap) -> String {
 
 fn completion(content: &str) -> String {
     let message = json!({ "role": "assistant", "content": content, "refusal": null });
+    let usage = json!({ "prompt_tokens": PROMPT_TOKENS, "completion_tokens": COMPLETION_TOKENS });
     json!({
+        "usage": usage,
         "object": "chat.completion",
         "model": "stand-in",
         "choices": [{ "index": 0, "message": message, "finish_reason": "stop" }],
@@ -193,10 +262,36 @@ fn completion(content: &str) -> String {
     .to_string()
 }
 
+/// By the schema, or in the forms without one by the description.
+fn asks_for_notes(request: &Value) -> bool {
+    let schema = &request["response_format"]["json_schema"]["name"];
+    let system = request["messages"][0]["content"].as_str().unwrap_or_default();
+    schema == "notes" || (schema.is_null() && system.contains(r#""notes":"#))
+}
+
+/// What is in the transcript's block, or in that of the notes: each line's numbers, and what was said.
+fn lines(prompt: &str) -> Vec<(&str, &str)> {
+    let block = |tag: &str| {
+        prompt.split_once(&format!("<{tag}>\n"))?.1.split_once(&format!("\n</{tag}>")).map(|(lines, _)| lines)
+    };
+    let lines = block("transcript").or_else(|| block("notes")).unwrap_or_default().lines();
+    let lines = lines.filter_map(|line| line.split_once(' '));
+    lines.map(|(numbers, line)| (numbers, line.split_once(": ").map_or(line, |(_, said)| said))).collect()
+}
+
+/// A note on every so many lines, the first among them.
+fn notes(prompt: &str) -> Value {
+    let lines = lines(prompt);
+    let noted = lines.iter().step_by(lines.len().div_ceil(NOTES_MAX).max(1));
+    let notes = noted.map(|(numbers, said)| {
+        let numbers: Vec<u32> = numbers.split(',').filter_map(|number| number.parse().ok()).collect();
+        json!({ "text": said, "lines": numbers })
+    });
+    json!({ "notes": notes.collect::<Vec<_>>() })
+}
+
 fn record(prompt: &str) -> Value {
-    let transcript = prompt.split_once("Transcript:\n").map_or(prompt, |(_, transcript)| transcript);
-    let lines: Vec<_> =
-        transcript.lines().filter_map(|line| line.split_once(": ")).map(|(_, said)| said).collect();
+    let lines: Vec<_> = lines(prompt).into_iter().map(|(_, said)| said).collect();
     let first = lines.first().copied().unwrap_or("Nothing said");
     let title: Vec<_> = first.split_whitespace().take(TITLE_WORDS).collect();
     let items = lines.iter().filter(|line| line.contains(" will ")).take(ITEMS_MAX);
@@ -207,7 +302,9 @@ fn record(prompt: &str) -> Value {
         "overview": format!("It begins: {first}"),
         "emoji": "🗣️",
         "category": "work",
-        "action_items": items,
         "events": [],
+        "sections": [],
+        "action_items": items,
+        "memories": [],
     })
 }
