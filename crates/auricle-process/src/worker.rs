@@ -10,7 +10,8 @@ use std::time::Duration;
 
 use auricle_core::{Backoff, Conversation, EffectId, Limits, ProcessId, UserId};
 use auricle_store::{
-    AttemptOutcome, ClaimRule, ClaimedJob, Completion, Job, JobLease, NewEffect, Store, StoreError,
+    ActionItemFilter, AttemptOutcome, ClaimRule, ClaimedJob, Completion, Job, JobLease, NewEffect, Store,
+    StoreError,
 };
 use futures_util::FutureExt;
 use jiff::tz::TimeZone;
@@ -25,6 +26,9 @@ use crate::{Beat, Clock, Request, Understand, UnderstandError, Understanding, re
 const POLL: Duration = Duration::from_secs(1);
 /// The step whose result is worth keeping.
 const UNDERSTAND: &str = "understand";
+/// How many open action items understanding is told, and of what age. Source: pusher-and-processing 4.2.
+const OPEN_ITEMS_MAX: usize = 50;
+const OPEN_ITEMS_AGE: Duration = Duration::from_secs(2 * 86_400);
 /// Share of the drain that running attempts may use to end by themselves.
 const GRACE: f64 = 0.5;
 
@@ -271,7 +275,9 @@ impl Worker {
         let zone =
             self.store.time_zone(&conversation.user).await.map_err(|e| AttemptError::store("gather", e))?;
         let zone = zone.and_then(|name| TimeZone::get(&name).ok()).unwrap_or_else(|| self.time_zone.clone());
-        let request = Request { conversation, time_zone: zone, now: self.clock.wall(), open_items: &[] };
+        let open_items = self.open_items(conversation).await?;
+        let now = self.clock.wall();
+        let request = Request { conversation, time_zone: zone, now, open_items: &open_items };
         let understanding = self.understand.understand(request).await.map_err(AttemptError::understand)?;
         // An empty title is a failed step, never a silent discard.
         if understanding.structured.title.is_empty() != understanding.discarded.is_some() {
@@ -282,6 +288,20 @@ impl Worker {
         let recorded = self.store.record_step(lease, UNDERSTAND, &result, self.clock.wall()).await;
         recorded.map_err(|e| AttemptError::store(UNDERSTAND, e))?;
         Ok(understanding)
+    }
+
+    /// What the user has open of late, newest first. Not the conversation's own: those are to be made again.
+    async fn open_items(&self, conversation: &Conversation) -> Result<Vec<String>, AttemptError> {
+        let filter = ActionItemFilter {
+            completed: Some(false),
+            created_from: Some(self.clock.wall() - OPEN_ITEMS_AGE),
+            not_of: Some(conversation.id.clone()),
+            limit: OPEN_ITEMS_MAX,
+            ..ActionItemFilter::default()
+        };
+        let found = self.store.action_items(&conversation.user, filter).await;
+        let found = found.map_err(|e| AttemptError::store("gather", e))?;
+        Ok(found.into_iter().map(|item| item.description).collect())
     }
 
     /// Whether what `job` needs has been away for as long as it waits.

@@ -7,11 +7,14 @@
 mod accounts;
 mod effects;
 mod ending;
+mod items;
 mod jobs;
 mod live;
+mod memories;
 mod open;
 mod readers;
 mod reading;
+mod records_search;
 mod rows;
 mod search;
 mod speakers;
@@ -25,8 +28,9 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use auricle_core::{
-    Conversation, ConversationId, ConversationStatus, EffectId, Epoch, FinaliseReason, Geolocation, JobId,
-    JobState, Limits, PersonId, Photo, PhotoId, ProcessId, Revision, SegmentId, UnixMicros, UserId,
+    ActionItemId, Conversation, ConversationId, ConversationStatus, EffectId, Epoch, FinaliseReason,
+    Geolocation, JobId, JobState, Limits, MemoryId, PersonId, Photo, PhotoId, ProcessId, Revision, SegmentId,
+    UnixMicros, UserId,
 };
 
 use crate::store::*;
@@ -267,6 +271,68 @@ impl Store for SqliteStore {
     async fn set_geolocation(&self, user: &UserId, id: &ConversationId, place: &Geolocation) -> Result<()> {
         let (user, id, place) = (user.clone(), id.clone(), place.clone());
         self.writer.write(move |db| reading::set_geolocation(db, &user, &id, &place)).await
+    }
+
+    async fn action_items(&self, user: &UserId, filter: ActionItemFilter) -> Result<Vec<ActionItemRecord>> {
+        let user = user.clone();
+        self.readers.read(move |db| items::list(db, &user, &filter)).await
+    }
+
+    async fn action_item(&self, user: &UserId, id: &ActionItemId) -> Result<Option<ActionItemRecord>> {
+        let (user, id) = (user.clone(), id.clone());
+        self.readers.read(move |db| items::find(db, &user, &id)).await
+    }
+
+    async fn add_action_item(&self, user: &UserId, new: NewActionItem) -> Result<ActionItemRecord> {
+        let user = user.clone();
+        self.writer.write(move |db| items::add(db, &user, &new)).await
+    }
+
+    async fn edit_action_item(
+        &self,
+        user: &UserId,
+        id: &ActionItemId,
+        edit: ActionItemEdit,
+        now: UnixMicros,
+    ) -> Result<ActionItemRecord> {
+        let (user, id) = (user.clone(), id.clone());
+        self.writer.write(move |db| items::edit(db, &user, &id, &edit, now)).await
+    }
+
+    async fn remove_action_item(&self, user: &UserId, id: &ActionItemId, now: UnixMicros) -> Result<()> {
+        let (user, id) = (user.clone(), id.clone());
+        self.writer.write(move |db| items::remove(db, &user, &id, now)).await
+    }
+
+    async fn memories(&self, user: &UserId, filter: MemoryFilter) -> Result<Vec<MemoryRecord>> {
+        let user = user.clone();
+        self.readers.read(move |db| memories::list(db, &user, &filter)).await
+    }
+
+    async fn memory(&self, user: &UserId, id: &MemoryId) -> Result<Option<MemoryRecord>> {
+        let (user, id) = (user.clone(), id.clone());
+        self.readers.read(move |db| memories::find(db, &user, &id)).await
+    }
+
+    async fn add_memory(&self, user: &UserId, new: NewMemory) -> Result<MemoryRecord> {
+        let user = user.clone();
+        self.writer.write(move |db| memories::add(db, &user, &new)).await
+    }
+
+    async fn edit_memory(
+        &self,
+        user: &UserId,
+        id: &MemoryId,
+        text: &str,
+        now: UnixMicros,
+    ) -> Result<MemoryRecord> {
+        let (user, id, text) = (user.clone(), id.clone(), text.to_owned());
+        self.writer.write(move |db| memories::edit(db, &user, &id, &text, now)).await
+    }
+
+    async fn remove_memory(&self, user: &UserId, id: &MemoryId, now: UnixMicros) -> Result<()> {
+        let (user, id) = (user.clone(), id.clone());
+        self.writer.write(move |db| memories::remove(db, &user, &id, now)).await
     }
 
     async fn claim_job(

@@ -4,10 +4,12 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use auricle_core::{
-    Conversation, ConversationId, ConversationStatus, DiscardReason, EffectId, EffectKey, EffectState, Epoch,
-    FinaliseReason, Geolocation, JobId, JobState, PersonId, Photo, PhotoId, ProcessId, Provenance, Revision,
-    Segment, SegmentId, Source, Structured, UnixMicros, UserId,
+    ActionItemId, Conversation, ConversationId, ConversationStatus, DiscardReason, EffectId, EffectKey,
+    EffectState, Epoch, FinaliseReason, Geolocation, JobId, JobState, MemoryId, PersonId, Photo, PhotoId,
+    ProcessId, Provenance, Revision, Segment, SegmentId, Source, Structured, UnixMicros, UserId,
 };
+
+pub use crate::records::*;
 
 /// What went wrong in the store.
 #[derive(Debug, thiserror::Error)]
@@ -268,7 +270,7 @@ pub struct StepRecord {
 }
 
 /// The outcome of a job, applied in one transaction as a field-level merge: structured, provenance, discarded,
-/// `status=completed`, the job, the search index and the effects. Segments and everything a user edited stay untouched.
+/// `status=completed`, the job, action items and memories, the search index and the effects. Segments and everything a user edited stay untouched.
 #[derive(Clone, Debug)]
 pub struct Completion {
     pub lease: JobLease,
@@ -449,6 +451,42 @@ pub trait Store: Send + Sync + 'static {
     ) -> Result<(JobId, Revision)>;
     /// Sets where the conversation took place.
     async fn set_geolocation(&self, user: &UserId, id: &ConversationId, place: &Geolocation) -> Result<()>;
+
+    // --- action items and memories -----------------------------------------------------------------------------------
+    // Made by completions, which keep them in step with each revision: `auricle_core::records`. When a conversation is
+    // deleted, those that the user made or reworded stay without it, and the others go with it.
+    /// A page of action items.
+    async fn action_items(&self, user: &UserId, filter: ActionItemFilter) -> Result<Vec<ActionItemRecord>>;
+    /// One action item; `None` if absent, deleted or another user's.
+    async fn action_item(&self, user: &UserId, id: &ActionItemId) -> Result<Option<ActionItemRecord>>;
+    /// Keeps an action item made by hand. `NotFound` if its conversation is not the user's.
+    async fn add_action_item(&self, user: &UserId, new: NewActionItem) -> Result<ActionItemRecord>;
+    /// Changes an action item; what is changed here no later revision changes. `NotFound` if absent.
+    async fn edit_action_item(
+        &self,
+        user: &UserId,
+        id: &ActionItemId,
+        edit: ActionItemEdit,
+        now: UnixMicros,
+    ) -> Result<ActionItemRecord>;
+    /// Deletes an action item; its like does not come back with a later revision. `NotFound` if absent.
+    async fn remove_action_item(&self, user: &UserId, id: &ActionItemId, now: UnixMicros) -> Result<()>;
+    /// A page of memories.
+    async fn memories(&self, user: &UserId, filter: MemoryFilter) -> Result<Vec<MemoryRecord>>;
+    /// One memory; `None` if absent, deleted or another user's.
+    async fn memory(&self, user: &UserId, id: &MemoryId) -> Result<Option<MemoryRecord>>;
+    /// Keeps a memory made by hand. `NotFound` if its conversation is not the user's.
+    async fn add_memory(&self, user: &UserId, new: NewMemory) -> Result<MemoryRecord>;
+    /// Rewords a memory; no later revision changes it. `NotFound` if absent.
+    async fn edit_memory(
+        &self,
+        user: &UserId,
+        id: &MemoryId,
+        text: &str,
+        now: UnixMicros,
+    ) -> Result<MemoryRecord>;
+    /// Deletes a memory; its like does not come back with a later revision. `NotFound` if absent.
+    async fn remove_memory(&self, user: &UserId, id: &MemoryId, now: UnixMicros) -> Result<()>;
 
     // --- jobs --------------------------------------------------------------------------------------------------------
     /// Claims the most overdue runnable job that `rule` allows: queued and due, or leased with an expired lease (its epoch

@@ -100,6 +100,89 @@ pub struct Snippet {
     pub start: Option<f64>,
 }
 
+/// Something to do.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct ActionItem {
+    pub id: String,
+    pub description: String,
+    pub completed: bool,
+    pub created_at: WireTime,
+    pub updated_at: WireTime,
+    pub due_at: Option<WireTime>,
+    pub completed_at: Option<WireTime>,
+    /// Where it was heard; null for what was made by hand, or if the conversation was deleted.
+    pub conversation_id: Option<String>,
+    /// Whether its words or its time are the user's own.
+    pub edited: bool,
+}
+
+/// A new action item.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct NewActionItem {
+    /// 1 to 1,000 characters.
+    pub description: String,
+    #[serde(default)]
+    pub due_at: Option<WireTime>,
+    /// One of the user's conversations.
+    #[serde(default)]
+    pub conversation_id: Option<String>,
+}
+
+/// What to change; what is absent stays.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct ActionItemChange {
+    /// 1 to 1,000 characters.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub description: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub completed: Option<bool>,
+    /// Null takes the time away.
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "present")]
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<WireTime>))]
+    pub due_at: Option<Option<WireTime>>,
+}
+
+/// A value that is there, be it null.
+fn present<'de, T: Deserialize<'de>, D: serde::Deserializer<'de>>(from: D) -> Result<Option<T>, D::Error> {
+    T::deserialize(from).map(Some)
+}
+
+/// A lasting fact about the user.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Memory {
+    pub id: String,
+    pub text: String,
+    pub created_at: WireTime,
+    pub updated_at: WireTime,
+    /// Where it was heard; null for what was made by hand, or if the conversation was deleted.
+    pub conversation_id: Option<String>,
+    /// Whether its words are the user's own.
+    pub edited: bool,
+}
+
+/// A new memory.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct NewMemory {
+    /// 1 to 1,000 characters.
+    pub text: String,
+    /// One of the user's conversations.
+    #[serde(default)]
+    pub conversation_id: Option<String>,
+}
+
+/// Other words for a memory.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct MemoryChange {
+    /// 1 to 1,000 characters.
+    pub text: String,
+}
+
 /// A job.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]

@@ -4,7 +4,7 @@ use auricle_core::{Conversation, ConversationId, ConversationStatus, Geolocation
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::live::Head;
-use super::{rows, search};
+use super::{items, rows, search};
 use crate::store::{ListFilter, Result};
 
 /// A conversation's row without segments and photos, with its `rid`.
@@ -23,7 +23,10 @@ pub(super) fn conversation(
     user: &UserId,
     id: &ConversationId,
 ) -> Result<Option<Conversation>> {
-    let Some((rid, mut found)) = row_of(db, user, id)? else { return Ok(None) };
+    let Some(found) = row_of(db, user, id)? else { return Ok(None) };
+    let mut found = [found];
+    items::attach(db, &mut found)?;
+    let [(rid, mut found)] = found;
     found.segments = rows::segments(db, rid)?;
     found.photos = rows::photos(db, rid)?;
     Ok(Some(found))
@@ -73,7 +76,9 @@ pub(super) fn list(db: &Connection, user: &UserId, filter: &ListFilter) -> Resul
         limit,
         offset
     ])?;
-    rows::collect(found, |row| Ok(rows::conversation(row)?.1))
+    let mut found = rows::collect(found, rows::conversation)?;
+    items::attach(db, &mut found)?;
+    Ok(found.into_iter().map(|(_, conversation)| conversation).collect())
 }
 
 pub(super) fn rename(db: &Connection, user: &UserId, id: &ConversationId, title: &str) -> Result<()> {

@@ -7,7 +7,7 @@
 use auricle_core::{Conversation, SegmentId, UserId};
 use rusqlite::{Connection, OptionalExtension, params, params_from_iter, types::Value};
 
-use super::rows;
+use super::{items, rows};
 use crate::store::{Result, SearchHit, Snippet};
 
 /// Words and phrases of one query; more are ignored.
@@ -175,7 +175,10 @@ fn listed(db: &Connection, rid: i64) -> Result<Conversation> {
     let row = found.next()?.ok_or_else(|| {
         crate::store::StoreError::Damaged("the search index names a conversation that is not there".into())
     })?;
-    Ok(rows::conversation(row)?.1)
+    let mut found = [rows::conversation(row)?];
+    items::attach(db, &mut found)?;
+    let [(_, conversation)] = found;
+    Ok(conversation)
 }
 
 fn snippets(db: &Connection, rid: i64, any: &str) -> Result<Vec<Snippet>> {
