@@ -13,6 +13,8 @@ mod document;
 mod input;
 #[path = "rest/privacy.rs"]
 mod privacy;
+#[path = "rest/records.rs"]
+mod records;
 
 use std::sync::atomic::Ordering;
 use std::time::Duration;

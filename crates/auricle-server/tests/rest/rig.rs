@@ -7,8 +7,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use auricle_core::session::Ended;
 use auricle_core::{
-    Conversation, ConversationId, DiscardReason, Epoch, FinaliseReason, JobId, Limits, Photo, PhotoId,
-    ProcessId, Provenance, Segment, SegmentId, Source, Speaker, Structured, UnixMicros, UserId,
+    ActionItem, Conversation, ConversationId, DiscardReason, Epoch, FinaliseReason, JobId, Limits, Photo,
+    PhotoId, ProcessId, Provenance, Segment, SegmentId, Source, Speaker, Structured, UnixMicros, UserId,
 };
 use auricle_server::auth::Authenticator;
 use auricle_server::clock::SystemClock;
@@ -112,6 +112,11 @@ impl Rig {
         self.router.clone().oneshot(request).await.unwrap()
     }
 
+    /// The credentials of `user`.
+    pub(crate) fn bearer(user: &str) -> String {
+        format!("Bearer {ADMIN_KEY}{user}")
+    }
+
     /// Calls a route as `user`; an empty user sends no credentials.
     pub(crate) async fn call(
         &self,
@@ -127,7 +132,7 @@ impl Rig {
     pub(crate) async fn call_text(&self, user: &str, method: &str, path: &str, body: String) -> (u16, Value) {
         let mut request = Request::builder().method(method).uri(path);
         if !user.is_empty() {
-            request = request.header(header::AUTHORIZATION, format!("Bearer {ADMIN_KEY}{user}"));
+            request = request.header(header::AUTHORIZATION, Self::bearer(user));
         }
         let response = self.send(request.body(Body::from(body)).unwrap()).await;
         let status = response.status().as_u16();
@@ -235,9 +240,32 @@ impl Rig {
 
     /// Waits for a job and completes it with this title.
     pub(crate) fn process_next_job(&self, title: &str) -> JoinHandle<()> {
+        self.process_next_job_with(title, &[], &[])
+    }
+
+    /// The same, with these action items and memories.
+    pub(crate) fn process_next_job_with(
+        &self,
+        title: &str,
+        items: &[&str],
+        memories: &[&str],
+    ) -> JoinHandle<()> {
         let (store, process) = (Arc::clone(&self.store), self.process.clone());
-        let structured =
-            Structured { title: title.to_owned(), overview: "Short.".to_owned(), ..Default::default() };
+        let item = |text: &&str| ActionItem {
+            description: (*text).to_owned(),
+            completed: false,
+            created_at: None,
+            updated_at: None,
+            due_at: None,
+            completed_at: None,
+        };
+        let memories = memories.iter().map(|text| (*text).to_owned()).collect();
+        let structured = Structured {
+            title: title.to_owned(),
+            overview: "Short.".to_owned(),
+            action_items: items.iter().map(item).collect(),
+            ..Default::default()
+        };
         tokio::spawn(async move {
             let lease = claim(&store, &process).await;
             let completion = Completion {
@@ -245,7 +273,7 @@ impl Rig {
                 discarded: structured.title.is_empty().then_some(DiscardReason::Trivial),
                 structured,
                 provenance: Provenance { provider: "local".to_owned(), version: "1".to_owned() },
-                memories: Vec::new(),
+                memories,
                 effects: Vec::new(),
                 now: SystemClock.wall(),
             };
