@@ -13,6 +13,7 @@ pub mod records;
 pub mod spool;
 pub mod sqlite;
 pub mod store;
+pub mod vectors;
 
 pub use sqlite::{SqliteOptions, SqliteStore};
 pub use store::*;

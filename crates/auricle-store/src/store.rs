@@ -10,6 +10,7 @@ use auricle_core::{
 };
 
 pub use crate::records::*;
+pub use crate::vectors::*;
 
 /// What went wrong in the store.
 #[derive(Debug, thiserror::Error)]
@@ -487,6 +488,36 @@ pub trait Store: Send + Sync + 'static {
     ) -> Result<MemoryRecord>;
     /// Deletes a memory; its like does not come back with a later revision. `NotFound` if absent.
     async fn remove_memory(&self, user: &UserId, id: &MemoryId, now: UnixMicros) -> Result<()>;
+
+    // --- embeddings and search by meaning ------------------------------------------------------------------------------
+    /// Makes those conversations due whose vectors are not of `model`, and those given up, up to `limit`. Returns how many.
+    async fn requeue_embeddings(&self, model: &str, now: UnixMicros, limit: usize) -> Result<usize>;
+    /// Claims a conversation that is to be embedded, the latest due first: every completion leaves one. `None` if there is none.
+    async fn claim_embedding(
+        &self,
+        process: &ProcessId,
+        now: UnixMicros,
+        lease: Duration,
+    ) -> Result<Option<EmbeddingClaim>>;
+    /// Extends the claim. `Fenced` if it was lost, also to a new revision.
+    async fn renew_embedding(&self, claim: &EmbeddingClaim, until: UnixMicros) -> Result<()>;
+    /// Puts a conversation's vectors in the place of its old ones. `Fenced` if the claim was lost, also to a new revision.
+    async fn complete_embedding(
+        &self,
+        claim: &EmbeddingClaim,
+        model: &str,
+        embedded: Vec<Embedded>,
+    ) -> Result<()>;
+    /// Ends an attempt that did not complete. `Fenced` if the claim was lost.
+    async fn end_embedding(
+        &self,
+        claim: &EmbeddingClaim,
+        outcome: EmbeddingOutcome,
+        now: UnixMicros,
+    ) -> Result<()>;
+    async fn embedding_counts(&self) -> Result<EmbeddingCounts>;
+    /// Conversations of the user nearest to `query` by this model's vectors, best first. What was set aside is left out.
+    async fn nearest(&self, user: &UserId, model: &str, query: Vec<f32>, limit: usize) -> Result<Vec<Near>>;
 
     // --- jobs --------------------------------------------------------------------------------------------------------
     /// Claims the most overdue runnable job that `rule` allows: queued and due, or leased with an expired lease (its epoch

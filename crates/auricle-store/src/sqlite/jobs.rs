@@ -10,7 +10,7 @@ use auricle_core::{
 };
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
-use super::{effects, items, memories, rows, search};
+use super::{effects, embeddings, items, memories, rows, search};
 use crate::store::{
     AttemptOutcome, ClaimRule, ClaimedJob, Completion, Job, JobCounts, JobLease, Result, StepRecord,
     StoreError,
@@ -228,6 +228,10 @@ pub(super) fn complete(db: &Connection, done: &Completion) -> Result<()> {
     .execute(params![held.rid, done.now.0])?;
     items::keep_in_step(db, held.conversation, held.revision, done)?;
     memories::keep_in_step(db, held.conversation, held.revision, done)?;
+    match done.discarded {
+        Some(_) => embeddings::set_aside(db, held.conversation)?,
+        None => embeddings::changed(db, held.conversation, done.now)?,
+    }
     search::index_title(db, held.conversation)?;
     effects::record(db, held.conversation, held.revision, &done.effects, done.now)
 }

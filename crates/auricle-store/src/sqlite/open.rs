@@ -23,6 +23,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("migrations/0002_speaker_samples.sql"),
     include_str!("migrations/0003_away.sql"),
     include_str!("migrations/0005_records.sql"),
+    include_str!("migrations/0006_embeddings.sql"),
 ];
 
 /// How many prepared statements a connection keeps; more than there are distinct statements in this crate.

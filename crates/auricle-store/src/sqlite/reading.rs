@@ -1,10 +1,12 @@
 //! Reading conversations, and the user's small edits of them.
 
-use auricle_core::{Conversation, ConversationId, ConversationStatus, Geolocation, Revision, UserId};
+use auricle_core::{
+    Conversation, ConversationId, ConversationStatus, Geolocation, Revision, UnixMicros, UserId,
+};
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::live::Head;
-use super::{items, rows, search};
+use super::{embeddings, items, rows, search};
 use crate::store::{ListFilter, Result};
 
 /// A conversation's row without segments and photos, with its `rid`.
@@ -81,9 +83,17 @@ pub(super) fn list(db: &Connection, user: &UserId, filter: &ListFilter) -> Resul
     Ok(found.into_iter().map(|(_, conversation)| conversation).collect())
 }
 
-pub(super) fn rename(db: &Connection, user: &UserId, id: &ConversationId, title: &str) -> Result<()> {
+pub(super) fn rename(
+    db: &Connection,
+    user: &UserId,
+    id: &ConversationId,
+    title: &str,
+    now: UnixMicros,
+) -> Result<()> {
     let head = Head::of_user(db, user, id)?;
     db.execute("UPDATE conversations SET user_title = ?2 WHERE rid = ?1", params![head.rid, title])?;
+    // Its text begins with the title.
+    embeddings::changed(db, head.rid, now)?;
     search::index_title(db, head.rid)
 }
 
