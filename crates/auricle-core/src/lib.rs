@@ -11,6 +11,7 @@
 pub mod account;
 pub mod breaker;
 pub mod conversation;
+pub mod fusion;
 pub mod ids;
 pub mod job;
 pub mod limits;

@@ -7,6 +7,8 @@ mod rig;
 
 #[path = "work/effects.rs"]
 mod effects;
+#[path = "work/embeddings.rs"]
+mod embeddings;
 #[path = "work/jobs.rs"]
 mod jobs;
 #[path = "work/model.rs"]

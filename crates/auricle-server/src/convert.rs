@@ -181,16 +181,8 @@ pub fn job(job: &store::Job) -> rest::Job {
     }
 }
 
-/// One search hit; the store's marks become ranges.
-pub fn search_hit(hit: &store::SearchHit) -> rest::SearchResult {
-    rest::SearchResult {
-        conversation: conversation(&hit.conversation),
-        snippets: hit.snippets.iter().map(snippet).collect(),
-        score: hit.score,
-    }
-}
-
-fn snippet(snippet: &store::Snippet) -> rest::Snippet {
+/// A piece of text that matched; the store's marks become ranges.
+pub fn snippet(snippet: &store::Snippet) -> rest::Snippet {
     let (text, highlights) = highlights(&snippet.text);
     rest::Snippet {
         text,

@@ -22,6 +22,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use auricle_core::session::Ended;
 use auricle_core::{ConversationId, Limits, UserId};
+use auricle_process::Embed;
 use auricle_store::Store;
 use axum::extract::DefaultBodyLimit;
 use axum::http::StatusCode;
@@ -59,6 +60,8 @@ pub struct RestState {
     pub limits: Arc<Limits>,
     /// Time.
     pub clock: SystemClock,
+    /// What makes a vector of a query, if anything does.
+    pub embed: Option<Arc<dyn Embed>>,
 }
 
 /// One table for the router and for the test that compares it with the document.

@@ -15,6 +15,8 @@ mod input;
 mod privacy;
 #[path = "rest/records.rs"]
 mod records;
+#[path = "rest/searching.rs"]
+mod searching;
 
 use std::sync::atomic::Ordering;
 use std::time::Duration;

@@ -2,6 +2,13 @@
 
 use auricle_core::{ActionItemId, ConversationId, MemoryId, Revision, UnixMicros};
 
+/// An action item or a memory.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Record {
+    ActionItem(ActionItemRecord),
+    Memory(MemoryRecord),
+}
+
 /// Something to do, heard or written down.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ActionItemRecord {

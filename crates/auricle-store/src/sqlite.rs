@@ -395,6 +395,21 @@ impl Store for SqliteStore {
         self.readers.read(move |db| embeddings::counts(db)).await
     }
 
+    async fn search_records(
+        &self,
+        user: &UserId,
+        query: &str,
+        limit: usize,
+    ) -> Result<Vec<(Record, String)>> {
+        let (user, query) = (user.clone(), query.to_owned());
+        self.readers.read(move |db| records_search::search(db, &user, &query, limit)).await
+    }
+
+    async fn near_hits(&self, user: &UserId, near: Vec<Near>) -> Result<Vec<SearchHit>> {
+        let user = user.clone();
+        self.readers.read(move |db| search::near_hits(db, &user, &near)).await
+    }
+
     async fn nearest(&self, user: &UserId, model: &str, query: Vec<f32>, limit: usize) -> Result<Vec<Near>> {
         let (user, model, vectors) = (user.clone(), model.to_owned(), Arc::clone(&self.vectors));
         self.searches.read(move |db| vectors.search(db, &user, &model, &query, limit)).await

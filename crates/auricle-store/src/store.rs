@@ -516,6 +516,12 @@ pub trait Store: Send + Sync + 'static {
         now: UnixMicros,
     ) -> Result<()>;
     async fn embedding_counts(&self) -> Result<EmbeddingCounts>;
+    /// Full-text search over action items and memories, best first, as [`Store::search`] reads a query; each with its text,
+    /// whose matches stand between U+0002 and U+0003.
+    async fn search_records(&self, user: &UserId, query: &str, limit: usize)
+    -> Result<Vec<(Record, String)>>;
+    /// What [`Store::nearest`] found, as hits with the beginning of the nearest text; those that are gone are left out.
+    async fn near_hits(&self, user: &UserId, near: Vec<Near>) -> Result<Vec<SearchHit>>;
     /// Conversations of the user nearest to `query` by this model's vectors, best first. What was set aside is left out.
     async fn nearest(&self, user: &UserId, model: &str, query: Vec<f32>, limit: usize) -> Result<Vec<Near>>;
 

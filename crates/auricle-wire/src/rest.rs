@@ -74,17 +74,35 @@ pub struct SearchPage {
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct SearchResponse {
     pub query: String,
+    /// Whether it was also searched by meaning: `on`; `off`: no embedding server is configured; `away`: it did not answer.
+    pub meaning: String,
     pub results: Vec<SearchResult>,
 }
 
-/// One conversation that matched; without its transcript.
+/// Something that matched, and why.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct SearchResult {
-    pub conversation: Conversation,
+    /// `conversation`, `action_item` or `memory`: which of the following three is there.
+    pub kind: String,
+    /// Without its transcript.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub conversation: Option<Conversation>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub action_item: Option<ActionItem>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory: Option<Memory>,
     pub snippets: Vec<Snippet>,
     /// Greater is better.
     pub score: f64,
+    /// Why it is here: `words`, `meaning` or both.
+    pub matched: Vec<String>,
+    /// Its place by words alone, from 1.
+    pub words_rank: Option<usize>,
+    /// Its place by meaning alone, from 1.
+    pub meaning_rank: Option<usize>,
+    /// Cosine of its nearest text with the query.
+    pub similarity: Option<f64>,
 }
 
 /// A piece of text that matched.

@@ -34,7 +34,8 @@ fn a_record_is_listed_shown_found_exported_renamed_and_deleted() {
     assert!(list.contains(id), "an id must be on one line, to be copied:\n{list}");
     assert!(server.ask(&["conversations", "show", id]).contains(title));
     let word = result["segments"][0]["text"].as_str().unwrap().split(' ').nth(1).unwrap().trim_matches('.');
-    assert!(server.ask(&["conversations", "search", word]).contains(id));
+    let found = server.ask(&["conversations", "search", word]);
+    assert!(found.contains(id) && found.contains("words #1"), "{found}");
     for format in ["json", "md", "txt", "srt", "vtt"] {
         let export = server.ask(&["conversations", "export", id, "--format", format]);
         assert!(export.contains(word), "{format}:\n{export}");

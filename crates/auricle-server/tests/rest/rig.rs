@@ -10,6 +10,8 @@ use auricle_core::{
     ActionItem, Conversation, ConversationId, DiscardReason, Epoch, FinaliseReason, JobId, Limits, Photo,
     PhotoId, ProcessId, Provenance, Segment, SegmentId, Source, Speaker, Structured, UnixMicros, UserId,
 };
+use auricle_process::embed::EmbedServerConfig;
+use auricle_process::{Embed, EmbedServer, Embedder};
 use auricle_server::auth::Authenticator;
 use auricle_server::clock::SystemClock;
 use auricle_server::config::{Config, Secret};
@@ -24,6 +26,7 @@ use axum::http::{Request, Response, header};
 use serde_json::Value;
 use tempfile::TempDir;
 use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
 const ADMIN_KEY: &str = "the-admin-key-of-this-test:";
@@ -34,6 +37,8 @@ pub(crate) struct Rig {
     pub(crate) wakes: Arc<AtomicUsize>,
     router: Router,
     process: ProcessId,
+    embed: Option<Arc<dyn Embed>>,
+    limits: Limits,
     _dir: TempDir,
 }
 
@@ -78,6 +83,11 @@ impl Rig {
     }
 
     pub(crate) async fn with_limits(change: impl FnOnce(&mut Limits)) -> Self {
+        Self::with_embeddings(None, change).await
+    }
+
+    /// With an embedding server at this address.
+    pub(crate) async fn with_embeddings(url: Option<&str>, change: impl FnOnce(&mut Limits)) -> Self {
         let dir = TempDir::new().unwrap();
         let store = SqliteStore::open(dir.path().join("auricle.db"), SqliteOptions::default()).unwrap();
         let mut config = Config::default();
@@ -86,6 +96,16 @@ impl Rig {
         change(&mut config.limits);
         let (live, wakes) = (Arc::new(ScriptedLive::default()), Arc::new(AtomicUsize::new(0)));
         let counter = Arc::clone(&wakes);
+        let embed = url.map(|url| {
+            let theirs = EmbedServerConfig {
+                url: url.to_owned(),
+                model: "m1".to_owned(),
+                key: None,
+                dimensions: None,
+            };
+            let limits = Arc::new(config.limits.clone());
+            Arc::new(EmbedServer::new(&theirs, limits, Arc::new(SystemClock)).unwrap()) as Arc<dyn Embed>
+        });
         let state = RestState {
             store: Arc::clone(&store) as Arc<dyn Store>,
             auth: Arc::new(Authenticator::new(&config, Arc::clone(&store) as Arc<dyn Store>).unwrap()),
@@ -95,10 +115,12 @@ impl Rig {
             }),
             limits: Arc::new(config.limits.clone()),
             clock: SystemClock,
+            embed,
         };
         let process = ProcessId::from("test-process");
         store.process_alive(&process, SystemClock.wall() + Duration::from_secs(600)).await.unwrap();
-        Self { store, live, wakes, router: router(state), process, _dir: dir }
+        let embed = state.embed.clone();
+        Self { store, live, wakes, router: router(state), process, embed, limits: config.limits, _dir: dir }
     }
 
     pub(crate) fn now(&self) -> UnixMicros {
@@ -279,6 +301,28 @@ impl Rig {
             };
             store.complete_job(completion).await.unwrap();
         })
+    }
+
+    /// Embeds whatever is due, and returns once nothing is.
+    pub(crate) async fn embed_all(&self) {
+        let embedder = Arc::new(Embedder {
+            store: Arc::clone(&self.store) as Arc<dyn Store>,
+            embed: Arc::clone(self.embed.as_ref().unwrap()),
+            limits: Arc::new(self.limits.clone()),
+            process: self.process.clone(),
+            clock: Arc::new(SystemClock),
+            wake: Arc::default(),
+        });
+        let stop = CancellationToken::new();
+        let task = tokio::spawn(embedder.run(stop.clone(), Arc::new(|| {})));
+        let done = async {
+            while self.store.embedding_counts().await.unwrap().pending > 0 {
+                settle().await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(30), done).await.expect("everything is embedded");
+        stop.cancel();
+        task.await.unwrap();
     }
 
     pub(crate) async fn fail_next_job(&self) {

@@ -73,6 +73,13 @@ pub(super) fn find(db: &Connection, user: &UserId, id: &ActionItemId) -> Result<
     found.next()?.map(record).transpose()
 }
 
+pub(super) fn by_rid(db: &Connection, user: &UserId, rid: i64) -> Result<Option<ActionItemRecord>> {
+    let mut query =
+        db.prepare_cached(&format!("SELECT {ITEM} WHERE i.rid = ?1 AND u.id = ?2 AND i.deleted_at IS NULL"))?;
+    let mut found = query.query(params![rid, user.as_str()])?;
+    found.next()?.map(record).transpose()
+}
+
 /// The row that is `user`'s and not deleted.
 fn rid_of(db: &Connection, user: &UserId, id: &ActionItemId) -> Result<Option<i64>> {
     Ok(db

@@ -48,6 +48,14 @@ pub(super) fn find(db: &Connection, user: &UserId, id: &MemoryId) -> Result<Opti
     found.next()?.map(record).transpose()
 }
 
+pub(super) fn by_rid(db: &Connection, user: &UserId, rid: i64) -> Result<Option<MemoryRecord>> {
+    let mut query = db.prepare_cached(&format!(
+        "SELECT {MEMORY} WHERE m.rid = ?1 AND u.id = ?2 AND m.deleted_at IS NULL"
+    ))?;
+    let mut found = query.query(params![rid, user.as_str()])?;
+    found.next()?.map(record).transpose()
+}
+
 fn rid_of(db: &Connection, user: &UserId, id: &MemoryId) -> Result<Option<i64>> {
     Ok(db
         .prepare_cached(
