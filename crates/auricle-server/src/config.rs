@@ -166,7 +166,7 @@ pub struct EmbeddingsConfig {
     /// Sent as a bearer token.
     pub key: Option<Secret>,
     /// How many numbers a vector shall have; 0 means as many as the model gives.
-    pub dimensions: usize,
+    pub dimensions: u32,
 }
 
 /// Who is told of what, for every user.

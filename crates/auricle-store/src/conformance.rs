@@ -228,7 +228,7 @@ macro_rules! store_conformance {
                 words_that_come_late_and_another_title_are_embedded_again, the_latest_is_embedded_first;
             search: words_are_anded_over_the_conversation, phrases_and_prefixes, any_text_is_a_query,
                 users_see_only_their_own, matches_are_marked_and_placed, the_index_follows_every_write,
-                pages_do_not_overlap;
+                pages_do_not_overlap, records_are_found_by_their_words, near_hits_begin_where_they_are_near;
         );
     };
     (@each $ground:expr; $($module:ident: $($name:ident),+;)+) => {

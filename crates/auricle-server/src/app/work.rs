@@ -47,7 +47,7 @@ pub(super) fn embed_server(config: &Config, parts: &Parts) -> Result<Option<Arc<
         url: url.clone(),
         model: ours.model.clone(),
         key: ours.key.as_ref().map(|key| key.expose().to_owned()),
-        dimensions: u32::try_from(ours.dimensions).ok().filter(|dimensions| *dimensions > 0),
+        dimensions: Some(ours.dimensions).filter(|dimensions| *dimensions > 0),
     };
     let server = EmbedServer::new(&theirs, Arc::clone(&parts.limits), Arc::new(parts.clock))?;
     Ok(Some(Arc::new(server)))

@@ -11,6 +11,7 @@ CREATE TABLE embedding_work (
     last_error   TEXT
 ) STRICT;
 CREATE INDEX embedding_work_due ON embedding_work (due_at) WHERE due_at IS NOT NULL;
+CREATE INDEX embedding_work_failed ON embedding_work (conversation) WHERE due_at IS NULL AND model IS NULL;
 CREATE INDEX embedding_work_leased ON embedding_work (leased_by) WHERE leased_by IS NOT NULL;
 
 -- Newest first, and each a moment apart, so that what is new comes before all of it.
