@@ -206,12 +206,14 @@ mod tests {
                 prop_assert_eq!(used.contains(&number), first && !normal.is_empty());
             }
             // A second time the same revision adds nothing.
-            let after = |(old, fate): (&Kept<'_>, &Fate)| match fate {
-                Fate::MadeAgain(number) => Some(made_again(*old, new[*number])),
-                Fate::Stays => Some(*old),
-                Fate::Goes => None,
-            };
-            let mut now: Vec<_> = kept.iter().zip(&plan.kept).filter_map(after).collect();
+            let mut now = Vec::new();
+            for (old, fate) in kept.iter().zip(&plan.kept) {
+                match fate {
+                    Fate::MadeAgain(number) => now.push(made_again(*old, new[*number])),
+                    Fate::Stays => now.push(*old),
+                    Fate::Goes => {}
+                }
+            }
             now.extend(plan.added.iter().map(|number| made(new[*number])));
             prop_assert!(super::plan(&now, &new).added.is_empty());
         }

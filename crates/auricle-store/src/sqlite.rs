@@ -392,7 +392,7 @@ impl Store for SqliteStore {
     }
 
     async fn embedding_counts(&self) -> Result<EmbeddingCounts> {
-        self.readers.read(move |db| embeddings::counts(db)).await
+        self.readers.read(embeddings::counts).await
     }
 
     async fn search_records(

@@ -47,9 +47,10 @@ pub struct EmbedServer {
     endpoint: Url,
     /// As the breaker and messages call it.
     host: String,
-    model: String,
+    /// As it is asked for.
+    asked: String,
     /// With the dimensions, if they were asked for.
-    name: String,
+    model: String,
     dimensions: Option<u32>,
     key: Option<HeaderValue>,
     limits: Arc<Limits>,
@@ -106,17 +107,17 @@ impl EmbedServer {
         let gates = Gates::new("embeddings", numbers, 1, Arc::clone(&clock));
         let port = endpoint.port_or_known_default().unwrap_or(0);
         let host = format!("{}:{port}", endpoint.host_str().unwrap_or_default());
-        let name = match config.dimensions {
+        let model = match config.dimensions {
             Some(dimensions) => format!("{}@{dimensions}", config.model),
             None => config.model.clone(),
         };
-        let (model, dimensions) = (config.model.clone(), config.dimensions);
-        Ok(Self { client, endpoint, host, model, name, dimensions, key, limits, clock, gates })
+        let (asked, dimensions) = (config.model.clone(), config.dimensions);
+        Ok(Self { client, endpoint, host, asked, model, dimensions, key, limits, clock, gates })
     }
 
     /// Who is asked, and whether calls get through. Waits for no lock: a probe may ask.
     pub fn describe(&self) -> (String, BreakerState) {
-        (format!("{} at {}", self.name, self.host), self.gates.shown())
+        (format!("{} at {}", self.model, self.host), self.gates.shown())
     }
 
     /// The answer's status, headers and whole body.
@@ -143,7 +144,7 @@ impl EmbedServer {
     }
 
     async fn ask(&self, texts: &[String]) -> Result<Vec<Vec<f32>>, EmbedError> {
-        let (model, dimensions) = (self.model.as_str(), self.dimensions);
+        let (model, dimensions) = (self.asked.as_str(), self.dimensions);
         let asked = Asked { model, input: texts, encoding_format: "float", dimensions };
         let body = serde_json::to_string(&asked).expect("plain data with text keys");
         let (status, headers, body) = self.call(body).await?;
@@ -182,7 +183,7 @@ impl EmbedServer {
 #[async_trait]
 impl Embed for EmbedServer {
     fn model(&self) -> &str {
-        &self.name
+        &self.model
     }
 
     fn is_away(&self) -> bool {
