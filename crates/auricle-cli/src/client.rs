@@ -71,6 +71,20 @@ impl Target {
         path: &str,
         body: Option<serde_json::Value>,
     ) -> anyhow::Result<Option<T>> {
+        let text = self.text(method, path, body).await?;
+        if text.is_empty() {
+            return Ok(None);
+        }
+        serde_json::from_str(&text).map(Some).context("the server's answer is not what this version expects")
+    }
+
+    /// Sends a request; the answer as it is.
+    pub(crate) async fn text(
+        &self,
+        method: reqwest::Method,
+        path: &str,
+        body: Option<serde_json::Value>,
+    ) -> anyhow::Result<String> {
         let base = self.base();
         let client = reqwest::Client::builder().timeout(ANSWER_MAX).no_proxy().build()?;
         let mut request = client.request(method, format!("{base}{path}"));
@@ -92,10 +106,7 @@ impl Target {
             let detail = serde_json::from_str::<Problem>(&text).map_or(text, |problem| problem.detail);
             bail!("{detail} (HTTP {})", status.as_u16());
         }
-        if text.is_empty() {
-            return Ok(None);
-        }
-        serde_json::from_str(&text).map(Some).context("the server's answer is not what this version expects")
+        Ok(text)
     }
 }
 

@@ -1,9 +1,11 @@
 //! One file for each command.
 
+pub(crate) mod action_items;
 pub(crate) mod bench;
 pub(crate) mod config;
 pub(crate) mod conversations;
 pub(crate) mod doctor;
 pub(crate) mod jobs;
+pub(crate) mod memories;
 pub(crate) mod serve;
 pub(crate) mod stream;

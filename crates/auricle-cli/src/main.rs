@@ -41,6 +41,12 @@ enum Command {
     /// List, show, search, export, rename and delete conversations.
     #[command(subcommand)]
     Conversations(commands::conversations::Command),
+    /// List, complete, edit, delete and export what conversations left to do.
+    #[command(subcommand)]
+    ActionItems(commands::action_items::Command),
+    /// List, add, edit, delete and export what is known about you.
+    #[command(subcommand)]
+    Memories(commands::memories::Command),
     /// List, show and retry the jobs that make records.
     #[command(subcommand)]
     Jobs(commands::jobs::Command),
@@ -71,6 +77,8 @@ fn main() -> ExitCode {
         Command::Pusher(args) => commands::serve::run(&args, Shape::Pusher),
         Command::Stream(args) => commands::stream::run(&args),
         Command::Conversations(command) => commands::conversations::run(&command),
+        Command::ActionItems(command) => commands::action_items::run(&command),
+        Command::Memories(command) => commands::memories::run(&command),
         Command::Jobs(command) => commands::jobs::run(&command),
         Command::Doctor(args) => commands::doctor::run(&args),
         Command::Config(command) => commands::config::run(&command),

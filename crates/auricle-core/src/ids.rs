@@ -91,6 +91,14 @@ text_id! {
     EffectId
 }
 text_id! {
+    /// One action item.
+    ActionItemId
+}
+text_id! {
+    /// One memory.
+    MemoryId
+}
+text_id! {
     /// One running server process; new at every start.
     ProcessId
 }

@@ -11,11 +11,13 @@
 pub mod account;
 pub mod breaker;
 pub mod conversation;
+pub mod fusion;
 pub mod ids;
 pub mod job;
 pub mod limits;
 pub mod link;
 pub mod pace;
+pub mod records;
 pub mod segment;
 pub mod session;
 pub mod time;
@@ -27,7 +29,8 @@ pub use conversation::{
     Geolocation, Photo, Provenance, Section, SectionKind, Source, Structured,
 };
 pub use ids::{
-    ConversationId, EffectId, Epoch, JobId, PersonId, PhotoId, ProcessId, Revision, SegmentId, UserId,
+    ActionItemId, ConversationId, EffectId, Epoch, JobId, MemoryId, PersonId, PhotoId, ProcessId, Revision,
+    SegmentId, UserId,
 };
 pub use job::{Backoff, EffectKey, EffectState, JobState};
 pub use limits::Limits;

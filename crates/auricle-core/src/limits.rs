@@ -224,6 +224,35 @@ limits! {
     llm_breaker_window: Duration = Duration::from_secs(600);
     /// How long nobody calls the language model.
     llm_breaker_open_for: Duration = Duration::from_secs(30);
+    /// Texts of one call of the embedding server. Full: the next call takes the rest.
+    embed_batch_items_max: usize = 32;
+    /// Bytes of the texts of one call. Full: the next call takes the rest.
+    embed_batch_bytes_max: usize = 128 * KIB;
+    /// Transcript chunks of one conversation that are embedded: a day of talk. Full: later ones are found by words alone.
+    embed_chunks_max: usize = 1_000;
+    /// Deadline of one call of the embedding server. Full: it counts as away; embedding is done later.
+    embed_call_max: Duration = Duration::from_secs(30);
+    /// How long the connection to the embedding server may take. Full: as with `embed_call_max`.
+    embed_connect_max: Duration = Duration::from_secs(5);
+    /// Bytes of the embedding server's answer: 32 vectors of 4,096 numbers are 3 MiB. Full: as with an answer that makes no
+    /// sense.
+    embed_answer_bytes_max: usize = 16 * MIB;
+    /// Attempts at one conversation whose texts the embedding server does not take. Full: it is found by words alone, and
+    /// tried again after the next start.
+    embed_attempts_max: u32 = 5;
+    /// Pause between two conversations that are embedded, so that a whole archive leaves room for what is new.
+    embed_pause: Duration = Duration::from_millis(20);
+    /// Failed calls of the embedding server that open its breaker.
+    embed_breaker_failures: usize = 5;
+    /// Within which time.
+    embed_breaker_window: Duration = Duration::from_secs(300);
+    /// How long nobody calls the embedding server.
+    embed_breaker_open_for: Duration = Duration::from_secs(30);
+    /// How long a search waits for its query's embedding. Full: it answers by words alone and says so.
+    search_meaning_wait: Duration = Duration::from_secs(2);
+    /// Bytes of vectors that searches by meaning keep in memory, of all users: 100,000 chunks of 768 numbers are 75 MiB. Full:
+    /// those of the user who did not search for longest go; a user with more than this is searched from the disk.
+    search_vectors_bytes_max: usize = 256 * MIB;
     /// How often the sweeper looks for conversations without a client and leases without an owner.
     sweep_every: Duration = Duration::from_secs(5);
     /// A conversation that this process owns and no session of it has for this long is given up. Longer than any call to the

@@ -11,8 +11,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use auricle_core::{Backoff, Conversation, EffectId, JobId, Limits, ProcessId, Provenance, UserId};
 use auricle_store::{
-    AttemptOutcome, ClaimRule, ClaimedJob, Completion, Job, JobLease, NewEffect, StepRecord, Store,
-    StoreError,
+    ActionItemFilter, AttemptOutcome, ClaimRule, ClaimedJob, Completion, Job, JobLease, NewEffect,
+    StepRecord, Store, StoreError,
 };
 use futures_util::FutureExt;
 use jiff::tz::TimeZone;
@@ -29,6 +29,9 @@ const POLL: Duration = Duration::from_secs(1);
 const UNDERSTAND: &str = "understand";
 /// Before the names of steps inside it.
 const PART: &str = "understand/";
+/// How many open action items understanding is told, and of what age. Source: pusher-and-processing 4.2.
+const OPEN_ITEMS_MAX: usize = 50;
+const OPEN_ITEMS_AGE: Duration = Duration::from_secs(2 * 86_400);
 /// Share of the drain that running attempts may use to end by themselves.
 const GRACE: f64 = 0.5;
 
@@ -360,9 +363,15 @@ impl Worker {
         let zone =
             self.store.time_zone(&conversation.user).await.map_err(|e| AttemptError::store("gather", e))?;
         let zone = zone.and_then(|name| TimeZone::get(&name).ok()).unwrap_or_else(|| self.time_zone.clone());
+        let open_items = self.open_items(conversation).await?;
         let steps = JobSteps { store: &*self.store, lease, known, clock: &*self.clock };
-        let request =
-            Request { conversation, time_zone: zone, now: self.clock.wall(), open_items: &[], steps: &steps };
+        let request = Request {
+            conversation,
+            time_zone: zone,
+            now: self.clock.wall(),
+            open_items: &open_items,
+            steps: &steps,
+        };
         let understood = self.understand.understand(request.clone()).await;
         let understanding = match understood {
             Err(UnderstandError::Away { .. }) if self.falls_back(job) => stand_in(request).await,
@@ -386,6 +395,20 @@ impl Worker {
     fn falls_back(&self, job: &Job) -> bool {
         let (Some(after), Some(since)) = (self.fallback_after, job.away_since) else { return false };
         self.understand.is_away() && self.clock.wall().saturating_since(since) >= after
+    }
+
+    /// What the user has open of late, newest first. Not the conversation's own: those are to be made again.
+    async fn open_items(&self, conversation: &Conversation) -> Result<Vec<String>, AttemptError> {
+        let filter = ActionItemFilter {
+            completed: Some(false),
+            created_from: Some(self.clock.wall() - OPEN_ITEMS_AGE),
+            not_of: Some(conversation.id.clone()),
+            limit: OPEN_ITEMS_MAX,
+            ..ActionItemFilter::default()
+        };
+        let found = self.store.action_items(&conversation.user, filter).await;
+        let found = found.map_err(|e| AttemptError::store("gather", e))?;
+        Ok(found.into_iter().map(|item| item.description).collect())
     }
 
     /// Whether what `job` needs has been away for as long as it waits.

@@ -9,6 +9,8 @@ mod rig;
 mod conversations;
 #[path = "work/effects.rs"]
 mod effects;
+#[path = "work/embeddings.rs"]
+mod embeddings;
 #[path = "work/fallback.rs"]
 mod fallback;
 #[path = "work/jobs.rs"]

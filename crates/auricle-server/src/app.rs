@@ -71,6 +71,9 @@ pub enum BuildError {
     /// No client for the language model can be made.
     #[error("cannot set up understanding: {0}")]
     Understanding(#[from] auricle_process::openai::OpenAiError),
+    /// No client for the embedding server can be made.
+    #[error("cannot set up search by meaning: {0}")]
+    Embeddings(#[from] auricle_process::embed::EmbedServerError),
     /// The system refuses threads.
     #[error("cannot start a thread: {0}")]
     Thread(std::io::Error),
@@ -247,13 +250,14 @@ impl App {
             .flatten();
         let outgoing = work::outgoing(&config, &parts)?;
         let model = work::model(&config, &parts)?;
+        let embed = work::embed_server(&config, &parts)?;
         let probe_state = probe::ProbeState {
             vitals: parts.vitals.clone(),
             store: Arc::clone(&parts.store) as Arc<dyn Store>,
             hub: Arc::clone(&parts.hub),
             limits: Arc::clone(&parts.limits),
             metrics,
-            dependencies: work::dependencies(&parts, links.clone(), model.clone()),
+            dependencies: work::dependencies(&parts, links.clone(), model.clone(), embed.clone()),
         };
         probe::start(probe_listener, probe_state, stop_probe.clone()).map_err(thread)?;
         let (worker, outbox) = work::processors(
@@ -264,10 +268,10 @@ impl App {
             model,
             Arc::clone(&outgoing),
         );
+        let embedder = embed.clone().map(|embed| work::embedder(&parts, embed));
         work::run_loops(
             &parts,
-            worker,
-            outbox,
+            (worker, outbox, embedder),
             &wake,
             &background,
             &processing,
@@ -277,7 +281,7 @@ impl App {
             upkept,
         );
         let router = match &parts.hearing {
-            Some(hearing) => routers::listening(&parts, hearing, &wake, &background, links),
+            Some(hearing) => routers::listening(&parts, hearing, &wake, &background, links, embed),
             None => routers::pushing(
                 &config,
                 &parts,

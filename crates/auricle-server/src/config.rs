@@ -42,6 +42,8 @@ pub struct Config {
     pub speech: SpeechConfig,
     /// What turns transcripts into records, if not rules.
     pub llm: LlmConfig,
+    /// What makes vectors of texts, so that they are found by meaning.
+    pub embeddings: EmbeddingsConfig,
     /// The pusher: where it is, and what guards it.
     pub pusher: PusherConfig,
     /// Threads for job attempts; 0 means as many as run at once.
@@ -168,6 +170,19 @@ pub struct LlmConfig {
     pub price_output: Price,
 }
 
+/// The embedding server.
+#[derive(Clone, Debug)]
+pub struct EmbeddingsConfig {
+    /// Its address; `None`: conversations are found by words alone.
+    pub url: Option<String>,
+    /// Which of its models.
+    pub model: String,
+    /// Sent as a bearer token.
+    pub key: Option<Secret>,
+    /// How many numbers a vector shall have; 0 means as many as the model gives.
+    pub dimensions: u32,
+}
+
 /// Who is told of what, for every user.
 #[derive(Clone, Debug)]
 pub struct WebhooksConfig {
@@ -292,6 +307,12 @@ impl Config {
                 window_tokens: Tokens(128_000),
                 price_input: Price(0.0),
                 price_output: Price(0.0),
+            },
+            embeddings: EmbeddingsConfig {
+                url: None,
+                model: "text-embedding-3-small".to_owned(),
+                key: None,
+                dimensions: 0,
             },
             pusher: PusherConfig { url: None, secret: None, protocol: PusherProtocol::Auricle, audio: false },
             processing_threads: 0,

@@ -135,6 +135,33 @@ pub fn conversation(conversation: &core::Conversation) -> wire::Conversation {
     }
 }
 
+/// An action item.
+pub fn action_item(item: &store::ActionItemRecord) -> rest::ActionItem {
+    rest::ActionItem {
+        id: item.id.to_string(),
+        description: item.description.clone(),
+        completed: item.completed,
+        created_at: time(item.created_at),
+        updated_at: time(item.updated_at),
+        due_at: item.due_at.map(time),
+        completed_at: item.completed_at.map(time),
+        conversation_id: item.conversation.as_ref().map(ToString::to_string),
+        edited: item.edited,
+    }
+}
+
+/// A memory.
+pub fn memory(memory: &store::MemoryRecord) -> rest::Memory {
+    rest::Memory {
+        id: memory.id.to_string(),
+        text: memory.text.clone(),
+        created_at: time(memory.created_at),
+        updated_at: time(memory.updated_at),
+        conversation_id: memory.conversation.as_ref().map(ToString::to_string),
+        edited: memory.edited,
+    }
+}
+
 /// A job. Whose it is stays here: people see only their own.
 pub fn job(job: &store::Job) -> rest::Job {
     rest::Job {
@@ -154,16 +181,8 @@ pub fn job(job: &store::Job) -> rest::Job {
     }
 }
 
-/// One search hit; the store's marks become ranges.
-pub fn search_hit(hit: &store::SearchHit) -> rest::SearchResult {
-    rest::SearchResult {
-        conversation: conversation(&hit.conversation),
-        snippets: hit.snippets.iter().map(snippet).collect(),
-        score: hit.score,
-    }
-}
-
-fn snippet(snippet: &store::Snippet) -> rest::Snippet {
+/// A piece of text that matched; the store's marks become ranges.
+pub fn snippet(snippet: &store::Snippet) -> rest::Snippet {
     let (text, highlights) = highlights(&snippet.text);
     rest::Snippet {
         text,

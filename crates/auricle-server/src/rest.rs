@@ -6,10 +6,13 @@
 //! Invariants: everybody sees only their own, and what is another's answers exactly as what does not exist; every route
 //! is in the document; bad input is a 4xx with a `detail`, and no detail of the server's own trouble leaves it.
 
+mod action_items;
 mod answer;
 mod conversations;
+mod export;
 mod finalise;
 mod jobs;
+mod memories;
 mod openapi;
 mod search;
 mod users;
@@ -19,6 +22,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use auricle_core::session::Ended;
 use auricle_core::{ConversationId, Limits, UserId};
+use auricle_process::Embed;
 use auricle_store::Store;
 use axum::extract::DefaultBodyLimit;
 use axum::http::StatusCode;
@@ -59,6 +63,8 @@ pub struct RestState {
     pub limits: Arc<Limits>,
     /// Time.
     pub clock: SystemClock,
+    /// What makes a vector of a query, if anything does.
+    pub embed: Option<Arc<dyn Embed>>,
 }
 
 /// One table for the router and for the test that compares it with the document.
@@ -83,6 +89,18 @@ routes! {
     post "/v1/conversations/{id}/reprocess" => conversations::reprocess;
     get "/v1/conversations/{id}/photos" => conversations::photos;
     get "/v1/search" => search::search;
+    get "/v1/action-items" => action_items::list;
+    post "/v1/action-items" => action_items::create;
+    get "/v1/action-items/export" => action_items::export;
+    get "/v1/action-items/{id}" => action_items::read;
+    patch "/v1/action-items/{id}" => action_items::change;
+    delete "/v1/action-items/{id}" => action_items::remove;
+    get "/v1/memories" => memories::list;
+    post "/v1/memories" => memories::create;
+    get "/v1/memories/export" => memories::export;
+    get "/v1/memories/{id}" => memories::read;
+    patch "/v1/memories/{id}" => memories::change;
+    delete "/v1/memories/{id}" => memories::remove;
     get "/v1/jobs" => jobs::list;
     get "/v1/jobs/{id}" => jobs::read;
     post "/v1/jobs/{id}/retry" => jobs::retry;

@@ -147,6 +147,9 @@ impl Sweeper {
         metrics::gauge!("auricle_effects", "state" => "failed").set(counts.effects_failed as f64);
         metrics::gauge!("auricle_job_oldest_unclaimed_seconds").set(seconds(counts.oldest_unclaimed));
         metrics::gauge!("auricle_effect_oldest_seconds").set(seconds(counts.oldest_effect));
+        let Ok(counts) = self.store.embedding_counts().await else { return };
+        metrics::gauge!("auricle_embeddings", "state" => "pending").set(counts.pending as f64);
+        metrics::gauge!("auricle_embeddings", "state" => "failed").set(counts.failed as f64);
     }
 }
 

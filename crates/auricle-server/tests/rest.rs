@@ -13,6 +13,10 @@ mod document;
 mod input;
 #[path = "rest/privacy.rs"]
 mod privacy;
+#[path = "rest/records.rs"]
+mod records;
+#[path = "rest/searching.rs"]
+mod searching;
 
 use std::sync::atomic::Ordering;
 use std::time::Duration;

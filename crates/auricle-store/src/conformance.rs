@@ -11,6 +11,8 @@ pub mod effects;
 pub mod ending;
 pub mod jobs;
 pub mod live;
+pub mod meaning;
+pub mod records;
 pub mod recovery;
 pub mod search;
 
@@ -212,9 +214,21 @@ macro_rules! store_conformance {
                 d16_an_effect_is_delivered_again_after_a_crash, d10_a_key_is_recorded_once, retries_wait_for_their_time,
                 ended_effects_stay_ended, attempts_end_some_time, effects_are_claimed_by_kind,
                 a_postponed_delivery_waits_and_is_not_counted, failed_effects_are_revived_under_their_keys;
+            records: a_completion_makes_its_records, the_same_revision_twice_doubles_nothing,
+                a_new_revision_replaces_what_nobody_touched, what_the_user_touched_survives_every_revision,
+                what_the_user_deleted_does_not_come_back, a_conversation_shows_what_the_records_say,
+                records_made_by_hand_are_not_made_again, what_the_user_worded_outlives_its_conversation,
+                a_conversation_of_the_same_id_makes_records_again, action_items_are_filtered_and_paged,
+                every_user_has_only_their_own_records, records_are_made_for_ones_own_conversations_only;
+            meaning: a_completion_leaves_work_and_a_discarded_one_does_not,
+                the_nearest_come_first_by_their_nearest_text, searches_follow_every_change, nobody_finds_what_is_anothers,
+                another_models_vectors_are_not_compared_and_are_made_again,
+                a_claim_runs_out_and_its_holder_changes_nothing, a_process_that_goes_gives_its_claims_back,
+                attempts_wait_for_their_time_and_end_some_time,
+                words_that_come_late_and_another_title_are_embedded_again, the_latest_is_embedded_first;
             search: words_are_anded_over_the_conversation, phrases_and_prefixes, any_text_is_a_query,
                 users_see_only_their_own, matches_are_marked_and_placed, the_index_follows_every_write,
-                pages_do_not_overlap;
+                pages_do_not_overlap, records_are_found_by_their_words, near_hits_begin_where_they_are_near;
         );
     };
     (@each $ground:expr; $($module:ident: $($name:ident),+;)+) => {

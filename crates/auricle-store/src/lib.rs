@@ -9,9 +9,11 @@
 mod clock;
 #[cfg(any(test, feature = "conformance"))]
 pub mod conformance;
+pub mod records;
 pub mod spool;
 pub mod sqlite;
 pub mod store;
+pub mod vectors;
 
 pub use sqlite::{SqliteOptions, SqliteStore};
 pub use store::*;

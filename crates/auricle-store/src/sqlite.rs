@@ -6,12 +6,17 @@
 
 mod accounts;
 mod effects;
+mod embeddings;
 mod ending;
+mod items;
 mod jobs;
 mod live;
+mod memories;
+mod nearest;
 mod open;
 mod readers;
 mod reading;
+mod records_search;
 mod rows;
 mod search;
 mod speakers;
@@ -25,14 +30,17 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use auricle_core::{
-    Conversation, ConversationId, ConversationStatus, EffectId, Epoch, FinaliseReason, Geolocation, JobId,
-    JobState, Limits, PersonId, Photo, PhotoId, ProcessId, Revision, SegmentId, UnixMicros, UserId,
+    ActionItemId, Conversation, ConversationId, ConversationStatus, EffectId, Epoch, FinaliseReason,
+    Geolocation, JobId, JobState, Limits, MemoryId, PersonId, Photo, PhotoId, ProcessId, Revision, SegmentId,
+    UnixMicros, UserId,
 };
 
 use crate::store::*;
 
 /// Threads that read.
 const READERS: usize = 3;
+/// Searches by meaning queued for their thread: each takes tens of milliseconds. Full: as with reads.
+const SEARCHES_QUEUED_MAX: usize = 64;
 /// Reads queued for them. Full: callers wait, up to `wait_max`.
 const READS_QUEUED_MAX: usize = 1_024;
 /// Longest wait for another process's transaction. Full: `Busy`. Under `wait_max`, so that the caller hears the reason.
@@ -66,6 +74,8 @@ pub struct SqliteOptions {
     pub job_attempts_max: u32,
     /// Attempts after which an effect is not claimed again.
     pub effect_attempts_max: u32,
+    /// Bytes of vectors kept for searches by meaning. Full: those of the user who did not search for longest go.
+    pub vectors_bytes_max: usize,
 }
 
 impl From<&Limits> for SqliteOptions {
@@ -82,6 +92,7 @@ impl From<&Limits> for SqliteOptions {
             size_bytes_max: Some(limits.store_bytes_max),
             job_attempts_max: limits.job_attempts_max,
             effect_attempts_max: limits.effect_attempts_max,
+            vectors_bytes_max: limits.search_vectors_bytes_max,
         }
     }
 }
@@ -96,6 +107,9 @@ impl Default for SqliteOptions {
 pub struct SqliteStore {
     writer: writer::Writer,
     readers: readers::Readers,
+    /// One thread of their own, so that no other read waits behind them.
+    searches: readers::Readers,
+    vectors: Arc<nearest::Cache>,
     options: SqliteOptions,
 }
 
@@ -112,6 +126,12 @@ impl SqliteStore {
         Ok(Arc::new(Self {
             writer: writer::Writer::start(connection, &options)?,
             readers: readers::Readers::start(connections, options.reads_queued_max, options.wait_max)?,
+            searches: readers::Readers::start(
+                vec![open::reader(path, &options)?],
+                SEARCHES_QUEUED_MAX,
+                options.wait_max,
+            )?,
+            vectors: nearest::Cache::new(options.vectors_bytes_max),
             options,
         }))
     }
@@ -247,9 +267,9 @@ impl Store for SqliteStore {
         self.readers.read(move |db| search::search(db, &user, &query, limit, offset)).await
     }
 
-    async fn rename(&self, user: &UserId, id: &ConversationId, title: &str, _now: UnixMicros) -> Result<()> {
+    async fn rename(&self, user: &UserId, id: &ConversationId, title: &str, now: UnixMicros) -> Result<()> {
         let (user, id, title) = (user.clone(), id.clone(), title.to_owned());
-        self.writer.write(move |db| reading::rename(db, &user, &id, &title)).await
+        self.writer.write(move |db| reading::rename(db, &user, &id, &title, now)).await
     }
 
     async fn delete(&self, user: &UserId, id: &ConversationId) -> Result<()> {
@@ -275,6 +295,132 @@ impl Store for SqliteStore {
     async fn set_geolocation(&self, user: &UserId, id: &ConversationId, place: &Geolocation) -> Result<()> {
         let (user, id, place) = (user.clone(), id.clone(), place.clone());
         self.writer.write(move |db| reading::set_geolocation(db, &user, &id, &place)).await
+    }
+
+    async fn action_items(&self, user: &UserId, filter: ActionItemFilter) -> Result<Vec<ActionItemRecord>> {
+        let user = user.clone();
+        self.readers.read(move |db| items::list(db, &user, &filter)).await
+    }
+
+    async fn action_item(&self, user: &UserId, id: &ActionItemId) -> Result<Option<ActionItemRecord>> {
+        let (user, id) = (user.clone(), id.clone());
+        self.readers.read(move |db| items::find(db, &user, &id)).await
+    }
+
+    async fn add_action_item(&self, user: &UserId, new: NewActionItem) -> Result<ActionItemRecord> {
+        let user = user.clone();
+        self.writer.write(move |db| items::add(db, &user, &new)).await
+    }
+
+    async fn edit_action_item(
+        &self,
+        user: &UserId,
+        id: &ActionItemId,
+        edit: ActionItemEdit,
+        now: UnixMicros,
+    ) -> Result<ActionItemRecord> {
+        let (user, id) = (user.clone(), id.clone());
+        self.writer.write(move |db| items::edit(db, &user, &id, &edit, now)).await
+    }
+
+    async fn remove_action_item(&self, user: &UserId, id: &ActionItemId, now: UnixMicros) -> Result<()> {
+        let (user, id) = (user.clone(), id.clone());
+        self.writer.write(move |db| items::remove(db, &user, &id, now)).await
+    }
+
+    async fn memories(&self, user: &UserId, filter: MemoryFilter) -> Result<Vec<MemoryRecord>> {
+        let user = user.clone();
+        self.readers.read(move |db| memories::list(db, &user, &filter)).await
+    }
+
+    async fn memory(&self, user: &UserId, id: &MemoryId) -> Result<Option<MemoryRecord>> {
+        let (user, id) = (user.clone(), id.clone());
+        self.readers.read(move |db| memories::find(db, &user, &id)).await
+    }
+
+    async fn add_memory(&self, user: &UserId, new: NewMemory) -> Result<MemoryRecord> {
+        let user = user.clone();
+        self.writer.write(move |db| memories::add(db, &user, &new)).await
+    }
+
+    async fn edit_memory(
+        &self,
+        user: &UserId,
+        id: &MemoryId,
+        text: &str,
+        now: UnixMicros,
+    ) -> Result<MemoryRecord> {
+        let (user, id, text) = (user.clone(), id.clone(), text.to_owned());
+        self.writer.write(move |db| memories::edit(db, &user, &id, &text, now)).await
+    }
+
+    async fn remove_memory(&self, user: &UserId, id: &MemoryId, now: UnixMicros) -> Result<()> {
+        let (user, id) = (user.clone(), id.clone());
+        self.writer.write(move |db| memories::remove(db, &user, &id, now)).await
+    }
+
+    async fn requeue_embeddings(&self, model: &str, now: UnixMicros, limit: usize) -> Result<usize> {
+        let model = model.to_owned();
+        self.writer.write(move |db| embeddings::requeue(db, &model, now, limit)).await
+    }
+
+    async fn claim_embedding(
+        &self,
+        process: &ProcessId,
+        now: UnixMicros,
+        lease: Duration,
+    ) -> Result<Option<EmbeddingClaim>> {
+        let process = process.clone();
+        self.writer.write(move |db| embeddings::claim(db, &process, now, lease)).await
+    }
+
+    async fn renew_embedding(&self, claim: &EmbeddingClaim, until: UnixMicros) -> Result<()> {
+        let claim = claim.clone();
+        self.writer.write(move |db| embeddings::renew(db, &claim, until)).await
+    }
+
+    async fn complete_embedding(
+        &self,
+        claim: &EmbeddingClaim,
+        model: &str,
+        embedded: Vec<Embedded>,
+    ) -> Result<()> {
+        let (claim, model) = (claim.clone(), model.to_owned());
+        self.writer.write(move |db| embeddings::complete(db, &claim, &model, &embedded)).await
+    }
+
+    async fn end_embedding(
+        &self,
+        claim: &EmbeddingClaim,
+        outcome: EmbeddingOutcome,
+        now: UnixMicros,
+    ) -> Result<()> {
+        let claim = claim.clone();
+        self.writer.write(move |db| embeddings::end(db, &claim, &outcome, now)).await
+    }
+
+    async fn embedding_counts(&self) -> Result<EmbeddingCounts> {
+        self.readers.read(embeddings::counts).await
+    }
+
+    async fn search_records(
+        &self,
+        user: &UserId,
+        query: &str,
+        limit: usize,
+    ) -> Result<Vec<(Record, String)>> {
+        let (user, query) = (user.clone(), query.to_owned());
+        self.readers.read(move |db| records_search::search(db, &user, &query, limit)).await
+    }
+
+    async fn near_hits(&self, user: &UserId, near: Vec<Near>) -> Result<Vec<SearchHit>> {
+        let user = user.clone();
+        self.readers.read(move |db| search::near_hits(db, &user, &near)).await
+    }
+
+    async fn nearest(&self, user: &UserId, model: &str, query: Vec<f32>, limit: usize) -> Result<Vec<Near>> {
+        let (user, model, vectors) = (user.clone(), model.to_owned(), Arc::clone(&self.vectors));
+        self.searches.read(move |db| vectors.search(db, &user, &model, &query, limit)).await
     }
 
     async fn claim_job(
@@ -446,6 +592,7 @@ impl Store for SqliteStore {
 
     async fn close(&self) {
         self.readers.close();
+        self.searches.close();
         self.writer.close().await;
     }
 }

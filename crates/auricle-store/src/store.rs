@@ -4,10 +4,13 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use auricle_core::{
-    Conversation, ConversationId, ConversationStatus, DiscardReason, EffectId, EffectKey, EffectState, Epoch,
-    FinaliseReason, Geolocation, JobId, JobState, PersonId, Photo, PhotoId, ProcessId, Provenance, Revision,
-    Segment, SegmentId, Source, Structured, UnixMicros, UserId,
+    ActionItemId, Conversation, ConversationId, ConversationStatus, DiscardReason, EffectId, EffectKey,
+    EffectState, Epoch, FinaliseReason, Geolocation, JobId, JobState, MemoryId, PersonId, Photo, PhotoId,
+    ProcessId, Provenance, Revision, Segment, SegmentId, Source, Structured, UnixMicros, UserId,
 };
+
+pub use crate::records::*;
+pub use crate::vectors::*;
 
 /// What went wrong in the store.
 #[derive(Debug, thiserror::Error)]
@@ -268,7 +271,7 @@ pub struct StepRecord {
 }
 
 /// The outcome of a job, applied in one transaction as a field-level merge: structured, provenance, discarded,
-/// `status=completed`, the job, the search index and the effects. Segments and everything a user edited stay untouched.
+/// `status=completed`, the job, action items and memories, the search index and the effects. Segments and everything a user edited stay untouched.
 #[derive(Clone, Debug)]
 pub struct Completion {
     pub lease: JobLease,
@@ -452,6 +455,78 @@ pub trait Store: Send + Sync + 'static {
     async fn stand_ins(&self, limit: usize) -> Result<Vec<(UserId, ConversationId)>>;
     /// Sets where the conversation took place.
     async fn set_geolocation(&self, user: &UserId, id: &ConversationId, place: &Geolocation) -> Result<()>;
+
+    // --- action items and memories -----------------------------------------------------------------------------------
+    // Made by completions, which keep them in step with each revision: `auricle_core::records`. When a conversation is
+    // deleted, those that the user made or reworded stay without it, and the others go with it.
+    /// A page of action items.
+    async fn action_items(&self, user: &UserId, filter: ActionItemFilter) -> Result<Vec<ActionItemRecord>>;
+    /// One action item; `None` if absent, deleted or another user's.
+    async fn action_item(&self, user: &UserId, id: &ActionItemId) -> Result<Option<ActionItemRecord>>;
+    /// Keeps an action item made by hand. `NotFound` if its conversation is not the user's.
+    async fn add_action_item(&self, user: &UserId, new: NewActionItem) -> Result<ActionItemRecord>;
+    /// Changes an action item; what is changed here no later revision changes. `NotFound` if absent.
+    async fn edit_action_item(
+        &self,
+        user: &UserId,
+        id: &ActionItemId,
+        edit: ActionItemEdit,
+        now: UnixMicros,
+    ) -> Result<ActionItemRecord>;
+    /// Deletes an action item; its like does not come back with a later revision. `NotFound` if absent.
+    async fn remove_action_item(&self, user: &UserId, id: &ActionItemId, now: UnixMicros) -> Result<()>;
+    /// A page of memories.
+    async fn memories(&self, user: &UserId, filter: MemoryFilter) -> Result<Vec<MemoryRecord>>;
+    /// One memory; `None` if absent, deleted or another user's.
+    async fn memory(&self, user: &UserId, id: &MemoryId) -> Result<Option<MemoryRecord>>;
+    /// Keeps a memory made by hand. `NotFound` if its conversation is not the user's.
+    async fn add_memory(&self, user: &UserId, new: NewMemory) -> Result<MemoryRecord>;
+    /// Rewords a memory; no later revision changes it. `NotFound` if absent.
+    async fn edit_memory(
+        &self,
+        user: &UserId,
+        id: &MemoryId,
+        text: &str,
+        now: UnixMicros,
+    ) -> Result<MemoryRecord>;
+    /// Deletes a memory; its like does not come back with a later revision. `NotFound` if absent.
+    async fn remove_memory(&self, user: &UserId, id: &MemoryId, now: UnixMicros) -> Result<()>;
+
+    // --- embeddings and search by meaning ------------------------------------------------------------------------------
+    /// Makes those conversations due whose vectors are not of `model`, and those given up, up to `limit`. Returns how many.
+    async fn requeue_embeddings(&self, model: &str, now: UnixMicros, limit: usize) -> Result<usize>;
+    /// Claims a conversation that is to be embedded, the latest due first: every completion leaves one. `None` if there is none.
+    async fn claim_embedding(
+        &self,
+        process: &ProcessId,
+        now: UnixMicros,
+        lease: Duration,
+    ) -> Result<Option<EmbeddingClaim>>;
+    /// Extends the claim. `Fenced` if it was lost, also to a new revision.
+    async fn renew_embedding(&self, claim: &EmbeddingClaim, until: UnixMicros) -> Result<()>;
+    /// Puts a conversation's vectors in the place of its old ones. `Fenced` if the claim was lost, also to a new revision.
+    async fn complete_embedding(
+        &self,
+        claim: &EmbeddingClaim,
+        model: &str,
+        embedded: Vec<Embedded>,
+    ) -> Result<()>;
+    /// Ends an attempt that did not complete. `Fenced` if the claim was lost.
+    async fn end_embedding(
+        &self,
+        claim: &EmbeddingClaim,
+        outcome: EmbeddingOutcome,
+        now: UnixMicros,
+    ) -> Result<()>;
+    async fn embedding_counts(&self) -> Result<EmbeddingCounts>;
+    /// Full-text search over action items and memories, best first, as [`Store::search`] reads a query; each with its text,
+    /// whose matches stand between U+0002 and U+0003.
+    async fn search_records(&self, user: &UserId, query: &str, limit: usize)
+    -> Result<Vec<(Record, String)>>;
+    /// What [`Store::nearest`] found, as hits with the beginning of the nearest text; those that are gone are left out.
+    async fn near_hits(&self, user: &UserId, near: Vec<Near>) -> Result<Vec<SearchHit>>;
+    /// Conversations of the user nearest to `query` by this model's vectors, best first. What was set aside is left out.
+    async fn nearest(&self, user: &UserId, model: &str, query: Vec<f32>, limit: usize) -> Result<Vec<Near>>;
 
     // --- jobs --------------------------------------------------------------------------------------------------------
     /// Claims the most overdue runnable job that `rule` allows: queued and due, or leased with an expired lease (its epoch

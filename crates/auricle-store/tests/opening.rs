@@ -102,3 +102,47 @@ async fn a_closed_store_says_so() {
     ));
     assert!(matches!(store.time_zone(&"ann".into()).await, Err(StoreError::Busy(_))));
 }
+
+/// A store as the third schema made it, with one record that has two action items.
+fn made_by_the_third_schema(path: &Path) {
+    let db = Connection::open(path).unwrap();
+    for migration in [
+        include_str!("../src/sqlite/migrations/0001_first.sql"),
+        include_str!("../src/sqlite/migrations/0002_speaker_samples.sql"),
+        include_str!("../src/sqlite/migrations/0003_away.sql"),
+    ] {
+        db.execute_batch(migration).unwrap();
+    }
+    let structured = r#"{"title":"Roof","overview":"It leaks.","emoji":"🏠","category":"home","events":[],"action_items":[
+        {"description":"Call the roofer","completed":false,"created_at":7,"updated_at":8,"due_at":9,"completed_at":null},
+        {"description":"Buy a bucket","completed":true,"created_at":null,"updated_at":null,"due_at":null,"completed_at":5}]}"#;
+    let structured = structured.replace("\"home\"", "\"other\"");
+    db.execute("INSERT INTO users (id, created_at) VALUES ('ann', 0)", []).unwrap();
+    let insert = "INSERT INTO conversations (id, user, created_at, started_at, finished_at, source, stream_source, status, \
+        revision, structured, timeout_us) VALUES (?1, 1, 3, 3, 4, 'omi', 'omi', ?2, 1, ?3, 1)";
+    db.execute(insert, ["c1", "completed", &structured]).unwrap();
+    db.execute(insert, rusqlite::params!["c2", "processing", None::<String>]).unwrap();
+    db.pragma_update(None, "application_id", 0x4175_7269).unwrap();
+    db.pragma_update(None, "user_version", 3).unwrap();
+}
+
+#[tokio::test]
+async fn records_of_an_older_schema_keep_their_action_items() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("a.db");
+    made_by_the_third_schema(&path);
+    let store = SqliteStore::open(&path, SqliteOptions::default()).unwrap();
+    let ann = auricle_core::UserId::from("ann");
+    let filter = auricle_store::ActionItemFilter { limit: 10, ..Default::default() };
+    let mut found = store.action_items(&ann, filter).await.unwrap();
+    found.sort_by_key(|item| item.created_at);
+    let at = |item: &auricle_store::ActionItemRecord| (item.created_at.0, item.due_at.map(|due| due.0));
+    assert_eq!(found.iter().map(at).collect::<Vec<_>>(), [(3, None), (7, Some(9))]);
+    assert_eq!((found[0].completed, found[0].completed_at.map(|at| at.0)), (true, Some(5)));
+    assert!(found.iter().all(|item| item.id.as_str().len() == 36 && item.id.as_str().as_bytes()[14] == b'4'));
+    let conversation = store.conversation(&ann, &"c1".into()).await.unwrap().unwrap();
+    let shown: Vec<_> =
+        conversation.structured.action_items.iter().map(|item| item.description.as_str()).collect();
+    assert_eq!(shown, ["Call the roofer", "Buy a bucket"]);
+    assert_eq!(conversation.structured.overview, "It leaks.");
+}

@@ -15,4 +15,6 @@ pub use auricle_speech::wer::WordErrors;
 pub use client::{Client, Connect, ConnectError, Received};
 pub use proxy::{Fault, FaultyProxy};
 pub use server::{Act, Heard, ScriptedServer};
-pub use stand_in::{LlmMode, LlmStandIn, SinkDelivery, SinkMode, WebhookSink};
+pub use stand_in::{
+    EmbeddingsMode, EmbeddingsStandIn, LlmMode, LlmStandIn, SinkDelivery, SinkMode, WebhookSink,
+};

@@ -1,5 +1,6 @@
 //! Servers of others, as real ones on loopback that misbehave when they are told to.
 
+mod embeddings;
 mod llm;
 mod webhook;
 
@@ -14,6 +15,7 @@ use futures_util::stream;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
+pub use embeddings::{EmbeddingsMode, EmbeddingsStandIn};
 pub use llm::{LlmMode, LlmStandIn};
 pub use webhook::{SinkDelivery, SinkMode, WebhookSink};
 

@@ -8,6 +8,7 @@ mod load;
 mod outage;
 mod prober;
 mod process;
+mod search;
 mod storm;
 mod talker;
 mod told;
@@ -34,6 +35,8 @@ pub(crate) enum Command {
     Crash(crash::CrashArgs),
     /// Clients that are dropped all at once and return on a fixed timer: when all are back, and what live sessions feel.
     Storm(storm::StormArgs),
+    /// Searches of one user's archive, by words and by meaning, beside bare dot products over the same vectors.
+    Search(search::SearchArgs),
     /// The floor that `sessions` is compared with: reads frames, decodes them, does nothing else.
     #[command(hide = true)]
     FloorServer,
@@ -89,6 +92,7 @@ pub(crate) fn run(command: &Command) -> anyhow::Result<ExitCode> {
         Command::Outage(args) => outage::run(args),
         Command::Crash(args) => crash::run(args),
         Command::Storm(args) => storm::run(args),
+        Command::Search(args) => search::run(args),
     }
 }
 

@@ -5,7 +5,7 @@ mod export;
 use std::process::ExitCode;
 
 use auricle_wire::conversation::Conversation;
-use auricle_wire::rest::{SearchResponse, Snippet};
+use auricle_wire::rest::{SearchResponse, SearchResult, Snippet};
 
 use crate::client::{Target, block_on, encoded};
 use crate::output;
@@ -34,11 +34,18 @@ pub(crate) enum Command {
         #[arg(long)]
         json: bool,
     },
-    /// Search titles, overviews and transcripts. Words are and-ed; quotes make phrases.
+    /// Search titles, overviews and transcripts: by words, which are and-ed (quotes make phrases), and by meaning, if the server
+    /// has an embedding server.
     Search {
         /// What to look for.
         #[arg(required = true)]
         query: Vec<String>,
+        /// Also in action items and memories.
+        #[arg(long)]
+        all: bool,
+        /// How many.
+        #[arg(long, default_value_t = 20)]
+        limit: usize,
         #[command(flatten)]
         target: Target,
         /// For scripts.
@@ -116,24 +123,24 @@ pub(crate) fn run(command: &Command) -> anyhow::Result<ExitCode> {
                     output::line(&format!("{}  {who:<11}  {text}", output::clock(segment.start)));
                 }
             }
-            Command::Search { query, target, json } => {
+            Command::Search { query, all, limit, target, json } => {
                 let query = query.join(" ");
-                let found: SearchResponse = target.get(&format!("/v1/search?q={}", encoded(&query))).await?;
+                let kinds = if *all { "conversations,action_items,memories" } else { "conversations" };
+                let path = format!("/v1/search?query={}&limit={limit}&kinds={kinds}", encoded(&query));
+                let found: SearchResponse = target.get(&path).await?;
                 if *json {
                     return output::json(&found);
+                }
+                if found.meaning == "away" {
+                    output::note("searched by words alone: the embedding server does not answer");
                 }
                 if found.results.is_empty() {
                     output::line("nothing found");
                 }
                 for result in &found.results {
-                    let made = &result.conversation.structured;
-                    output::line(&format!(
-                        "{} {}  ({})",
-                        made.emoji,
-                        made.title,
-                        output::when(result.conversation.created_at)
-                    ));
-                    output::line(&format!("   {}", result.conversation.id));
+                    let (head, id) = headed(result);
+                    output::line(&head);
+                    output::line(&format!("   {id}  ·  {}", why(result)));
                     for snippet in &result.snippets {
                         let at = snippet
                             .start
@@ -166,6 +173,32 @@ pub(crate) fn run(command: &Command) -> anyhow::Result<ExitCode> {
 
 async fn fetch(target: &Target, id: &str) -> anyhow::Result<Conversation> {
     target.get(&format!("/v1/conversations/{}", encoded(id))).await
+}
+
+/// What a hit is, and its id.
+fn headed(result: &SearchResult) -> (String, &str) {
+    if let Some(conversation) = &result.conversation {
+        let made = &conversation.structured;
+        let when = output::when(conversation.created_at);
+        return (format!("{} {}  ({when})", made.emoji, made.title), &conversation.id);
+    }
+    if let Some(item) = &result.action_item {
+        let mark = if item.completed { "x" } else { " " };
+        return (format!("[{mark}] to do  ({})", output::when(item.created_at)), &item.id);
+    }
+    let memory = result.memory.as_ref();
+    let when = memory.map(|memory| output::when(memory.created_at)).unwrap_or_default();
+    (format!("•  memory  ({when})"), memory.map_or("", |memory| &memory.id))
+}
+
+/// Why it was found.
+fn why(result: &SearchResult) -> String {
+    let words = result.words_rank.map(|rank| format!("words #{rank}"));
+    let meaning = result.meaning_rank.map(|rank| {
+        let near = result.similarity.map(|near| format!(" ({near:.2})")).unwrap_or_default();
+        format!("meaning #{rank}{near}")
+    });
+    words.into_iter().chain(meaning).collect::<Vec<_>>().join(", ")
 }
 
 /// Matches in bold on a terminal, between stars elsewhere.

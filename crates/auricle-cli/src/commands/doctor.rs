@@ -60,6 +60,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
         store(&config),
         speech(&config),
         understanding(&config),
+        meaning(&config),
         port("public port", config.bind, "--bind", &config),
         port("probe port", config.probe_bind, "--probe-bind", &config),
         files(&config),
@@ -174,6 +175,20 @@ fn understanding(config: &Config) -> Check {
     let finding =
         format!("{} at {url}, {} tokens (llm.window_tokens)", config.llm.model, config.llm.window_tokens.0);
     if url.starts_with("http://") && config.llm.key.is_some() {
+        return warn(WHAT, format!("{finding}; transcripts and the key travel unencrypted, use https"));
+    }
+    ok(WHAT, finding)
+}
+
+/// The same of the embedding server.
+fn meaning(config: &Config) -> Check {
+    const WHAT: &str = "search by meaning";
+    let ours = &config.embeddings;
+    let Some(url) = &ours.url else {
+        return ok(WHAT, "off: words alone; set embeddings.url for an embedding server");
+    };
+    let finding = format!("{} at {url}", ours.model);
+    if url.starts_with("http://") && ours.key.is_some() {
         return warn(WHAT, format!("{finding}; transcripts and the key travel unencrypted, use https"));
     }
     ok(WHAT, finding)

@@ -34,7 +34,8 @@ fn a_record_is_listed_shown_found_exported_renamed_and_deleted() {
     assert!(list.contains(id), "an id must be on one line, to be copied:\n{list}");
     assert!(server.ask(&["conversations", "show", id]).contains(title));
     let word = result["segments"][0]["text"].as_str().unwrap().split(' ').nth(1).unwrap().trim_matches('.');
-    assert!(server.ask(&["conversations", "search", word]).contains(id));
+    let found = server.ask(&["conversations", "search", word]);
+    assert!(found.contains(id) && found.contains("words #1"), "{found}");
     for format in ["json", "md", "txt", "srt", "vtt"] {
         let export = server.ask(&["conversations", "export", id, "--format", format]);
         assert!(export.contains(word), "{format}:\n{export}");
@@ -45,6 +46,42 @@ fn a_record_is_listed_shown_found_exported_renamed_and_deleted() {
     let gone = auricle().args(["conversations", "show", id, "--url", &server.url()]).output().unwrap();
     assert_eq!(gone.status.code(), Some(1));
     assert!(text(&gone.stderr).contains("404"), "{}", text(&gone.stderr));
+}
+
+#[test]
+fn action_items_are_listed_completed_edited_exported_and_deleted() {
+    let server = Server::start(&[("SPEECH", "scripted")]);
+    let path = file("fixtures/two-voices/conversation.wav");
+    let result = server.ask_json(&["stream", path.to_str().unwrap(), "--speed", "0", "--wait"]);
+    let made = result["conversation"]["structured"]["action_items"].as_array().unwrap().len();
+    let listed = server.ask_json(&["action-items", "list"]);
+    assert_eq!((made > 0, listed.as_array().unwrap().len()), (true, made), "{listed}");
+    let id = listed[0]["id"].as_str().unwrap();
+    assert!(server.ask(&["action-items", "list"]).contains(id), "an id must be on one line, to be copied");
+    server.ask(&["action-items", "edit", id, "Ring the plumber", "--due", "2026-02-01T09:00:00Z"]);
+    assert!(server.ask(&["action-items", "complete", id]).contains("Ring the plumber"));
+    let open = server.ask_json(&["action-items", "list"]);
+    assert_eq!(open.as_array().unwrap().len(), made - 1);
+    let page = server.ask(&["action-items", "export"]);
+    assert!(page.contains("- [x] Ring the plumber (due 2026-02-01T09:00:00.000000Z)"), "{page}");
+    assert!(server.ask(&["action-items", "export", "--format", "csv"]).contains("\"Ring the plumber\",true"));
+    assert!(server.ask(&["action-items", "reopen", id]).contains("open again"));
+    server.ask(&["action-items", "delete", id]);
+    assert_eq!(server.ask_json(&["action-items", "list", "--all"]).as_array().unwrap().len(), made - 1);
+}
+
+#[test]
+fn memories_are_listed_edited_exported_and_deleted() {
+    let server = Server::start(&[("SPEECH", "scripted")]);
+    assert!(server.ask(&["memories", "list"]).contains("no memories yet"));
+    let made = server.ask_json(&["memories", "add", "Has a dog"]);
+    let id = made["id"].as_str().unwrap();
+    assert!(server.ask(&["memories", "list"]).contains(id), "an id must be on one line, to be copied");
+    assert!(server.ask(&["memories", "edit", id, "Has two dogs"]).contains("Has two dogs"));
+    assert_eq!(server.ask_json(&["memories", "list"])[0]["text"], "Has two dogs");
+    assert!(server.ask(&["memories", "export"]).contains("- Has two dogs"));
+    server.ask(&["memories", "delete", id]);
+    assert_eq!(server.ask_json(&["memories", "list"]).as_array().unwrap().len(), 0);
 }
 
 #[test]

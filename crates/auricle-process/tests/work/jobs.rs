@@ -5,11 +5,11 @@ use std::sync::Mutex;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use auricle_core::{ConversationStatus, DiscardReason, JobState, Limits};
+use auricle_core::{ConversationStatus, DiscardReason, JobState, Limits, UnixMicros};
 
 use auricle_process::Clock;
-use auricle_store::ClaimRule;
-use auricle_store::conformance::completion;
+use auricle_store::conformance::{at, completion};
+use auricle_store::{ActionItemEdit, ClaimRule, NewActionItem};
 
 use crate::rig::{Act, Rig, Script, until};
 
@@ -269,5 +269,33 @@ async fn p3_an_attempt_that_lost_its_lease_ends_when_its_user_gets_another() {
     for id in ["c1", "c2"] {
         rig.reaches(id, JobState::Completed).await;
     }
+    worker.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn understanding_is_told_what_is_open_of_late_and_not_what_it_makes_again() {
+    let rig = Rig::new(Limits::default()).await;
+    let (ann, store) = ("ann".into(), &rig.ground.store);
+    rig.ground.ended("c1", "hello").await;
+    let now = at(10).0;
+    let day = 86_400_000_000;
+    let add = |id: &str, of: Option<&str>, age: i64| NewActionItem {
+        id: id.into(),
+        description: format!("item {id}"),
+        due_at: None,
+        conversation: of.map(Into::into),
+        now: UnixMicros(now - age),
+    };
+    for new in [add("own", Some("c1"), 3), add("old", None, 3 * day), add("a", None, 2), add("b", None, 1)] {
+        store.add_action_item(&ann, new).await.unwrap();
+    }
+    store.add_action_item(&ann, add("done", None, 0)).await.unwrap();
+    let done = ActionItemEdit { completed: Some(true), ..Default::default() };
+    store.edit_action_item(&ann, &"done".into(), done, at(10)).await.unwrap();
+    store.add_action_item(&"bob".into(), add("bobs", None, 0)).await.unwrap();
+    let script = Arc::new(Script::default());
+    let worker = rig.work("p1", &script);
+    rig.reaches("c1", JobState::Completed).await;
+    assert_eq!(*script.told.lock().unwrap(), [["item b", "item a"]]);
     worker.stop().await;
 }

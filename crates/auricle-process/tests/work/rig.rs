@@ -9,7 +9,8 @@ use std::time::{Duration, Instant};
 use async_trait::async_trait;
 use auricle_core::{ConversationId, DiscardReason, JobState, Limits, Provenance, Structured, UnixMicros};
 use auricle_process::{
-    Clock, Deliver, Delivery, Outbox, Request, Understand, UnderstandError, Understanding, Worker,
+    Clock, Deliver, Delivery, Embed, Embedder, Outbox, Request, Understand, UnderstandError, Understanding,
+    Worker,
 };
 use auricle_store::conformance::{Ground, at};
 use auricle_store::{ClaimRule, Effect, Job, SqliteStore, Store};
@@ -62,6 +63,8 @@ pub(crate) struct Script {
     pub(crate) calls: AtomicUsize,
     pub(crate) running: AtomicUsize,
     pub(crate) most: AtomicUsize,
+    /// The open items that each call was told.
+    pub(crate) told: Mutex<Vec<Vec<String>>>,
     /// Calls wait for a permit while this is set.
     pub(crate) gate: Option<tokio::sync::Semaphore>,
 }
@@ -80,7 +83,8 @@ impl Understand for Script {
         "script"
     }
 
-    async fn understand(&self, _request: Request<'_>) -> Result<Understanding, UnderstandError> {
+    async fn understand(&self, request: Request<'_>) -> Result<Understanding, UnderstandError> {
+        self.told.lock().unwrap().push(request.open_items.to_vec());
         self.calls.fetch_add(1, Ordering::SeqCst);
         self.most.fetch_max(self.running.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
         let _running = Running(&self.running);
@@ -189,6 +193,20 @@ impl Rig {
         });
         let stop = CancellationToken::new();
         let task = tokio::spawn(worker.run(stop.clone(), Arc::new(|| {})));
+        Loop { stop, task }
+    }
+
+    pub(crate) fn embed_with(&self, process: &str, embed: Arc<dyn Embed>) -> Loop {
+        let embedder = Arc::new(Embedder {
+            store: Arc::clone(&self.ground.store),
+            embed,
+            limits: Arc::clone(&self.limits),
+            process: process.into(),
+            clock: Arc::clone(&self.clock) as Arc<dyn Clock>,
+            wake: Arc::clone(&self.wake),
+        });
+        let stop = CancellationToken::new();
+        let task = tokio::spawn(embedder.run(stop.clone(), Arc::new(|| {})));
         Loop { stop, task }
     }
 

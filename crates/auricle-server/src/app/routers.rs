@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use auricle_process::{Embed, EmbedServer};
 use auricle_store::Store;
 use axum::Router;
 use axum::routing::get;
@@ -40,6 +41,7 @@ pub(super) fn listening(
     wake: &Arc<dyn Fn() + Send + Sync>,
     background: &Runtime,
     links: Option<Arc<link::Links>>,
+    embed: Option<Arc<EmbedServer>>,
 ) -> Router {
     let rest = rest::router(rest::RestState {
         store: Arc::clone(&parts.store) as Arc<dyn Store>,
@@ -49,6 +51,7 @@ pub(super) fn listening(
         waits: Arc::new(Semaphore::new(parts.limits.records_awaited_max)),
         limits: Arc::clone(&parts.limits),
         clock: parts.clock,
+        embed: embed.map(|embed| embed as Arc<dyn Embed>),
     });
     let offload = serve::Offload::new(
         rest,

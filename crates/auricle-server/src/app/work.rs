@@ -3,8 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use auricle_process::embed::EmbedServerConfig;
 use auricle_process::openai::{OpenAiConfig, Output};
-use auricle_process::{Deliver, OpenAi, Outbox, Understand, Worker};
+use auricle_process::{Deliver, EmbedServer, Embedder, OpenAi, Outbox, Understand, Worker};
 use auricle_store::{ClaimRule, Store};
 use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::runtime::Runtime;
@@ -50,11 +51,39 @@ pub(super) fn model(config: &Config, parts: &Parts) -> Result<Option<Arc<OpenAi>
     Ok(Some(Arc::new(model)))
 }
 
+/// The embedding server, if one is configured.
+pub(super) fn embed_server(config: &Config, parts: &Parts) -> Result<Option<Arc<EmbedServer>>, BuildError> {
+    let ours = &config.embeddings;
+    let Some(url) = &ours.url else { return Ok(None) };
+    let theirs = EmbedServerConfig {
+        url: url.clone(),
+        model: ours.model.clone(),
+        key: ours.key.as_ref().map(|key| key.expose().to_owned()),
+        dimensions: Some(ours.dimensions).filter(|dimensions| *dimensions > 0),
+    };
+    let server = EmbedServer::new(&theirs, Arc::clone(&parts.limits), Arc::new(parts.clock))?;
+    Ok(Some(Arc::new(server)))
+}
+
+/// The loop that embeds records and transcripts.
+pub(super) fn embedder(parts: &Parts, embed: Arc<EmbedServer>) -> Arc<Embedder> {
+    Arc::new(Embedder {
+        store: Arc::clone(&parts.store) as Arc<dyn Store>,
+        embed,
+        limits: Arc::clone(&parts.limits),
+        process: parts.process.clone(),
+        clock: Arc::new(parts.clock),
+        // Nobody waits for it: it looks by itself.
+        wake: Arc::default(),
+    })
+}
+
 /// What `/readyz` tells of others. Never asked for: what is known already.
 pub(super) fn dependencies(
     parts: &Parts,
     links: Option<Arc<link::Links>>,
     model: Option<Arc<OpenAi>>,
+    embed: Option<Arc<EmbedServer>>,
 ) -> Arc<dyn Fn() -> serde_json::Value + Send + Sync> {
     let hearing = parts.hearing.clone();
     Arc::new(move || {
@@ -72,6 +101,13 @@ pub(super) fn dependencies(
             let (model, breaker) = model.describe();
             known.insert(
                 "llm".into(),
+                serde_json::json!({ "model": model, "breaker": link::breaker_name(breaker) }),
+            );
+        }
+        if let Some(embed) = &embed {
+            let (model, breaker) = embed.describe();
+            known.insert(
+                "embeddings".into(),
                 serde_json::json!({ "model": model, "breaker": link::breaker_name(breaker) }),
             );
         }
@@ -150,8 +186,7 @@ fn claim_when(config: &Config, links: Option<Arc<link::Links>>) -> auricle_proce
 #[expect(clippy::too_many_arguments, reason = "one call, in the function where all parts meet")]
 pub(super) fn run_loops(
     parts: &Parts,
-    worker: Arc<Worker>,
-    outbox: Arc<Outbox>,
+    (worker, outbox, embedder): (Arc<Worker>, Arc<Outbox>, Option<Arc<Embedder>>),
     wake: &Arc<dyn Fn() + Send + Sync>,
     background: &Runtime,
     processing: &Runtime,
@@ -209,6 +244,10 @@ pub(super) fn run_loops(
         processing,
         until_stopped(stop_work, tail.clone(), move |stop, beat| Arc::clone(&worker).run(stop, beat)),
     );
+    if let Some(embedder) = embedder {
+        let run = move |stop, beat| Arc::clone(&embedder).run(stop, beat);
+        start("embedder", processing, until_stopped(stop_work, tail.clone(), run));
+    }
 }
 
 /// A loop that ends by itself once `stop` is cancelled: it is part of the process's tail until then.

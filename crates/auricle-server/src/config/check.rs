@@ -23,7 +23,10 @@ pub(super) fn rules(config: &Config, shape: Shape, mistakes: &mut Vec<Mistake>) 
         Shape::Pusher => reach_pusher(config, &mut broken),
     }
     pusher_url(config, &mut broken);
-    llm_url(config, &mut broken);
+    llm_key_header(config, &mut broken);
+    service_url(("llm.url", "llm.key (AURICLE_LLM_KEY)"), config.llm.url.as_deref(), &mut broken);
+    let key = ("embeddings.url", "embeddings.key (AURICLE_EMBEDDINGS_KEY)");
+    service_url(key, config.embeddings.url.as_deref(), &mut broken);
     webhooks(config, &mut broken);
     oidc(config, &mut broken);
     if !is_user_id(&config.auth.local_user) {
@@ -110,12 +113,15 @@ fn pusher_url(config: &Config, broken: &mut impl FnMut(&str, String, &str)) {
     }
 }
 
-fn llm_url(config: &Config, broken: &mut impl FnMut(&str, String, &str)) {
+fn llm_key_header(config: &Config, broken: &mut impl FnMut(&str, String, &str)) {
     let header = &config.llm.key_header;
     if header.parse::<reqwest::header::HeaderName>().is_err() {
         broken("llm.key_header", header.clone(), "the name of a header such as authorization or api-key");
     }
-    let Some(text) = &config.llm.url else { return };
+}
+
+fn service_url((name, key): (&str, &str), url: Option<&str>, broken: &mut impl FnMut(&str, String, &str)) {
+    let Some(text) = url else { return };
     // A password would be shown with the address.
     let known = reqwest::Url::parse(text).is_ok_and(|url| {
         url.has_host()
@@ -126,9 +132,9 @@ fn llm_url(config: &Config, broken: &mut impl FnMut(&str, String, &str)) {
             && url.password().is_none()
     });
     if !known {
-        let expected = "a URL such as http://127.0.0.1:11434, without query or password; the key is llm.key \
-                        (AURICLE_LLM_KEY)";
-        broken("llm.url", without_secrets(text), expected);
+        let expected =
+            format!("a URL such as http://127.0.0.1:11434, without query or password; the key is {key}");
+        broken(name, without_secrets(text), &expected);
     }
 }
 

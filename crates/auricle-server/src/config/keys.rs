@@ -109,6 +109,16 @@ own! {
     "llm.price_input" = llm.price_input;
     /// The same of answers.
     "llm.price_output" = llm.price_output;
+    /// A server that speaks OpenAI's embeddings (OpenAI, Ollama, llama.cpp, vLLM), with or without `/v1`: conversations are then
+    /// also found by meaning. Records, transcripts and what is searched for are sent there. Not set: they are found by words
+    /// alone.
+    "embeddings.url" = embeddings.url;
+    /// The model that makes the vectors. Another one makes them all anew, in the background.
+    "embeddings.model" = embeddings.model;
+    /// Sent to `embeddings.url` as a bearer token.
+    "embeddings.key" = embeddings.key;
+    /// How many numbers a vector shall have, of a model that can shorten its own; 0 means as many as it gives.
+    "embeddings.dimensions" = embeddings.dimensions;
     /// Where a listening process finds the pusher, e.g. `http://127.0.0.1:8090`. Not set: no hints are sent, and jobs are
     /// found by looking.
     "pusher.url" = pusher.url;
@@ -148,9 +158,10 @@ const SHORT_FLAGS: [(&str, &str); 1] = [("speech.engine", "--speech")];
 const SHORT_ENVS: [(&str, &str); 2] =
     [("speech.engine", "AURICLE_SPEECH"), ("auth.admin_key", "AURICLE_ADMIN_KEY")];
 /// Keys whose value is never shown.
-const SECRETS: [&str; 3] = ["auth.admin_key", "llm.key", "pusher.secret"];
+const SECRETS: [&str; 4] = ["auth.admin_key", "embeddings.key", "llm.key", "pusher.secret"];
 /// Keys of addresses that may hold secrets: only scheme and host are shown.
-const ADDRESSES: [&str; 4] = ["llm.url", "webhooks.conversation", "webhooks.transcript", "webhooks.audio"];
+const ADDRESSES: [&str; 5] =
+    ["embeddings.url", "llm.url", "webhooks.conversation", "webhooks.transcript", "webhooks.audio"];
 /// Keys whose default depends on the machine.
 const DEFAULTS: [(&str, &str); 1] = [("data_dir", "$XDG_DATA_HOME/auricle or ~/.local/share/auricle")];
 

@@ -189,6 +189,19 @@ impl Value for Price {
     }
 }
 
+impl Value for u32 {
+    fn form(&self) -> String {
+        "a whole number from 0 to 65536".to_owned()
+    }
+    fn take(&mut self, text: &str) -> Option<()> {
+        *self = text.parse().ok().filter(|count| *count <= 65_536)?;
+        Some(())
+    }
+    fn show(&self) -> String {
+        self.to_string()
+    }
+}
+
 impl Value for SocketAddr {
     fn form(&self) -> String {
         "an IP address and a port, e.g. 127.0.0.1:8080 or [::1]:8080; port 0 lets the system choose"

@@ -180,3 +180,15 @@ pub(super) fn page_offset(asked: Option<usize>) -> Result<usize, Refusal> {
         _ => Err(Refusal::invalid(format!("The offset is at most {OFFSET_MAX}"))),
     }
 }
+
+/// Characters of an action item or a memory.
+const TEXT_CHARS_MAX: usize = 1_000;
+
+/// A line that a user wrote, without what stands around it.
+pub(super) fn written(what: &str, text: &str) -> Result<String, Refusal> {
+    let text = text.trim();
+    if !(1..=TEXT_CHARS_MAX).contains(&text.chars().count()) || text.chars().any(char::is_control) {
+        return Err(Refusal::invalid(format!("{what} is 1 to {TEXT_CHARS_MAX} printable characters")));
+    }
+    Ok(text.to_owned())
+}

@@ -9,7 +9,7 @@ use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityRequirement
 use utoipa::openapi::{Content, Ref, RefOr, ResponseBuilder};
 use utoipa::{Modify, OpenApi};
 
-use super::{conversations, finalise, jobs, search, status, users};
+use super::{action_items, conversations, finalise, jobs, memories, search, status, users};
 
 #[derive(OpenApi)]
 #[openapi(
@@ -24,6 +24,18 @@ use super::{conversations, finalise, jobs, search, status, users};
         conversations::photos,
         search::search,
         search::search_page,
+        action_items::list,
+        action_items::create,
+        action_items::export,
+        action_items::read,
+        action_items::change,
+        action_items::remove,
+        memories::list,
+        memories::create,
+        memories::export,
+        memories::read,
+        memories::change,
+        memories::remove,
         jobs::list,
         jobs::read,
         jobs::retry,

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use auricle_server::config::Shape;
-use auricle_testkit::{LlmMode, LlmStandIn, WebhookSink};
+use auricle_testkit::{EmbeddingsMode, EmbeddingsStandIn, LlmMode, LlmStandIn, WebhookSink};
 use auricle_wire::event::Event;
 use serde_json::Value;
 use tempfile::TempDir;
@@ -187,4 +187,36 @@ async fn p6_a_client_that_leaves_frees_its_requests_place() {
     waiting.abort();
     eventually("the place is free", async || (rig.get("/v1/conversations").await.0 == 200).then_some(()))
         .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_said_is_found_by_meaning_once_the_embedding_server_is_there() {
+    let server = EmbeddingsStandIn::start().await.unwrap();
+    server.set(EmbeddingsMode::Hang(Duration::from_secs(600)));
+    let url = server.url();
+    let settings = [("embeddings.url", url.as_str()), ("limits.search_meaning_wait", "100ms")];
+    let mut rig = Rig::start(&settings).await;
+    let id = said(&rig).await;
+    // No record waits for it, no session, no search.
+    rig.conversation_when(&id, "completed").await;
+    tokio::time::timeout(PATIENCE, server.called(1)).await.unwrap();
+    rig.still_serves().await;
+    let found = rig.get("/v1/search?query=report").await.1;
+    assert_eq!(
+        (found["meaning"].as_str(), found["results"][0]["conversation"]["id"].as_str()),
+        (Some("away"), Some(id.as_str()))
+    );
+    // The drain gives its work back; the next process embeds it.
+    server.set(EmbeddingsMode::Answer);
+    rig.restart().await;
+    eventually("it is found by meaning", async || {
+        let found = rig.get("/v1/search?query=some%20report%20of%20mine").await.1;
+        let hit = &found["results"][0];
+        (hit["conversation"]["id"] == id.as_str() && hit["matched"] == serde_json::json!(["meaning"]))
+            .then_some(())
+    })
+    .await;
+    let (_, ready) = rig.probe("/readyz").await;
+    assert_eq!(ready["dependencies"]["embeddings"]["breaker"], "closed");
+    assert!(rig.metrics().await.contains("auricle_embeddings{state=\"pending\"}"));
 }

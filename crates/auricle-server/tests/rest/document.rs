@@ -56,6 +56,13 @@ fn call(path: impl Into<String>, body: Option<Value>) -> Call {
     Call { path: path.into(), body }
 }
 
+/// Makes a record by hand; its id.
+async fn made(rig: &Rig, path: &str, body: Value) -> String {
+    let (status, body) = rig.post("ana", path, Some(body)).await;
+    assert_eq!(status, 201, "{body}");
+    body["id"].as_str().unwrap().to_owned()
+}
+
 /// For each operation: calls of which at least one succeeds.
 async fn calls(rig: &Rig) -> BTreeMap<(&'static str, &'static str), Vec<Call>> {
     let lines = ["A zebra ran by.", "Please call the plumber tomorrow."];
@@ -128,6 +135,28 @@ async fn calls(rig: &Rig) -> BTreeMap<(&'static str, &'static str), Vec<Call>> {
             call("/v1/conversations/search", Some(json!({}))),
         ],
     );
+    let item = made(rig, "/v1/action-items", json!({ "description": "Call Bob" })).await;
+    let memory = made(rig, "/v1/memories", json!({ "text": "Has a dog" })).await;
+    for (list, one, id, key) in [
+        ("/v1/action-items", "/v1/action-items/{id}", &item, "description"),
+        ("/v1/memories", "/v1/memories/{id}", &memory, "text"),
+    ] {
+        let export = if key == "text" { "/v1/memories/export" } else { "/v1/action-items/export" };
+        let (here, nowhere) = (format!("{list}/{id}"), format!("{list}/x"));
+        let words = |text: &str| Some(json!({ key: text }));
+        let foreign = json!({ key: "Words", "conversation_id": "x" });
+        add("get", list, vec![call(list, none()), call(format!("{list}?limit=0"), none())]);
+        add("get", export, vec![call(export, none()), call(format!("{export}?format=x"), none())]);
+        add("post", list, vec![call(list, words("Words")), call(list, Some(foreign)), call(list, words(""))]);
+        add("get", one, vec![call(&here, none()), call(&nowhere, none())]);
+        add(
+            "patch",
+            one,
+            vec![call(&here, words("Others")), call(&nowhere, words("Others")), call(&here, words(""))],
+        );
+        // After the calls before it, in the order of the table of routes.
+        add("delete", one, vec![call(&here, none()), call(&here, none())]);
+    }
     add("get", "/v1/jobs", vec![call("/v1/jobs", none()), call("/v1/jobs?state=x", none())]);
     add("get", "/v1/jobs/{id}", vec![call(format!("/v1/jobs/{job}"), none()), call("/v1/jobs/x", none())]);
     let retry = format!("/v1/jobs/{job}/retry");

@@ -9,23 +9,31 @@ use auricle_server::rest::ROUTES;
 
 /// A body that the route would accept, so that nothing but the user stands in the way.
 fn body(path: &str) -> Option<Value> {
-    path.ends_with("/title").then(|| json!({ "title": "Taken" }))
+    match path {
+        "/v1/action-items/{id}" => Some(json!({ "description": "Taken" })),
+        "/v1/memories/{id}" => Some(json!({ "text": "Taken" })),
+        _ => path.ends_with("/title").then(|| json!({ "title": "Taken" })),
+    }
 }
 
 #[tokio::test]
 async fn every_route_with_an_id_answers_another_user_as_if_it_did_not_exist() {
     let rig = Rig::new().await;
-    let done = rig.completed("ana", "Hers", &["Words."]).await;
+    let done = rig.ended("ana", &["Words."]).await;
+    rig.process_next_job_with("Hers", &["Call Bob"], &["Has a dog"]).await.unwrap();
+    let first = async |path| rig.get("ana", path).await.1[0]["id"].as_str().unwrap().to_owned();
+    let (item, memory) = (first("/v1/action-items").await, first("/v1/memories").await);
     let failed = rig.ended("ana", &["Words."]).await;
     rig.fail_next_job().await;
     let job = rig.get("ana", "/v1/jobs?state=failed").await.1[0]["id"].as_str().unwrap().to_owned();
     let before = (rig.stored("ana", &done).await, rig.stored("ana", &failed).await);
     let mut tried = 0;
     for (method, template) in ROUTES.iter().filter(|(_, path)| path.contains("{id}")) {
-        let ids = if template.contains("/jobs/") {
-            vec![job.as_str()]
-        } else {
-            vec![done.as_str(), failed.as_str()]
+        let ids = match template.split('/').nth(2) {
+            Some("jobs") => vec![job.as_str()],
+            Some("action-items") => vec![item.as_str()],
+            Some("memories") => vec![memory.as_str()],
+            _ => vec![done.as_str(), failed.as_str()],
         };
         for id in ids {
             let call = |id: &str| (method.to_uppercase(), template.replace("{id}", id));
@@ -37,7 +45,10 @@ async fn every_route_with_an_id_answers_another_user_as_if_it_did_not_exist() {
             tried += 1;
         }
     }
-    assert!(tried >= 12, "{tried}");
+    assert!(tried >= 18, "{tried}");
+    let text = async |path: String, key: &str| rig.get("ana", &path).await.1[key].clone();
+    assert_eq!(text(format!("/v1/action-items/{item}"), "description").await, "Call Bob");
+    assert_eq!(text(format!("/v1/memories/{memory}"), "text").await, "Has a dog");
     assert_eq!((rig.stored("ana", &done).await, rig.stored("ana", &failed).await), before, "nothing changed");
 }
 
@@ -59,8 +70,19 @@ async fn another_users_conversation_cannot_be_finalised() {
 #[tokio::test]
 async fn listings_and_searches_hold_only_ones_own() {
     let rig = Rig::new().await;
-    rig.completed("ana", "Zebra", &["A zebra."]).await;
-    for path in ["/v1/conversations", "/v1/jobs"] {
+    let id = rig.ended("ana", &["A zebra."]).await;
+    rig.process_next_job_with("Zebra", &["Feed the zebra"], &["Has a zebra"]).await.unwrap();
+    let of = [format!("/v1/action-items?conversation_id={id}"), format!("/v1/memories?conversation_id={id}")];
+    for path in [
+        "/v1/conversations",
+        "/v1/jobs",
+        "/v1/action-items",
+        "/v1/action-items/export",
+        "/v1/memories",
+        "/v1/memories/export",
+        &of[0],
+        &of[1],
+    ] {
         assert_eq!(rig.get("eve", path).await, (200, json!([])), "{path}");
     }
     assert_eq!(rig.get("eve", "/v1/search?q=zebra").await.1["results"], json!([]));

@@ -7,9 +7,11 @@ use std::time::Duration;
 use async_trait::async_trait;
 use auricle_core::session::Ended;
 use auricle_core::{
-    Conversation, ConversationId, DiscardReason, Epoch, FinaliseReason, JobId, Limits, Photo, PhotoId,
-    ProcessId, Provenance, Segment, SegmentId, Source, Speaker, Structured, UnixMicros, UserId,
+    ActionItem, Conversation, ConversationId, DiscardReason, Epoch, FinaliseReason, JobId, Limits, Photo,
+    PhotoId, ProcessId, Provenance, Segment, SegmentId, Source, Speaker, Structured, UnixMicros, UserId,
 };
+use auricle_process::embed::EmbedServerConfig;
+use auricle_process::{Embed, EmbedServer, Embedder};
 use auricle_server::auth::Authenticator;
 use auricle_server::clock::SystemClock;
 use auricle_server::config::{Config, Secret};
@@ -25,6 +27,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
 const ADMIN_KEY: &str = "the-admin-key-of-this-test:";
@@ -35,6 +38,8 @@ pub(crate) struct Rig {
     pub(crate) wakes: Arc<AtomicUsize>,
     router: Router,
     process: ProcessId,
+    embed: Option<Arc<dyn Embed>>,
+    limits: Limits,
     _dir: TempDir,
 }
 
@@ -79,6 +84,11 @@ impl Rig {
     }
 
     pub(crate) async fn with_limits(change: impl FnOnce(&mut Limits)) -> Self {
+        Self::with_embeddings(None, change).await
+    }
+
+    /// With an embedding server at this address.
+    pub(crate) async fn with_embeddings(url: Option<&str>, change: impl FnOnce(&mut Limits)) -> Self {
         let dir = TempDir::new().unwrap();
         let store = SqliteStore::open(dir.path().join("auricle.db"), SqliteOptions::default()).unwrap();
         let mut config = Config::default();
@@ -87,6 +97,16 @@ impl Rig {
         change(&mut config.limits);
         let (live, wakes) = (Arc::new(ScriptedLive::default()), Arc::new(AtomicUsize::new(0)));
         let counter = Arc::clone(&wakes);
+        let embed = url.map(|url| {
+            let theirs = EmbedServerConfig {
+                url: url.to_owned(),
+                model: "m1".to_owned(),
+                key: None,
+                dimensions: None,
+            };
+            let limits = Arc::new(config.limits.clone());
+            Arc::new(EmbedServer::new(&theirs, limits, Arc::new(SystemClock)).unwrap()) as Arc<dyn Embed>
+        });
         let state = RestState {
             store: Arc::clone(&store) as Arc<dyn Store>,
             auth: Arc::new(Authenticator::new(&config, Arc::clone(&store) as Arc<dyn Store>).unwrap()),
@@ -97,10 +117,12 @@ impl Rig {
             waits: Arc::new(Semaphore::new(config.limits.records_awaited_max)),
             limits: Arc::new(config.limits.clone()),
             clock: SystemClock,
+            embed,
         };
         let process = ProcessId::from("test-process");
         store.process_alive(&process, SystemClock.wall() + Duration::from_secs(600)).await.unwrap();
-        Self { store, live, wakes, router: router(state), process, _dir: dir }
+        let embed = state.embed.clone();
+        Self { store, live, wakes, router: router(state), process, embed, limits: config.limits, _dir: dir }
     }
 
     pub(crate) fn now(&self) -> UnixMicros {
@@ -112,6 +134,11 @@ impl Rig {
     /// Sends a request as it is.
     pub(crate) async fn send(&self, request: Request<Body>) -> Response<Body> {
         self.router.clone().oneshot(request).await.unwrap()
+    }
+
+    /// The credentials of `user`.
+    pub(crate) fn bearer(user: &str) -> String {
+        format!("Bearer {ADMIN_KEY}{user}")
     }
 
     /// Calls a route as `user`; an empty user sends no credentials.
@@ -129,7 +156,7 @@ impl Rig {
     pub(crate) async fn call_text(&self, user: &str, method: &str, path: &str, body: String) -> (u16, Value) {
         let mut request = Request::builder().method(method).uri(path);
         if !user.is_empty() {
-            request = request.header(header::AUTHORIZATION, format!("Bearer {ADMIN_KEY}{user}"));
+            request = request.header(header::AUTHORIZATION, Self::bearer(user));
         }
         let response = self.send(request.body(Body::from(body)).unwrap()).await;
         let status = response.status().as_u16();
@@ -237,9 +264,32 @@ impl Rig {
 
     /// Waits for a job and completes it with this title.
     pub(crate) fn process_next_job(&self, title: &str) -> JoinHandle<()> {
+        self.process_next_job_with(title, &[], &[])
+    }
+
+    /// The same, with these action items and memories.
+    pub(crate) fn process_next_job_with(
+        &self,
+        title: &str,
+        items: &[&str],
+        memories: &[&str],
+    ) -> JoinHandle<()> {
         let (store, process) = (Arc::clone(&self.store), self.process.clone());
-        let structured =
-            Structured { title: title.to_owned(), overview: "Short.".to_owned(), ..Default::default() };
+        let item = |text: &&str| ActionItem {
+            description: (*text).to_owned(),
+            completed: false,
+            created_at: None,
+            updated_at: None,
+            due_at: None,
+            completed_at: None,
+        };
+        let memories = memories.iter().map(|text| (*text).to_owned()).collect();
+        let structured = Structured {
+            title: title.to_owned(),
+            overview: "Short.".to_owned(),
+            action_items: items.iter().map(item).collect(),
+            ..Default::default()
+        };
         tokio::spawn(async move {
             let lease = claim(&store, &process).await;
             let completion = Completion {
@@ -247,12 +297,34 @@ impl Rig {
                 discarded: structured.title.is_empty().then_some(DiscardReason::Trivial),
                 structured,
                 provenance: Provenance { provider: "local".to_owned(), version: "1".to_owned() },
-                memories: Vec::new(),
+                memories,
                 effects: Vec::new(),
                 now: SystemClock.wall(),
             };
             store.complete_job(completion).await.unwrap();
         })
+    }
+
+    /// Embeds whatever is due, and returns once nothing is.
+    pub(crate) async fn embed_all(&self) {
+        let embedder = Arc::new(Embedder {
+            store: Arc::clone(&self.store) as Arc<dyn Store>,
+            embed: Arc::clone(self.embed.as_ref().unwrap()),
+            limits: Arc::new(self.limits.clone()),
+            process: self.process.clone(),
+            clock: Arc::new(SystemClock),
+            wake: Arc::default(),
+        });
+        let stop = CancellationToken::new();
+        let task = tokio::spawn(embedder.run(stop.clone(), Arc::new(|| {})));
+        let done = async {
+            while self.store.embedding_counts().await.unwrap().pending > 0 {
+                settle().await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(30), done).await.expect("everything is embedded");
+        stop.cancel();
+        task.await.unwrap();
     }
 
     pub(crate) async fn fail_next_job(&self) {

@@ -3,7 +3,7 @@
 use auricle_core::UserId;
 
 use super::{Ground, at, batch, opening, segment};
-use crate::store::{Choice, OpenConversation, SearchHit};
+use crate::store::{Choice, Near, NewActionItem, NewMemory, OpenConversation, Record, SearchHit};
 
 async fn find(ground: &Ground, user: &str, query: &str) -> Vec<SearchHit> {
     ground.store.search(&UserId::from(user), query, 10, 0).await.unwrap()
@@ -146,4 +146,69 @@ pub async fn pages_do_not_overlap(ground: Ground) {
     seen.sort();
     seen.dedup();
     assert_eq!(seen.len(), 7);
+}
+
+pub async fn records_are_found_by_their_words(ground: Ground) {
+    let (ann, bob) = (UserId::from("ann"), UserId::from("bob"));
+    let item = |id: &str, text: &str| NewActionItem {
+        id: id.into(),
+        description: text.into(),
+        due_at: None,
+        conversation: None,
+        now: at(1),
+    };
+    let store = &ground.store;
+    store.add_action_item(&ann, item("i1", "call the green plumber")).await.unwrap();
+    store.add_action_item(&ann, item("i2", "paint it green")).await.unwrap();
+    store.add_action_item(&bob, item("i3", "green too")).await.unwrap();
+    let memory =
+        NewMemory { id: "m1".into(), text: "likes green tea".into(), conversation: None, now: at(1) };
+    store.add_memory(&ann, memory).await.unwrap();
+    let find = |user: UserId, query: &'static str, limit| async move {
+        let found = store.search_records(&user, query, limit).await.unwrap();
+        let mut ids: Vec<_> = found
+            .into_iter()
+            .map(|(record, text)| match record {
+                Record::ActionItem(item) => (item.id.to_string(), text),
+                Record::Memory(memory) => (memory.id.to_string(), text),
+            })
+            .collect();
+        ids.sort();
+        ids
+    };
+    let ids = |found: &[(String, String)]| found.iter().map(|(id, _)| id.clone()).collect::<Vec<_>>();
+    let green = find(ann.clone(), "green ", 10).await;
+    assert_eq!(ids(&green), ["i1", "i2", "m1"]);
+    assert_eq!(green[1].1, "paint it \u{2}green\u{3}");
+    assert_eq!(ids(&find(ann.clone(), "green plumb", 10).await), ["i1"]);
+    assert_eq!(find(ann.clone(), "green ", 1).await.len(), 1);
+    assert_eq!(ids(&find(bob, "green OR \"scope:u1", 10).await), [""; 0]);
+    for query in ["", "\"", "?!", "nothing "] {
+        assert!(find(ann.clone(), query, 10).await.is_empty(), "{query:?}");
+    }
+}
+
+pub async fn near_hits_begin_where_they_are_near(ground: Ground) {
+    let id = ground.completed("c1", "the first of many words", "Title").await;
+    let near = |id: &str, segments: Option<(&str, &str)>| Near {
+        conversation: id.into(),
+        similarity: 0.5,
+        segments: segments.map(|(first, last)| (first.into(), last.into())),
+    };
+    let ask = vec![
+        near("c1", Some(("s1", "s1"))),
+        near("none", None),
+        near("c1", None),
+        near("c1", Some(("gone", "s1"))),
+    ];
+    let hits = ground.store.near_hits(&"ann".into(), ask).await.unwrap();
+    assert_eq!(hits.len(), 3);
+    assert!(hits.iter().all(|hit| hit.conversation.id == id && hit.score == 0.5));
+    let snippet = &hits[0].snippets[0];
+    assert_eq!((snippet.text.as_str(), snippet.start), ("the first of many words", Some(0.0)));
+    assert_eq!(snippet.segment, Some("s1".into()));
+    assert_eq!(hits[1].snippets[0].text, "About Title.");
+    assert!(hits[2].snippets.is_empty(), "its words changed since");
+    let theirs = ground.store.near_hits(&"bob".into(), vec![near("c1", None)]).await.unwrap();
+    assert!(theirs.is_empty());
 }

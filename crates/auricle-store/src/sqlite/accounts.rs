@@ -44,6 +44,11 @@ pub(super) fn process_gone(db: &Connection, process: &ProcessId, now: UnixMicros
          WHERE leased_by = ?1 AND state = 'leased'",
         params![id, now.0],
     )?;
+    db.execute(
+        "UPDATE embedding_work SET epoch = epoch + 1, attempts = attempts - 1, leased_by = NULL, due_at = ?2 \
+         WHERE leased_by = ?1",
+        params![id, now.0],
+    )?;
     Ok(())
 }
 

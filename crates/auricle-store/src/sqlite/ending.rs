@@ -4,7 +4,7 @@ use auricle_core::{ConversationId, ConversationStatus, FinaliseReason, JobId, Re
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::live::{self, Head};
-use super::{rows, search};
+use super::{embeddings, items, memories, rows, search};
 use crate::store::{Finalise, Finalised, InsertRecovered, Orphan, Result, StoreError};
 
 /// Reasons that say only how the end was noticed; a client's own word is better.
@@ -100,6 +100,9 @@ fn queue_job(
 /// Deletes a conversation and all that hangs on it.
 fn remove(db: &Connection, rid: i64) -> Result<()> {
     search::remove_conversation(db, rid)?;
+    items::conversation_goes(db, rid)?;
+    embeddings::conversation_goes(db, rid)?;
+    memories::conversation_goes(db, rid)?;
     db.prepare_cached("DELETE FROM conversations WHERE rid = ?1")?.execute([rid])?;
     Ok(())
 }
@@ -203,6 +206,9 @@ pub(super) fn insert_recovered(db: &Connection, insert: &InsertRecovered) -> Res
     }
     if let Some((start, end)) = insert.gap {
         add_gap(db, head.rid, (start + offset, end + offset))?;
+    }
+    if head.status == ConversationStatus::Completed && !insert.segments.is_empty() {
+        embeddings::changed(db, head.rid, insert.zero_at)?;
     }
     Ok(())
 }

@@ -10,7 +10,7 @@ use auricle_core::{
 };
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
-use super::{effects, rows, search};
+use super::{effects, embeddings, items, memories, rows, search};
 use crate::store::{
     AttemptOutcome, ClaimRule, ClaimedJob, Completion, Job, JobCounts, JobLease, Result, StepRecord,
     StoreError,
@@ -226,6 +226,12 @@ pub(super) fn complete(db: &Connection, done: &Completion) -> Result<()> {
         "UPDATE jobs SET state = 'completed', leased_by = NULL, lease_expires_at = NULL, updated_at = ?2 WHERE rid = ?1",
     )?
     .execute(params![held.rid, done.now.0])?;
+    items::keep_in_step(db, held.conversation, held.revision, done)?;
+    memories::keep_in_step(db, held.conversation, held.revision, done)?;
+    match done.discarded {
+        Some(_) => embeddings::set_aside(db, held.conversation)?,
+        None => embeddings::changed(db, held.conversation, done.now)?,
+    }
     search::index_title(db, held.conversation)?;
     effects::record(db, held.conversation, held.revision, &done.effects, done.now)
 }

@@ -23,10 +23,12 @@ const MIGRATIONS: &[&str] = &[
     include_str!("migrations/0002_speaker_samples.sql"),
     include_str!("migrations/0003_away.sql"),
     include_str!("migrations/0004_stand_ins.sql"),
+    include_str!("migrations/0005_records.sql"),
+    include_str!("migrations/0006_embeddings.sql"),
 ];
 
 /// How many prepared statements a connection keeps; more than there are distinct statements in this crate.
-const STATEMENTS_MAX: usize = 128;
+const STATEMENTS_MAX: usize = 256;
 /// Pages of WAL after which a commit copies them into the main file: 4 MiB.
 const AUTOCHECKPOINT_PAGES: u32 = 1_000;
 /// What a WAL file is cut down to after a checkpoint.

@@ -1,10 +1,12 @@
 //! Reading conversations, and the user's small edits of them.
 
-use auricle_core::{Conversation, ConversationId, ConversationStatus, Geolocation, Revision, UserId};
+use auricle_core::{
+    Conversation, ConversationId, ConversationStatus, Geolocation, Revision, UnixMicros, UserId,
+};
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::live::Head;
-use super::{rows, search};
+use super::{embeddings, items, rows, search};
 use crate::store::{ListFilter, Result};
 
 /// A conversation's row without segments and photos, with its `rid`.
@@ -23,7 +25,10 @@ pub(super) fn conversation(
     user: &UserId,
     id: &ConversationId,
 ) -> Result<Option<Conversation>> {
-    let Some((rid, mut found)) = row_of(db, user, id)? else { return Ok(None) };
+    let Some(found) = row_of(db, user, id)? else { return Ok(None) };
+    let mut found = [found];
+    items::attach(db, &mut found)?;
+    let [(rid, mut found)] = found;
     found.segments = rows::segments(db, rid)?;
     found.photos = rows::photos(db, rid)?;
     Ok(Some(found))
@@ -73,12 +78,22 @@ pub(super) fn list(db: &Connection, user: &UserId, filter: &ListFilter) -> Resul
         limit,
         offset
     ])?;
-    rows::collect(found, |row| Ok(rows::conversation(row)?.1))
+    let mut found = rows::collect(found, rows::conversation)?;
+    items::attach(db, &mut found)?;
+    Ok(found.into_iter().map(|(_, conversation)| conversation).collect())
 }
 
-pub(super) fn rename(db: &Connection, user: &UserId, id: &ConversationId, title: &str) -> Result<()> {
+pub(super) fn rename(
+    db: &Connection,
+    user: &UserId,
+    id: &ConversationId,
+    title: &str,
+    now: UnixMicros,
+) -> Result<()> {
     let head = Head::of_user(db, user, id)?;
     db.execute("UPDATE conversations SET user_title = ?2 WHERE rid = ?1", params![head.rid, title])?;
+    // Its text begins with the title.
+    embeddings::changed(db, head.rid, now)?;
     search::index_title(db, head.rid)
 }
 

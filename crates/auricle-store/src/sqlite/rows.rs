@@ -3,8 +3,8 @@
 //! Invariant: what cannot be read is `Damaged`, never empty: an unreadable transcript must not look like silence.
 
 use auricle_core::{
-    ActionItem, CalendarEvent, Category, Conversation, ConversationStatus, DiscardReason, FinaliseReason,
-    Geolocation, Photo, Provenance, Revision, Section, SectionKind, Segment, SegmentId, Source, Speaker,
+    CalendarEvent, Category, Conversation, ConversationStatus, DiscardReason, FinaliseReason, Geolocation,
+    JobId, Photo, Provenance, Revision, Section, SectionKind, Segment, SegmentId, Source, Speaker,
     Structured, Translation, UnixMicros, UserId,
 };
 use rusqlite::{Connection, OptionalExtension, Row};
@@ -67,13 +67,13 @@ pub(super) fn micros(duration: std::time::Duration) -> i64 {
     i64::try_from(duration.as_micros()).unwrap_or(i64::MAX)
 }
 
+/// Without action items: those are rows (`items`).
 #[derive(Serialize, Deserialize)]
 struct StructuredJson {
     title: String,
     overview: String,
     emoji: String,
     category: String,
-    action_items: Vec<ActionItemJson>,
     events: Vec<EventJson>,
     #[serde(default)]
     sections: Vec<SectionJson>,
@@ -85,16 +85,6 @@ struct SectionJson {
     body: String,
     kind: String,
     segments: Vec<String>,
-}
-
-#[derive(Serialize, Deserialize)]
-struct ActionItemJson {
-    description: String,
-    completed: bool,
-    created_at: Option<i64>,
-    updated_at: Option<i64>,
-    due_at: Option<i64>,
-    completed_at: Option<i64>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -116,24 +106,11 @@ struct GeolocationJson {
 }
 
 pub(super) fn structured_json(structured: &Structured) -> Result<String> {
-    let at = |time: Option<UnixMicros>| time.map(|time| time.0);
     to_json(&StructuredJson {
         title: structured.title.clone(),
         overview: structured.overview.clone(),
         emoji: structured.emoji.clone(),
         category: structured.category.as_str().to_owned(),
-        action_items: structured
-            .action_items
-            .iter()
-            .map(|item| ActionItemJson {
-                description: item.description.clone(),
-                completed: item.completed,
-                created_at: at(item.created_at),
-                updated_at: at(item.updated_at),
-                due_at: at(item.due_at),
-                completed_at: at(item.completed_at),
-            })
-            .collect(),
         events: structured
             .events
             .iter()
@@ -162,24 +139,12 @@ pub(super) fn structured_value(text: Option<String>) -> Result<Structured> {
     let Some(json) = from_json::<StructuredJson>(text, "structured record")? else {
         return Ok(Structured::default());
     };
-    let at = |time: Option<i64>| time.map(UnixMicros);
     Ok(Structured {
         title: json.title,
         overview: json.overview,
         emoji: json.emoji,
         category: known(Category::parse, &json.category, "category")?,
-        action_items: json
-            .action_items
-            .into_iter()
-            .map(|item| ActionItem {
-                description: item.description,
-                completed: item.completed,
-                created_at: at(item.created_at),
-                updated_at: at(item.updated_at),
-                due_at: at(item.due_at),
-                completed_at: at(item.completed_at),
-            })
-            .collect(),
+        action_items: Vec::new(),
         events: json
             .events
             .into_iter()
@@ -334,6 +299,12 @@ pub(super) fn collect<T>(
         found.push(each(row)?);
     }
     Ok(found)
+}
+
+/// The id of the `number`-th record that a job makes: the same again if the write is repeated.
+pub(super) fn derived_id(job: &JobId, kind: &str, number: usize) -> String {
+    let name = format!("{job}:{kind}:{number}");
+    uuid::Uuid::new_v5(&uuid::Uuid::NAMESPACE_OID, name.as_bytes()).to_string()
 }
 
 /// The user's own key; `None` if unknown.

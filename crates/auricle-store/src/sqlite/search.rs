@@ -7,13 +7,16 @@
 use auricle_core::{Conversation, SegmentId, UserId};
 use rusqlite::{Connection, OptionalExtension, params, params_from_iter, types::Value};
 
-use super::rows;
-use crate::store::{Result, SearchHit, Snippet};
+use super::{items, rows};
+use crate::store::{Near, Result, SearchHit, Snippet};
 
 /// Words and phrases of one query; more are ignored.
 const TERMS_MAX: usize = 16;
 /// Snippets of one hit.
 const SNIPPETS_MAX: i64 = 3;
+/// Words of a passage that is near in meaning, and segments that are read for them.
+const PASSAGE_WORDS: usize = 40;
+const PASSAGE_SEGMENTS: i64 = 40;
 /// Words of one snippet.
 const SNIPPET_WORDS: i64 = 24;
 
@@ -127,6 +130,64 @@ pub(super) fn search(
         .collect()
 }
 
+/// What matches only rows of this user that hold every term; `None` if there is none.
+pub(super) fn every_term(user: i64, query: &str) -> Option<String> {
+    let terms = terms(query);
+    (!terms.is_empty()).then(|| scoped(user, &terms.join(" AND ")))
+}
+
+/// Hits of a search by meaning, each with the beginning of its nearest text.
+pub(super) fn near_hits(db: &Connection, user: &UserId, near: &[Near]) -> Result<Vec<SearchHit>> {
+    let mut rid_of = db.prepare_cached(
+        "SELECT c.rid FROM conversations c JOIN users u ON u.rid = c.user WHERE c.id = ?1 AND u.id = ?2",
+    )?;
+    let mut hits = Vec::with_capacity(near.len());
+    for each in near {
+        let id = each.conversation.as_str();
+        let found: Option<i64> = rid_of.query_row([id, user.as_str()], |row| row.get(0)).optional()?;
+        let Some(rid) = found else { continue };
+        let conversation = listed(db, rid)?;
+        let passage = match &each.segments {
+            Some((first, last)) => passage(db, rid, first, last)?,
+            None => {
+                Some(Snippet { text: begun(&conversation.structured.overview), segment: None, start: None })
+            }
+        };
+        let snippets = passage.into_iter().filter(|snippet| !snippet.text.is_empty()).collect();
+        hits.push(SearchHit { conversation, snippets, score: f64::from(each.similarity) });
+    }
+    Ok(hits)
+}
+
+/// The beginning of a stretch of transcript; `None` if its first segment is gone.
+fn passage(db: &Connection, rid: i64, first: &SegmentId, last: &SegmentId) -> Result<Option<Snippet>> {
+    let start_of = |id: &SegmentId| -> Result<Option<f64>> {
+        Ok(db
+            .prepare_cached("SELECT start FROM segments WHERE conversation = ?1 AND id = ?2")?
+            .query_row(params![rid, id.as_str()], |row| row.get(0))
+            .optional()?)
+    };
+    let Some(start) = start_of(first)? else { return Ok(None) };
+    let until = start_of(last)?.unwrap_or(start);
+    let mut query = db.prepare_cached(
+        "SELECT text FROM segments WHERE conversation = ?1 AND start BETWEEN ?2 AND ?3 ORDER BY start, rid LIMIT ?4",
+    )?;
+    let texts = rows::collect(query.query(params![rid, start, until, PASSAGE_SEGMENTS])?, |row| {
+        Ok(row.get::<_, String>(0)?)
+    })?;
+    Ok(Some(Snippet { text: begun(&texts.join(" ")), segment: Some(first.clone()), start: Some(start) }))
+}
+
+/// As many words as a passage shows.
+fn begun(text: &str) -> String {
+    let mut words = text.split_whitespace();
+    let mut begun = words.by_ref().take(PASSAGE_WORDS).collect::<Vec<_>>().join(" ");
+    if words.next().is_some() {
+        begun.push('…');
+    }
+    begun
+}
+
 fn scoped(user: i64, expression: &str) -> String {
     format!("scope : \"u{user}\" AND body : ({expression})")
 }
@@ -175,7 +236,10 @@ fn listed(db: &Connection, rid: i64) -> Result<Conversation> {
     let row = found.next()?.ok_or_else(|| {
         crate::store::StoreError::Damaged("the search index names a conversation that is not there".into())
     })?;
-    Ok(rows::conversation(row)?.1)
+    let mut found = [rows::conversation(row)?];
+    items::attach(db, &mut found)?;
+    let [(_, conversation)] = found;
+    Ok(conversation)
 }
 
 fn snippets(db: &Connection, rid: i64, any: &str) -> Result<Vec<Snippet>> {
