@@ -7,3 +7,4 @@ pub(crate) mod doctor;
 pub(crate) mod jobs;
 pub(crate) mod serve;
 pub(crate) mod stream;
+pub(crate) mod webhooks;

@@ -33,6 +33,7 @@ use crate::auth::Authenticator;
 use crate::clock::SystemClock;
 use crate::hub::{Hub, Permit, Refusal, Refused};
 use crate::link::Links;
+use crate::realtime::Triggers;
 use crate::serve::unavailable_for;
 
 /// Bytes of one socket's read buffer. The default of 128 KiB costs 134 KB a session; frames are some 100 bytes.
@@ -62,6 +63,8 @@ pub(crate) struct Listen {
     pub(crate) jobs: Arc<dyn Fn() + Send + Sync>,
     /// Links to the pusher, where there is one.
     pub(crate) links: Option<Arc<Links>>,
+    /// Realtime triggers, where there is no pusher.
+    pub(crate) triggers: Option<Arc<Triggers>>,
 }
 
 impl Listen {

@@ -13,6 +13,8 @@ mod document;
 mod input;
 #[path = "rest/privacy.rs"]
 mod privacy;
+#[path = "rest/webhooks.rs"]
+mod webhooks;
 
 use std::sync::atomic::Ordering;
 use std::time::Duration;

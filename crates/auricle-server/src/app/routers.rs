@@ -13,6 +13,7 @@ use super::{Hearing, Parts};
 use crate::config::Config;
 use crate::listen::Listen;
 use crate::outgoing::Outgoing;
+use crate::realtime::Triggers;
 use crate::runtimes::SessionWorker;
 use crate::{link, listen, pusher, rest, serve};
 
@@ -39,12 +40,15 @@ pub(super) fn listening(
     wake: &Arc<dyn Fn() + Send + Sync>,
     background: &Runtime,
     links: Option<Arc<link::Links>>,
+    outgoing: Arc<Outgoing>,
+    triggers: Arc<Triggers>,
 ) -> Router {
     let rest = rest::router(rest::RestState {
         store: Arc::clone(&parts.store) as Arc<dyn Store>,
         auth: Arc::clone(&parts.auth),
         live: Arc::new(crate::live::Live { hub: Arc::clone(&parts.hub) }),
         wake_jobs: Arc::clone(wake),
+        outgoing,
         limits: Arc::clone(&parts.limits),
         clock: parts.clock,
     });
@@ -65,6 +69,8 @@ pub(super) fn listening(
         process: parts.process.clone(),
         repair: Arc::clone(&hearing.repair),
         jobs: Arc::clone(wake),
+        // Where there is a pusher, it is told.
+        triggers: links.is_none().then_some(triggers),
         links,
     });
     listen::router(listen)
@@ -79,7 +85,7 @@ pub(super) fn pushing(
     parts: &Parts,
     wake: &Arc<dyn Fn() + Send + Sync>,
     background: &Runtime,
-    outgoing: Arc<Outgoing>,
+    triggers: Arc<Triggers>,
     draining: CancellationToken,
     tail: TaskTracker,
 ) -> Router {
@@ -96,8 +102,7 @@ pub(super) fn pushing(
         limits: Arc::clone(&parts.limits),
         clock: parts.clock,
         requests,
-        triggers: Arc::new(pusher::Triggers::new(&config.webhooks, outgoing)),
-        runtime: background.handle().clone(),
+        triggers,
         tail,
         draining,
     });

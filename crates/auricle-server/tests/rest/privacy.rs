@@ -9,7 +9,11 @@ use auricle_server::rest::ROUTES;
 
 /// A body that the route would accept, so that nothing but the user stands in the way.
 fn body(path: &str) -> Option<Value> {
-    path.ends_with("/title").then(|| json!({ "title": "Taken" }))
+    match path {
+        path if path.ends_with("/title") => Some(json!({ "title": "Taken" })),
+        "/v1/webhooks/{id}" => Some(json!({ "name": "Taken", "state": "off" })),
+        _ => None,
+    }
 }
 
 #[tokio::test]
@@ -19,11 +23,16 @@ async fn every_route_with_an_id_answers_another_user_as_if_it_did_not_exist() {
     let failed = rig.ended("ana", &["Words."]).await;
     rig.fail_next_job().await;
     let job = rig.get("ana", "/v1/jobs?state=failed").await.1[0]["id"].as_str().unwrap().to_owned();
+    let new = json!({ "url": "http://127.0.0.1:9/hook" });
+    let hook = rig.post("ana", "/v1/webhooks", Some(new)).await.1["id"].as_str().unwrap().to_owned();
+    let hooks = rig.get("ana", "/v1/webhooks").await;
     let before = (rig.stored("ana", &done).await, rig.stored("ana", &failed).await);
     let mut tried = 0;
     for (method, template) in ROUTES.iter().filter(|(_, path)| path.contains("{id}")) {
         let ids = if template.contains("/jobs/") {
             vec![job.as_str()]
+        } else if template.contains("/webhooks/") {
+            vec![hook.as_str()]
         } else {
             vec![done.as_str(), failed.as_str()]
         };
@@ -37,7 +46,8 @@ async fn every_route_with_an_id_answers_another_user_as_if_it_did_not_exist() {
             tried += 1;
         }
     }
-    assert!(tried >= 12, "{tried}");
+    assert!(tried >= 19, "{tried}");
+    assert_eq!(rig.get("ana", "/v1/webhooks").await, hooks);
     assert_eq!((rig.stored("ana", &done).await, rig.stored("ana", &failed).await), before, "nothing changed");
 }
 
@@ -60,7 +70,8 @@ async fn another_users_conversation_cannot_be_finalised() {
 async fn listings_and_searches_hold_only_ones_own() {
     let rig = Rig::new().await;
     rig.completed("ana", "Zebra", &["A zebra."]).await;
-    for path in ["/v1/conversations", "/v1/jobs"] {
+    rig.post("ana", "/v1/webhooks", Some(json!({ "url": "http://127.0.0.1:9/hook" }))).await;
+    for path in ["/v1/conversations", "/v1/jobs", "/v1/webhooks", "/v1/messages"] {
         assert_eq!(rig.get("eve", path).await, (200, json!([])), "{path}");
     }
     assert_eq!(rig.get("eve", "/v1/search?q=zebra").await.1["results"], json!([]));

@@ -13,7 +13,7 @@ use auricle_core::{
 use auricle_server::auth::Authenticator;
 use auricle_server::clock::SystemClock;
 use auricle_server::config::{Config, Secret};
-use auricle_server::rest::{LiveSessions, RestState, router};
+use auricle_server::rest::{LiveSessions, Outgoing, RestState, router};
 use auricle_store::{
     AppendSegments, AttemptOutcome, Choice, Completion, Finalise, OpenConversation, Ownership, SqliteOptions,
     SqliteStore, Store,
@@ -78,6 +78,15 @@ impl Rig {
     }
 
     pub(crate) async fn with_limits(change: impl FnOnce(&mut Limits)) -> Self {
+        Self::with(change, true).await
+    }
+
+    /// Webhooks go to public addresses only.
+    pub(crate) async fn public_only() -> Self {
+        Self::with(|_| {}, false).await
+    }
+
+    async fn with(change: impl FnOnce(&mut Limits), allow_private: bool) -> Self {
         let dir = TempDir::new().unwrap();
         let store = SqliteStore::open(dir.path().join("auricle.db"), SqliteOptions::default()).unwrap();
         let mut config = Config::default();
@@ -93,6 +102,7 @@ impl Rig {
             wake_jobs: Arc::new(move || {
                 counter.fetch_add(1, Ordering::SeqCst);
             }),
+            outgoing: Outgoing::open(allow_private, &config.limits, Arc::new(SystemClock)).unwrap(),
             limits: Arc::new(config.limits.clone()),
             clock: SystemClock,
         };

@@ -227,7 +227,8 @@ pub(super) fn complete(db: &Connection, done: &Completion) -> Result<()> {
     )?
     .execute(params![held.rid, done.now.0])?;
     search::index_title(db, held.conversation)?;
-    effects::record(db, held.conversation, held.revision, &done.effects, done.now)
+    effects::record(db, held.conversation, held.revision, &done.effects, done.now)?;
+    effects::record_targets(db, &done.lease, held.conversation, done.discarded.is_some(), done.now)
 }
 
 pub(super) fn end_attempt(

@@ -22,10 +22,12 @@ const MIGRATIONS: &[&str] = &[
     include_str!("migrations/0001_first.sql"),
     include_str!("migrations/0002_speaker_samples.sql"),
     include_str!("migrations/0003_away.sql"),
+    include_str!("migrations/0007_targets.sql"),
+    include_str!("migrations/0008_messages.sql"),
 ];
 
 /// How many prepared statements a connection keeps; more than there are distinct statements in this crate.
-const STATEMENTS_MAX: usize = 128;
+const STATEMENTS_MAX: usize = 192;
 /// Pages of WAL after which a commit copies them into the main file: 4 MiB.
 const AUTOCHECKPOINT_PAGES: u32 = 1_000;
 /// What a WAL file is cut down to after a checkpoint.

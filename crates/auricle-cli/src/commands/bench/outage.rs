@@ -185,7 +185,7 @@ async fn measure(args: &OutageArgs) -> anyhow::Result<Figures> {
     }
     anyhow::ensure!(!listen.has_died(), "the listening process died");
     let seen = live.stop().await?;
-    let audit = reader.audit(&seen, Some(&told), RECORDS_MAX).await?;
+    let audit = reader.audit(&seen, Some(&told), None, RECORDS_MAX).await?;
     bar.finish_and_clear();
     Ok(Figures {
         sessions: args.sessions,
