@@ -18,7 +18,8 @@ pub(crate) enum Command {
     /// Add a webhook: an address that is told of records, words or audio.
     Add {
         /// Where deliveries are posted.
-        url: String,
+        #[arg(value_name = "URL")]
+        address: String,
         /// What it hears of: memory_created, realtime_transcript, audio_bytes or day_summary; may be repeated.
         #[arg(long = "trigger", value_name = "TRIGGER", default_value = "memory_created")]
         triggers: Vec<String>,
@@ -112,10 +113,10 @@ pub(crate) fn run(command: &Command) -> anyhow::Result<ExitCode> {
 
 async fn dispatch(command: &Command) -> anyhow::Result<ExitCode> {
     match command {
-        Command::Add { url, triggers, app, name, audio_seconds, whose } => {
+        Command::Add { address, triggers, app, name, audio_seconds, whose } => {
             let kind = if *app { "app" } else { "developer" };
             let new = json!({
-                "url": url, "kind": kind, "name": name, "triggers": triggers, "audio_seconds": audio_seconds,
+                "url": address, "kind": kind, "name": name, "triggers": triggers, "audio_seconds": audio_seconds,
             });
             let made: Option<Webhook> = whose.target.call(Method::POST, "/v1/webhooks", Some(new)).await?;
             let made = made.context("the server's answer is empty")?;

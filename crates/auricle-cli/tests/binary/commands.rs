@@ -234,17 +234,27 @@ fn s01_what_failed_is_revived_by_one_command_when_its_cause_is_gone() {
     assert_ne!(record["structured"]["title"], "", "{record}");
 }
 
+/// Ends with its test, however that ends.
+struct Killed(std::process::Child);
+
+impl Drop for Killed {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
 #[test]
 fn a_webhook_is_added_tested_paused_resumed_and_removed_and_a_receiver_shows_what_arrives() {
     use std::io::{BufRead, BufReader};
     use std::process::Stdio;
     let server = Server::start(&[("SPEECH", "scripted"), ("WEBHOOKS_ALLOW_PRIVATE", "true")]);
-    let mut receiver = auricle()
+    let receiver = auricle()
         .args(["webhooks", "receive", "--add", "--count", "2", "--json", "--url", &server.url()])
         .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let mut lines = BufReader::new(receiver.stdout.take().unwrap()).lines().map(Result::unwrap);
+        .spawn();
+    let mut receiver = Killed(receiver.unwrap());
+    let mut lines = BufReader::new(receiver.0.stdout.take().unwrap()).lines().map(Result::unwrap);
     let address = lines.next().unwrap().strip_prefix("receiving on ").unwrap().to_owned();
     // Its own, and another at the same address, whose secret it does not know.
     let added = server.ask_json(&["webhooks", "add", &address, "--name", "Mine", "--app"]);
@@ -273,7 +283,7 @@ fn a_webhook_is_added_tested_paused_resumed_and_removed_and_a_receiver_shows_wha
         "{told}"
     );
     assert_ne!(told["body"]["structured"]["title"], "", "{told}");
-    assert_eq!(receiver.wait().unwrap().code(), Some(1), "one signature was wrong");
+    assert_eq!(receiver.0.wait().unwrap().code(), Some(1), "one signature was wrong");
     let left = server.ask_json(&["webhooks", "list"]);
     assert_eq!(left.as_array().unwrap().len(), 1, "it removes what it added: {left}");
 

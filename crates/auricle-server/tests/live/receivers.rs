@@ -163,6 +163,12 @@ async fn words_and_audio_reach_the_operator_and_the_user_without_a_pusher() {
     assert!(sinks[1].deliveries()[0].headers.contains_key("x-auricle-signature"));
     let audio = &sinks[2].deliveries()[0];
     assert_eq!((audio.body.len(), audio.query.as_str()), (32_000, "sample_rate=16000&uid=local"));
+    eventually("it is noted", async || {
+        let (_, all) = rig.get("/v1/webhooks").await;
+        let noted = |webhook: &Value| webhook["delivered"].as_u64().unwrap() > 0;
+        all.as_array().unwrap().iter().all(noted).then_some(())
+    })
+    .await;
     device.client.close().await;
 }
 

@@ -61,7 +61,7 @@ impl Audit {
         [lost, doubled, words_lost, words_doubled, effects_lost, effects_doubled]
             .into_iter()
             .chain([once_lost, always_lost, once_doubled])
-            .all(|count| **count == 0)
+            .all(|count| *count == 0)
     }
 }
 
