@@ -191,26 +191,6 @@ fn highlights(marked: &str) -> (String, Vec<(usize, usize)>) {
     (text, ranges)
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn marks_become_ranges_of_characters() {
-        assert_eq!(
-            highlights("le \u{2}café\u{3} est \u{2}froid\u{3}"),
-            ("le café est froid".into(), vec![(3, 7), (12, 17)])
-        );
-        assert_eq!(highlights("none"), ("none".into(), vec![]));
-    }
-
-    #[test]
-    fn broken_marks_lose_no_text() {
-        assert_eq!(highlights("a\u{3}b\u{2}\u{2}c"), ("abc".into(), vec![(2, 3)]));
-        assert_eq!(highlights("\u{2}\u{3}"), (String::new(), vec![]));
-    }
-}
-
 /// Something that was said to a user.
 pub fn message(message: &store::Message) -> rest::Message {
     rest::Message {
@@ -317,4 +297,24 @@ pub fn webhook_sample(
     };
     sample["test"] = true.into();
     sample
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn marks_become_ranges_of_characters() {
+        assert_eq!(
+            highlights("le \u{2}café\u{3} est \u{2}froid\u{3}"),
+            ("le café est froid".into(), vec![(3, 7), (12, 17)])
+        );
+        assert_eq!(highlights("none"), ("none".into(), vec![]));
+    }
+
+    #[test]
+    fn broken_marks_lose_no_text() {
+        assert_eq!(highlights("a\u{3}b\u{2}\u{2}c"), ("abc".into(), vec![(2, 3)]));
+        assert_eq!(highlights("\u{2}\u{3}"), (String::new(), vec![]));
+    }
 }
