@@ -1,7 +1,8 @@
 //! Rules and machines of Auricle: values in, values out.
 //!
 //! Owns: identifiers, the domain's types, every bound ([`Limits`]) and the account of bytes held, the transcript clock and
-//! merging, the conversation's life, the session machine, the pusher link and its breaker, the pace of newcomers, the health of webhooks.
+//! merging, the conversation's life, the session machine, the pusher link and its breaker, the pace of newcomers, the health
+//! of webhooks.
 //! Leaves to others: bytes and JSON (`auricle-wire`), durability (`auricle-store`), sockets and clocks
 //! (`auricle-server`).
 //! Invariant: nothing here does I/O, reads a clock, owns randomness or is `async`. Time and entropy are arguments.

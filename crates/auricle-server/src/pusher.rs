@@ -1,8 +1,9 @@
 //! The processing half's end of links: `/v1/trigger/listen`. Source: pusher-and-processing 1 and 3.
 //!
 //! Owns: admission of links, their frames, requests' answers. Leaves to others: realtime triggers (`crate::realtime`),
-//! processing itself (a job's row is claimed by whatever worker is first). Invariants: one bad frame never ends a link; work belongs to the process and
-//! outlives the link that asked for it; every request of a link is answered once; every queue is bounded in bytes or count.
+//! processing itself (a job's row is claimed by whatever worker is first). Invariants: one bad frame never ends a link; work
+//! belongs to the process and outlives the link that asked for it; every request of a link is answered once; every queue is
+//! bounded in bytes or count.
 
 mod connection;
 mod requests;

@@ -256,7 +256,8 @@ impl Driver {
         }
     }
 
-    /// To the pusher or to realtime triggers, labelled here and now. Several channels would have to be mixed first: they are not forwarded.
+    /// To the pusher or to realtime triggers, labelled here and now. Several channels would have to be mixed first: they are
+    /// not forwarded.
     ///
     /// A frame follows the one before, unless it comes so late that there was a pause (M4).
     fn forward_audio(&mut self, now: UnixMicros, pcm: &[i16]) {

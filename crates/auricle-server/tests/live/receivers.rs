@@ -207,7 +207,12 @@ async fn what_an_app_answers_to_words_or_a_record_is_told_to_the_client_and_kept
     added(&rig, &records.url(), "app", "memory_created").await;
     let mut device = rig.device().await;
     device.speak(2.5).await;
-    let says = |wanted: &'static str| move |event: &Event| matches!(event, Event::AppMessage { message } if message.text == wanted);
+    let says = |wanted: &'static str| {
+        move |event: &Event| match event {
+            Event::AppMessage { message } => message.text == wanted,
+            _ => false,
+        }
+    };
     let told = device.event("the app's answer", says("You said Friday.")).await;
     let Event::AppMessage { message } = told else { panic!("{told:?}") };
     assert_eq!(

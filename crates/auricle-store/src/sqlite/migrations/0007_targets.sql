@@ -67,6 +67,7 @@ ALTER TABLE effects_next RENAME TO effects;
 CREATE UNIQUE INDEX effects_subject ON effects (user, subject, name) WHERE subject IS NOT NULL;
 CREATE INDEX effects_due ON effects (due_at) WHERE state IN ('pending', 'leased');
 CREATE INDEX effects_lane ON effects (lane, due_at) WHERE state IN ('pending', 'leased');
+CREATE INDEX effects_held ON effects (lane, due_at) WHERE state = 'leased';
 CREATE INDEX effects_failed ON effects (state) WHERE state = 'failed';
 CREATE INDEX effects_leased ON effects (leased_by) WHERE leased_by IS NOT NULL;
 CREATE INDEX effects_target ON effects (target) WHERE target IS NOT NULL;
