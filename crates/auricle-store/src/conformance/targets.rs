@@ -364,8 +364,16 @@ pub async fn messages_are_their_users_own_and_bounded(ground: Ground) {
     assert!(ground.store.message(&"eve".into(), &told.id).await.unwrap().is_none());
     let not_hers = NewMessage { user: "eve".into(), ..message("k", "x") };
     assert!(!ground.store.add_message(not_hers).await.unwrap());
-    for number in 0..1_005 {
-        ground.store.add_message(message(&format!("k{number}"), "x")).await.unwrap();
+    // All at once, so that they share transactions.
+    let added: Vec<_> = (0..1_005)
+        .map(|number| {
+            let (store, message) =
+                (std::sync::Arc::clone(&ground.store), message(&format!("k{number}"), "x"));
+            tokio::spawn(async move { store.add_message(message).await })
+        })
+        .collect();
+    for each in added {
+        assert!(each.await.unwrap().unwrap());
     }
     assert_eq!(ground.store.messages(&"ann".into(), 2_000, 0).await.unwrap().len(), 1_000);
     ground.store.remove_target(&"ann".into(), &"t1".into()).await.unwrap();
