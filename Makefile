@@ -10,7 +10,7 @@ TARGET := $(or $(CARGO_TARGET_DIR),target)
 help: ## print this list
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
 
-demo: setup ## build, stream a two-voice conversation, show live transcript, record and search
+demo: setup ## build, stream a two-voice conversation, show live transcript, record, webhook and search
 	cargo build --quiet --locked --profile quick --bin auricle
 	@AURICLE=$(TARGET)/quick/auricle scripts/demo
 

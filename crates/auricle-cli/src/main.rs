@@ -50,6 +50,9 @@ enum Command {
     /// List, show and retry the jobs that make records.
     #[command(subcommand)]
     Jobs(commands::jobs::Command),
+    /// Add, list, test and look after webhooks and apps, and receive what they are told.
+    #[command(subcommand)]
+    Webhooks(commands::webhooks::Command),
     /// Check configuration, engine, store and ports, and say how to mend what is wrong.
     Doctor(commands::doctor::Args),
     /// Show or check the configuration.
@@ -80,6 +83,7 @@ fn main() -> ExitCode {
         Command::ActionItems(command) => commands::action_items::run(&command),
         Command::Memories(command) => commands::memories::run(&command),
         Command::Jobs(command) => commands::jobs::run(&command),
+        Command::Webhooks(command) => commands::webhooks::run(&command),
         Command::Doctor(args) => commands::doctor::run(&args),
         Command::Config(command) => commands::config::run(&command),
         Command::Bench(command) => commands::bench::run(&command),

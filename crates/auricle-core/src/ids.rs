@@ -99,6 +99,14 @@ text_id! {
     MemoryId
 }
 text_id! {
+    /// One of a user's webhooks or apps.
+    TargetId
+}
+text_id! {
+    /// One message of an app, or of the server, to a user.
+    MessageId
+}
+text_id! {
     /// One running server process; new at every start.
     ProcessId
 }

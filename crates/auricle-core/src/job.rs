@@ -50,6 +50,8 @@ macro_rules! text_state {
     };
 }
 
+pub(crate) use text_state;
+
 text_state!(JobState { Queued = "queued", Leased = "leased", Completed = "completed", Failed = "failed" });
 text_state!(EffectState {
     Pending = "pending",
@@ -59,21 +61,56 @@ text_state!(EffectState {
     Failed = "failed"
 });
 
+/// What an effect is about.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum EffectSubject {
+    /// A conversation's record.
+    Conversation {
+        /// Which.
+        conversation: ConversationId,
+        /// Of which finalisation.
+        revision: Revision,
+    },
+    /// Something of the user's that is no conversation, e.g. `day:2026-11-25`.
+    Other(String),
+}
+
 /// What makes an effect happen once: the receiver sees it as `Idempotency-Key`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct EffectKey {
-    /// Of which conversation.
-    pub conversation: ConversationId,
-    /// Of which finalisation.
-    pub revision: Revision,
+    /// What it is about.
+    pub subject: EffectSubject,
     /// Which effect, e.g. `notify:memory_created`. The part before `:` names the deliverer.
     pub name: String,
 }
 
 impl EffectKey {
-    /// `conversation:{id}:finalization:{revision}:{name}`. Source: pusher-and-processing 5.1 (R4), extended by the name.
+    /// The key of an effect about a conversation's record.
+    pub fn of_conversation(
+        conversation: ConversationId,
+        revision: Revision,
+        name: impl Into<String>,
+    ) -> Self {
+        Self { subject: EffectSubject::Conversation { conversation, revision }, name: name.into() }
+    }
+
+    /// The conversation it is about, if it is about one.
+    pub fn conversation(&self) -> Option<&ConversationId> {
+        match &self.subject {
+            EffectSubject::Conversation { conversation, .. } => Some(conversation),
+            EffectSubject::Other(_) => None,
+        }
+    }
+
+    /// `conversation:{id}:finalization:{revision}:{name}`, or `{subject}:{name}`. Source: pusher-and-processing 5.1 (R4),
+    /// extended by the name.
     pub fn idempotency_key(&self) -> String {
-        format!("conversation:{}:finalization:{}:{}", self.conversation, self.revision, self.name)
+        match &self.subject {
+            EffectSubject::Conversation { conversation, revision } => {
+                format!("conversation:{conversation}:finalization:{revision}:{}", self.name)
+            }
+            EffectSubject::Other(subject) => format!("{subject}:{}", self.name),
+        }
     }
 
     /// The deliverer's name: the part of `name` before the first `:`.
@@ -118,12 +155,11 @@ mod tests {
 
     #[test]
     fn an_effect_key_names_its_deliverer() {
-        let key = EffectKey {
-            conversation: "c".into(),
-            revision: Revision(2),
-            name: "notify:memory_created".into(),
-        };
+        let key = EffectKey::of_conversation("c".into(), Revision(2), "notify:memory_created");
         assert_eq!(key.kind(), "notify");
         assert_eq!(key.idempotency_key(), "conversation:c:finalization:2:notify:memory_created");
+        let day =
+            EffectKey { subject: EffectSubject::Other("day:2026-11-25".into()), name: "webhook:t".into() };
+        assert_eq!((day.idempotency_key().as_str(), day.conversation()), ("day:2026-11-25:webhook:t", None));
     }
 }

@@ -1,7 +1,8 @@
 //! Rules and machines of Auricle: values in, values out.
 //!
 //! Owns: identifiers, the domain's types, every bound ([`Limits`]) and the account of bytes held, the transcript clock and
-//! merging, the conversation's life, the session machine, the pusher link and its breaker, the pace of newcomers.
+//! merging, the conversation's life, the session machine, the pusher link and its breaker, the pace of newcomers, the health
+//! of webhooks.
 //! Leaves to others: bytes and JSON (`auricle-wire`), durability (`auricle-store`), sockets and clocks
 //! (`auricle-server`).
 //! Invariant: nothing here does I/O, reads a clock, owns randomness or is `async`. Time and entropy are arguments.
@@ -20,6 +21,7 @@ pub mod pace;
 pub mod records;
 pub mod segment;
 pub mod session;
+pub mod target;
 pub mod time;
 pub mod transcript;
 
@@ -29,10 +31,11 @@ pub use conversation::{
     Geolocation, Photo, Provenance, Section, SectionKind, Source, Structured,
 };
 pub use ids::{
-    ActionItemId, ConversationId, EffectId, Epoch, JobId, MemoryId, PersonId, PhotoId, ProcessId, Revision,
-    SegmentId, UserId,
+    ActionItemId, ConversationId, EffectId, Epoch, JobId, MemoryId, MessageId, PersonId, PhotoId, ProcessId,
+    Revision, SegmentId, TargetId, UserId,
 };
-pub use job::{Backoff, EffectKey, EffectState, JobState};
+pub use job::{Backoff, EffectKey, EffectState, EffectSubject, JobState};
 pub use limits::Limits;
 pub use segment::{Segment, Speaker, Translation, Word};
+pub use target::{TargetKind, TargetState, Trigger};
 pub use time::UnixMicros;

@@ -179,8 +179,11 @@ limits! {
     job_backoff_first: Duration = Duration::from_secs(2);
     /// Longest wait between attempts of a job.
     job_backoff_max: Duration = Duration::from_secs(600);
-    /// Effects delivered at once. Full: they wait as rows.
-    effects_running_max: usize = 16;
+    /// Effects delivered at once. Full: they wait as rows. Source: pusher-and-processing 5.1.
+    effects_running_max: usize = 64;
+    /// Of these, to one host (what goes to a user's own clients counts as one). Full: the others of that host wait as rows, so
+    /// that a host that hangs holds up itself alone.
+    effects_per_host_max: usize = 4;
     /// Attempts of one effect at a receiver that is not away. Full: it is `failed`, counted, and can be revived (`auricle jobs
     /// retry --effects`).
     effect_attempts_max: u32 = 12;
@@ -193,6 +196,24 @@ limits! {
     effect_attempt_max: Duration = Duration::from_secs(15);
     /// How long the connection of a delivery may take. Full: it is tried again. Source: pusher-and-processing 5.1.
     effect_connect_max: Duration = Duration::from_secs(2);
+    /// Webhooks and apps of one user. Full: no more can be added.
+    targets_per_user_max: usize = 50;
+    /// A webhook or app whose deliveries all fail for this long: its user is warned.
+    target_warn_after: Duration = Duration::from_secs(86_400);
+    /// The same: it is switched off, and what waits for it fails visibly.
+    target_off_after: Duration = Duration::from_secs(259_200);
+    /// Fewer failures than this in a row have neither consequence.
+    target_failures_min: u32 = 3;
+    /// A change of a webhook's settings counts for live sessions after at most this.
+    target_settings_age_max: Duration = Duration::from_secs(2);
+    /// How often what realtime deliveries came to is written to their webhook's row.
+    target_notes_every: Duration = Duration::from_secs(10);
+    /// Bytes of a receiver's answer that are read. Full: the answer holds no message.
+    webhook_answer_bytes_max: usize = 64 * KIB;
+    /// Characters of an app's message. Full: the rest is cut off.
+    message_chars_max: usize = 4_000;
+    /// Messages kept of one user. Full: the oldest go.
+    messages_per_user_max: usize = 1_000;
     /// Receivers of webhooks whose health is remembered. Full: the one not asked about for longest is forgotten.
     webhook_hosts_max: usize = 1_024;
     /// Failed deliveries to one receiver's host that open its breaker. Source: pusher-and-processing 5.1.
@@ -351,6 +372,8 @@ limits! {
     request_watch_max: Duration = Duration::from_secs(1_500);
     /// A pusher closes a link on which it has heard nothing for this long. Source: pusher-and-processing 1.1 (R4).
     pusher_silent_max: Duration = Duration::from_secs(300);
+    /// Pieces of one session's words and audio that its realtime triggers have not taken. Full: they are dropped and counted.
+    trigger_inputs_max: usize = 256;
     /// Realtime triggers of one link that wait to be delivered. Full: the oldest are dropped.
     pusher_link_bytes_max: usize = 20 * MIB;
     /// Realtime triggers of all links that wait or are under way, and audio that is not yet long enough for one. Full: a link

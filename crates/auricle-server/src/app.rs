@@ -22,7 +22,7 @@ use crate::clock::{SystemClock, monotonic};
 use crate::config::{Config, Shape};
 use crate::hub::Hub;
 use crate::vitals::Vitals;
-use crate::{accept, auth, link, probe, runtimes};
+use crate::{accept, auth, link, probe, realtime, runtimes};
 
 pub use self::running::Running;
 
@@ -249,6 +249,14 @@ impl App {
             })
             .flatten();
         let outgoing = work::outgoing(&config, &parts)?;
+        let triggers = realtime::Triggers::new(
+            &config.webhooks,
+            Arc::clone(&parts.store) as Arc<dyn Store>,
+            Arc::clone(&outgoing),
+            Arc::new(parts.clock),
+            Arc::clone(&parts.limits),
+            (background.handle().clone(), tail.clone()),
+        );
         let model = work::model(&config, &parts)?;
         let embed = work::embed_server(&config, &parts)?;
         let probe_state = probe::ProbeState {
@@ -272,6 +280,7 @@ impl App {
         work::run_loops(
             &parts,
             (worker, outbox, embedder),
+            &triggers,
             &wake,
             &background,
             &processing,
@@ -281,13 +290,15 @@ impl App {
             upkept,
         );
         let router = match &parts.hearing {
-            Some(hearing) => routers::listening(&parts, hearing, &wake, &background, links, embed),
+            Some(hearing) => {
+                routers::listening(&parts, hearing, &wake, &background, links, embed, (outgoing, triggers))
+            }
             None => routers::pushing(
                 &config,
                 &parts,
                 &wake,
                 &background,
-                outgoing,
+                triggers,
                 stop_links.clone(),
                 tail.clone(),
             ),

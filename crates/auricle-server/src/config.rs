@@ -192,6 +192,8 @@ pub struct WebhooksConfig {
     pub transcript: Option<String>,
     /// Audio, as it is heard.
     pub audio: Option<String>,
+    /// By this they are signed.
+    pub secret: Option<Secret>,
     /// Whether names may lead to addresses that are not public.
     pub allow_private: bool,
 }
@@ -322,6 +324,7 @@ impl Config {
                 conversation: None,
                 transcript: None,
                 audio: None,
+                secret: None,
                 allow_private: false,
             },
             log: LogConfig { format: LogFormat::Text, level: LogLevel::Info },

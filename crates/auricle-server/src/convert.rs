@@ -210,6 +210,114 @@ fn highlights(marked: &str) -> (String, Vec<(usize, usize)>) {
     (text, ranges)
 }
 
+/// Something that was said to a user.
+pub fn message(message: &store::Message) -> rest::Message {
+    rest::Message {
+        id: message.id.to_string(),
+        webhook_id: message.target.as_ref().map(ToString::to_string),
+        sender: message.sender.clone(),
+        conversation_id: message.conversation.as_ref().map(ToString::to_string),
+        text: message.text.clone(),
+        created_at: time(message.created_at),
+        delivered_at: message.delivered_at.map(time),
+    }
+}
+
+/// What a target hears of, in Omi's words.
+pub fn trigger(trigger: core::Trigger) -> &'static str {
+    match trigger {
+        core::Trigger::Conversation => "memory_created",
+        core::Trigger::Transcript => "realtime_transcript",
+        core::Trigger::Audio => "audio_bytes",
+        core::Trigger::DaySummary => "day_summary",
+    }
+}
+
+/// The same read.
+pub fn trigger_of(name: &str) -> Option<core::Trigger> {
+    use core::Trigger::{Audio, Conversation, DaySummary, Transcript};
+    [Conversation, Transcript, Audio, DaySummary].into_iter().find(|each| trigger(*each) == name)
+}
+
+/// A webhook or app, without its secret.
+pub fn webhook(target: &store::Target) -> rest::Webhook {
+    let settings = &target.settings;
+    rest::Webhook {
+        id: target.id.to_string(),
+        kind: target.kind.as_str().to_owned(),
+        name: settings.name.clone(),
+        url: settings.url.expose().to_owned(),
+        triggers: settings.triggers.iter().map(|each| trigger(*each).to_owned()).collect(),
+        audio_seconds: settings.audio_secs,
+        state: settings.state.as_str().to_owned(),
+        created_at: time(target.created_at),
+        failing_since: target.health.failing_since.map(time),
+        off_at: target.off_at.map(time),
+        last_delivery_at: target.last_delivery_at.map(time),
+        last_error: target.last_error.clone(),
+        delivered: target.delivered,
+        failed: target.failed,
+        waiting: target.waiting,
+        secret: None,
+    }
+}
+
+/// One delivery.
+pub fn delivery(effect: &store::Effect) -> rest::Delivery {
+    rest::Delivery {
+        id: effect.id.to_string(),
+        idempotency_key: effect.key.idempotency_key(),
+        conversation_id: effect.key.conversation().map(ToString::to_string),
+        state: effect.state.as_str().to_owned(),
+        attempts: effect.attempts,
+        created_at: time(effect.created_at),
+        run_at: time(effect.run_at),
+        ended_at: effect.ended_at.map(time),
+        last_error: effect.last_error.clone(),
+    }
+}
+
+/// What a test of a webhook posts: of the same form as what it stands for, and marked as a test.
+pub fn webhook_sample(
+    trigger: core::Trigger,
+    user: &core::UserId,
+    now: core::UnixMicros,
+) -> serde_json::Value {
+    let said = "This is a test of your webhook.";
+    let segment = core::Segment {
+        id: "test-segment".into(),
+        text: said.into(),
+        speaker: Some(core::Speaker::new("SPEAKER_00")),
+        is_user: true,
+        person_id: None,
+        start: 0.0,
+        end: 2.0,
+        translations: Vec::new(),
+        speech_profile_processed: true,
+        stt_provider: None,
+    };
+    let mut sample = match trigger {
+        core::Trigger::Transcript | core::Trigger::Audio => serde_json::json!({
+            "segments": [self::segment(&segment)], "session_id": user.as_str(),
+        }),
+        core::Trigger::DaySummary => serde_json::json!({
+            "summary": said, "summary_json": {}, "uid": user.as_str(), "created_at": time(now).to_string(),
+        }),
+        core::Trigger::Conversation => serde_json::json!({
+            "id": "test", "created_at": time(now).to_string(), "started_at": time(now).to_string(),
+            "finished_at": time(now).to_string(), "source": "test", "language": "en", "status": "completed",
+            "discarded": false,
+            "structured": {
+                "title": "A test", "overview": said, "emoji": "🧪", "category": "other", "action_items": [],
+                "events": [],
+            },
+            "transcript_segments": [self::segment(&segment)],
+        }),
+    };
+    sample["test"] = true.into();
+    sample
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -360,6 +360,25 @@ impl Hub {
         member.commands.try_send(Command::Deliver { text, taken }).ok().map(|()| was_taken)
     }
 
+    /// Sends `text` to the session that waits for `conversation` or owns it, else to the user's newest. `None` if nobody is
+    /// there.
+    pub(crate) fn tell(
+        &self,
+        user: &UserId,
+        conversation: Option<&ConversationId>,
+        text: String,
+    ) -> Option<oneshot::Receiver<()>> {
+        let members: Vec<_> = self.of_user(user).into_iter().filter(|m| !m.place().leaving).collect();
+        let about = |m: &&Arc<Member>| {
+            let place = m.place();
+            let is_its = |own: &ConversationId| Some(own) == conversation;
+            place.awaited.iter().chain(&place.conversation).any(is_its)
+        };
+        let member = members.iter().rev().find(about).or_else(|| members.last())?;
+        let (taken, was_taken) = oneshot::channel();
+        member.commands.try_send(Command::Deliver { text, taken }).ok().map(|()| was_taken)
+    }
+
     /// The conversations that sessions own.
     pub(crate) fn owned(&self) -> HashSet<ConversationId> {
         self.everyone().iter().filter_map(|member| member.place().conversation.clone()).collect()

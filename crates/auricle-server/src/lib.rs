@@ -21,6 +21,7 @@ mod notify;
 mod outgoing;
 mod probe;
 mod pusher;
+mod realtime;
 mod repair;
 pub mod rest;
 mod runtimes;

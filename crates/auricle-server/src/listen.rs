@@ -33,6 +33,7 @@ use crate::auth::Authenticator;
 use crate::clock::SystemClock;
 use crate::hub::{Hub, Permit, Refusal, Refused};
 use crate::link::Links;
+use crate::realtime::Triggers;
 use crate::serve::unavailable_for;
 
 /// Bytes of one socket's read buffer. The default of 128 KiB costs 134 KB a session; frames are some 100 bytes.
@@ -65,6 +66,8 @@ pub(crate) struct Listen {
     /// `limits.partings_at_once_max` turns of those whose client is gone, so that thousands of connections lost at once keep
     /// neither the session workers nor the store's writer from the living.
     pub(crate) partings: Semaphore,
+    /// Realtime triggers, where there is no pusher.
+    pub(crate) triggers: Option<Arc<Triggers>>,
 }
 
 impl Listen {

@@ -1,12 +1,12 @@
 //! The processing half's end of links: `/v1/trigger/listen`. Source: pusher-and-processing 1 and 3.
 //!
-//! Owns: admission of links, their frames, requests' answers, realtime triggers. Leaves to others: processing itself (a job's
-//! row is claimed by whatever worker is first). Invariants: one bad frame never ends a link; work belongs to the process and
-//! outlives the link that asked for it; every request of a link is answered once; every queue is bounded in bytes or count.
+//! Owns: admission of links, their frames, requests' answers. Leaves to others: realtime triggers (`crate::realtime`),
+//! processing itself (a job's row is claimed by whatever worker is first). Invariants: one bad frame never ends a link; work
+//! belongs to the process and outlives the link that asked for it; every request of a link is answered once; every queue is
+//! bounded in bytes or count.
 
 mod connection;
 mod requests;
-mod triggers;
 
 use std::sync::Arc;
 
@@ -19,16 +19,15 @@ use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::any;
 use subtle::ConstantTimeEq;
-use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use self::connection::Connection;
 pub(crate) use self::requests::Requests;
-pub(crate) use self::triggers::Triggers;
 use crate::auth::is_user_id;
 use crate::clock::SystemClock;
 use crate::config::Secret;
+use crate::realtime::Triggers;
 
 /// A peer after an outage may send 10 MiB of audio at once, and its header.
 const MESSAGE_BYTES_MAX: usize = 16 * 1024 * 1024;
@@ -44,9 +43,7 @@ pub(crate) struct Pusher {
     pub(crate) clock: SystemClock,
     pub(crate) requests: Arc<Requests>,
     pub(crate) triggers: Arc<Triggers>,
-    /// Where deliveries and what outlives a link run.
-    pub(crate) runtime: Handle,
-    /// Links, and their last triggers.
+    /// Links.
     pub(crate) tail: TaskTracker,
     pub(crate) draining: CancellationToken,
 }

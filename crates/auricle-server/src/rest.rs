@@ -16,6 +16,7 @@ mod memories;
 mod openapi;
 mod search;
 mod users;
+mod webhooks;
 
 use std::sync::Arc;
 
@@ -34,6 +35,7 @@ use self::answer::Refusal;
 pub use self::openapi::document;
 use crate::auth::Authenticator;
 use crate::clock::SystemClock;
+pub use crate::outgoing::Outgoing;
 
 /// The live sessions of this process.
 #[async_trait]
@@ -59,6 +61,8 @@ pub struct RestState {
     pub wake_jobs: Arc<dyn Fn() + Send + Sync>,
     /// `limits.records_awaited_max` places for those who wait for a record.
     pub waits: Arc<Semaphore>,
+    /// What tests of webhooks go out by, and what their addresses are checked by.
+    pub outgoing: Arc<Outgoing>,
     /// Bounds.
     pub limits: Arc<Limits>,
     /// Time.
@@ -106,6 +110,16 @@ routes! {
     post "/v1/jobs/{id}/retry" => jobs::retry;
     post "/v1/jobs/retry" => jobs::retry_failed;
     post "/v1/effects/retry" => jobs::retry_effects;
+    get "/v1/webhooks" => webhooks::list;
+    post "/v1/webhooks" => webhooks::add;
+    get "/v1/webhooks/{id}" => webhooks::read;
+    patch "/v1/webhooks/{id}" => webhooks::change;
+    delete "/v1/webhooks/{id}" => webhooks::remove;
+    post "/v1/webhooks/{id}/rotate" => webhooks::rotate;
+    post "/v1/webhooks/{id}/test" => webhooks::test;
+    get "/v1/webhooks/{id}/deliveries" => webhooks::deliveries;
+    post "/v1/webhooks/{id}/replay" => webhooks::replay;
+    get "/v1/messages" => webhooks::messages;
     get "/v1/users/me" => users::me;
     put "/v1/users/me/time-zone" => users::set_time_zone;
     get "/v1/health" => openapi::v1_health;

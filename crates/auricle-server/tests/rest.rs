@@ -17,6 +17,8 @@ mod privacy;
 mod records;
 #[path = "rest/searching.rs"]
 mod searching;
+#[path = "rest/webhooks.rs"]
+mod webhooks;
 
 use std::sync::atomic::Ordering;
 use std::time::Duration;

@@ -15,6 +15,7 @@ pub mod meaning;
 pub mod records;
 pub mod recovery;
 pub mod search;
+pub mod targets;
 
 use std::any::Any;
 use std::sync::Arc;
@@ -226,6 +227,16 @@ macro_rules! store_conformance {
                 a_claim_runs_out_and_its_holder_changes_nothing, a_process_that_goes_gives_its_claims_back,
                 attempts_wait_for_their_time_and_end_some_time,
                 words_that_come_late_and_another_title_are_embedded_again, the_latest_is_embedded_first;
+            targets: targets_are_their_users_own, a_user_has_so_many_targets,
+                d10_a_record_is_told_to_each_target_once_and_with_its_completion,
+                d04_a_record_that_is_made_again_is_told_to_no_target, a_first_record_after_a_failure_is_told,
+                a_discarded_conversation_is_told_to_developers_only, a_day_is_told_once,
+                what_a_paused_target_hears_of_waits_until_it_is_resumed,
+                what_waits_for_a_target_that_is_off_fails_and_a_replay_brings_it_back,
+                one_host_holds_so_many_and_the_others_go_on, a_long_queue_of_one_host_hides_nobody,
+                a_target_that_fails_for_days_is_warned_of_and_switched_off, a_success_ends_a_targets_failures,
+                m07_a_change_of_a_users_targets_is_seen_by_all_and_a_delivery_is_none,
+                d09_an_answer_that_comes_twice_is_one_message, messages_are_their_users_own_and_bounded;
             search: words_are_anded_over_the_conversation, phrases_and_prefixes, any_text_is_a_query,
                 users_see_only_their_own, matches_are_marked_and_placed, the_index_follows_every_write,
                 pages_do_not_overlap, records_are_found_by_their_words, near_hits_begin_where_they_are_near;

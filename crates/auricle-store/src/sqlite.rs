@@ -12,6 +12,7 @@ mod items;
 mod jobs;
 mod live;
 mod memories;
+mod messages;
 mod nearest;
 mod open;
 mod readers;
@@ -20,19 +21,21 @@ mod records_search;
 mod rows;
 mod search;
 mod speakers;
+mod targets;
 #[cfg(test)]
 mod tests;
 mod writer;
 
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use auricle_core::target::{HealthNumbers, Verdict};
 use auricle_core::{
     ActionItemId, Conversation, ConversationId, ConversationStatus, EffectId, Epoch, FinaliseReason,
-    Geolocation, JobId, JobState, Limits, MemoryId, PersonId, Photo, PhotoId, ProcessId, Revision, SegmentId,
-    UnixMicros, UserId,
+    Geolocation, JobId, JobState, Limits, MemoryId, MessageId, PersonId, Photo, PhotoId, ProcessId, Revision,
+    SegmentId, TargetId, UnixMicros, UserId,
 };
 
 use crate::store::*;
@@ -76,6 +79,16 @@ pub struct SqliteOptions {
     pub effect_attempts_max: u32,
     /// Bytes of vectors kept for searches by meaning. Full: those of the user who did not search for longest go.
     pub vectors_bytes_max: usize,
+    /// Effects of one lane that are held at once. Full: the others wait.
+    pub effects_per_host_max: usize,
+    /// Targets of one user. Full: `Conflict`.
+    pub targets_per_user_max: usize,
+    /// When a target that fails is given up.
+    pub target_health: HealthNumbers,
+    /// Messages of one user. Full: the oldest go.
+    pub messages_per_user_max: usize,
+    /// Characters of one message. Full: the rest is cut off.
+    pub message_chars_max: usize,
 }
 
 impl From<&Limits> for SqliteOptions {
@@ -93,6 +106,15 @@ impl From<&Limits> for SqliteOptions {
             job_attempts_max: limits.job_attempts_max,
             effect_attempts_max: limits.effect_attempts_max,
             vectors_bytes_max: limits.search_vectors_bytes_max,
+            effects_per_host_max: limits.effects_per_host_max,
+            targets_per_user_max: limits.targets_per_user_max,
+            target_health: HealthNumbers {
+                warn_after: limits.target_warn_after,
+                off_after: limits.target_off_after,
+                failures_min: limits.target_failures_min,
+            },
+            messages_per_user_max: limits.messages_per_user_max,
+            message_chars_max: limits.message_chars_max,
         }
     }
 }
@@ -111,6 +133,8 @@ pub struct SqliteStore {
     searches: readers::Readers,
     vectors: Arc<nearest::Cache>,
     options: SqliteOptions,
+    /// The lane after which the next claim of a long queue goes on.
+    lane: Arc<Mutex<String>>,
 }
 
 impl SqliteStore {
@@ -133,6 +157,7 @@ impl SqliteStore {
             )?,
             vectors: nearest::Cache::new(options.vectors_bytes_max),
             options,
+            lane: Arc::default(),
         }))
     }
 
@@ -513,11 +538,17 @@ impl Store for SqliteStore {
         limit: usize,
         kinds: &[&str],
     ) -> Result<Vec<Effect>> {
-        let (process, attempts_max) = (process.clone(), self.options.effect_attempts_max);
-        let kinds: Vec<String> = kinds.iter().map(|kind| (*kind).to_owned()).collect();
-        self.writer
-            .write(move |db| effects::claim(db, &process, now, lease, limit, &kinds, attempts_max))
-            .await
+        let claim = effects::Claim {
+            process: process.clone(),
+            now,
+            lease,
+            limit,
+            kinds: kinds.iter().map(|kind| (*kind).to_owned()).collect(),
+            attempts_max: self.options.effect_attempts_max,
+            per_lane_max: self.options.effects_per_host_max,
+            lane: Arc::clone(&self.lane),
+        };
+        self.writer.write(move |db| effects::claim(db, &claim)).await
     }
 
     async fn end_effect(
@@ -544,6 +575,114 @@ impl Store for SqliteStore {
     async fn effects(&self, conversation: &ConversationId) -> Result<Vec<Effect>> {
         let conversation = conversation.clone();
         self.readers.read(move |db| effects::list(db, &conversation)).await
+    }
+
+    async fn record_day_effects(
+        &self,
+        user: &UserId,
+        day: &str,
+        payload: &str,
+        now: UnixMicros,
+    ) -> Result<usize> {
+        let (user, day, payload) = (user.clone(), day.to_owned(), payload.to_owned());
+        self.writer.write(move |db| effects::record_day(db, &user, &day, &payload, now)).await
+    }
+
+    async fn add_target(&self, target: NewTarget) -> Result<()> {
+        let max = self.options.targets_per_user_max;
+        self.writer.write(move |db| targets::add(db, &target, max)).await
+    }
+
+    async fn targets(&self, user: &UserId) -> Result<Vec<Target>> {
+        let user = user.clone();
+        self.readers.read(move |db| targets::list(db, &user)).await
+    }
+
+    async fn target(&self, user: &UserId, id: &TargetId) -> Result<Option<Target>> {
+        let (user, id) = (user.clone(), id.clone());
+        self.readers.read(move |db| targets::find(db, &user, &id)).await
+    }
+
+    async fn change_target(
+        &self,
+        user: &UserId,
+        id: &TargetId,
+        settings: TargetSettings,
+        now: UnixMicros,
+    ) -> Result<()> {
+        let (user, id) = (user.clone(), id.clone());
+        self.writer.write(move |db| targets::change(db, &user, &id, &settings, now)).await
+    }
+
+    async fn set_target_secret(&self, user: &UserId, id: &TargetId, secret: Sensitive) -> Result<()> {
+        let (user, id) = (user.clone(), id.clone());
+        self.writer.write(move |db| targets::set_secret(db, &user, &id, &secret)).await
+    }
+
+    async fn remove_target(&self, user: &UserId, id: &TargetId) -> Result<()> {
+        let (user, id) = (user.clone(), id.clone());
+        self.writer.write(move |db| targets::remove(db, &user, &id)).await
+    }
+
+    async fn recipient(&self, user: &UserId, id: &TargetId) -> Result<Option<Recipient>> {
+        let (user, id) = (user.clone(), id.clone());
+        self.readers.read(move |db| targets::recipient(db, &user, &id)).await
+    }
+
+    async fn realtime_recipients(&self, user: &UserId) -> Result<Vec<Recipient>> {
+        let user = user.clone();
+        self.readers.read(move |db| targets::realtime(db, &user)).await
+    }
+
+    async fn targets_changed(&self, version: u64, limit: usize) -> Result<(Vec<UserId>, u64)> {
+        self.readers.read(move |db| targets::changed(db, version, limit)).await
+    }
+
+    async fn note_deliveries(
+        &self,
+        id: &TargetId,
+        note: DeliveryNote,
+        now: UnixMicros,
+    ) -> Result<Option<Verdict>> {
+        let (id, options) = (id.clone(), self.options.clone());
+        self.writer.write(move |db| targets::note(db, &id, &note, &options, now)).await
+    }
+
+    async fn deliveries(&self, user: &UserId, id: &TargetId, limit: usize) -> Result<Vec<Effect>> {
+        let (user, id) = (user.clone(), id.clone());
+        self.readers.read(move |db| effects::of_target(db, &user, &id, limit)).await
+    }
+
+    async fn replay(
+        &self,
+        user: &UserId,
+        id: &TargetId,
+        effect: Option<&EffectId>,
+        now: UnixMicros,
+        limit: usize,
+    ) -> Result<usize> {
+        let (user, id, effect) = (user.clone(), id.clone(), effect.cloned());
+        self.writer.write(move |db| targets::replay(db, &user, &id, effect.as_ref(), now, limit)).await
+    }
+
+    async fn add_message(&self, message: NewMessage) -> Result<bool> {
+        let options = self.options.clone();
+        self.writer.write(move |db| messages::add(db, &message, &options)).await
+    }
+
+    async fn messages(&self, user: &UserId, limit: usize, offset: usize) -> Result<Vec<Message>> {
+        let user = user.clone();
+        self.readers.read(move |db| messages::list(db, &user, limit, offset)).await
+    }
+
+    async fn message(&self, user: &UserId, id: &MessageId) -> Result<Option<Message>> {
+        let (user, id) = (user.clone(), id.clone());
+        self.readers.read(move |db| messages::find(db, &user, &id)).await
+    }
+
+    async fn message_delivered(&self, user: &UserId, id: &MessageId, now: UnixMicros) -> Result<()> {
+        let (user, id) = (user.clone(), id.clone());
+        self.writer.write(move |db| messages::delivered(db, &user, &id, now)).await
     }
 
     async fn ensure_user(&self, user: &UserId, now: UnixMicros) -> Result<bool> {

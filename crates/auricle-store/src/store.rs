@@ -3,10 +3,12 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
+use auricle_core::target::{Health, Verdict};
 use auricle_core::{
     ActionItemId, Conversation, ConversationId, ConversationStatus, DiscardReason, EffectId, EffectKey,
-    EffectState, Epoch, FinaliseReason, Geolocation, JobId, JobState, MemoryId, PersonId, Photo, PhotoId,
-    ProcessId, Provenance, Revision, Segment, SegmentId, Source, Structured, UnixMicros, UserId,
+    EffectState, Epoch, FinaliseReason, Geolocation, JobId, JobState, MemoryId, MessageId, PersonId, Photo,
+    PhotoId, ProcessId, Provenance, Revision, Segment, SegmentId, Source, Structured, TargetId, TargetKind,
+    TargetState, Trigger, UnixMicros, UserId,
 };
 
 pub use crate::records::*;
@@ -271,7 +273,11 @@ pub struct StepRecord {
 }
 
 /// The outcome of a job, applied in one transaction as a field-level merge: structured, provenance, discarded,
-/// `status=completed`, the job, action items and memories, the search index and the effects. Segments and everything a user edited stay untouched.
+/// `status=completed`, the job, action items and memories, the search index and the effects. Segments and everything a user
+/// edited stay untouched.
+///
+/// The first completion of a conversation also records `target:{id}` for each of the user's targets that is not off and
+/// hears of conversations; apps hear of no discarded one. Source: pusher-and-processing 4.1, rows 19 and 21.
 #[derive(Clone, Debug)]
 pub struct Completion {
     pub lease: JobLease,
@@ -301,6 +307,8 @@ pub struct Effect {
     pub id: EffectId,
     pub key: EffectKey,
     pub user: UserId,
+    /// Whom it is delivered to, if that is one of the user's targets.
+    pub target: Option<TargetId>,
     pub payload: String,
     pub state: EffectState,
     pub attempts: u32,
@@ -311,6 +319,129 @@ pub struct Effect {
     pub postponed: u32,
     /// When the first of them ended.
     pub away_since: Option<UnixMicros>,
+    pub created_at: UnixMicros,
+    /// When it was delivered, skipped or given up.
+    pub ended_at: Option<UnixMicros>,
+}
+
+/// Text that is not for logs, such as a key, or an address whose query may hold one.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Sensitive(String);
+
+impl Sensitive {
+    pub fn new(text: impl Into<String>) -> Self {
+        Self(text.into())
+    }
+
+    /// The text itself: for requests and signatures, never for logs.
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl std::fmt::Debug for Sensitive {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("***")
+    }
+}
+
+/// What a user says of a target.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TargetSettings {
+    /// For people.
+    pub name: String,
+    pub triggers: Vec<Trigger>,
+    /// Checked by the caller.
+    pub url: Sensitive,
+    /// `host:port` of `url`.
+    pub host: String,
+    /// Seconds of audio in one delivery.
+    pub audio_secs: u32,
+    pub state: TargetState,
+}
+
+/// A target to add.
+#[derive(Clone, Debug)]
+pub struct NewTarget {
+    pub id: TargetId,
+    pub user: UserId,
+    pub kind: TargetKind,
+    pub settings: TargetSettings,
+    /// By which its deliveries are signed.
+    pub secret: Sensitive,
+    pub now: UnixMicros,
+}
+
+/// One of a user's webhooks or apps, without its secret.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Target {
+    pub id: TargetId,
+    pub user: UserId,
+    pub kind: TargetKind,
+    pub settings: TargetSettings,
+    pub created_at: UnixMicros,
+    pub health: Health,
+    /// When failures switched it off.
+    pub off_at: Option<UnixMicros>,
+    /// The last success.
+    pub last_delivery_at: Option<UnixMicros>,
+    pub last_error: Option<String>,
+    /// Tries that were taken, realtime ones included.
+    pub delivered: u64,
+    /// Tries that were not.
+    pub failed: u64,
+    /// Effects that wait.
+    pub waiting: u64,
+}
+
+/// A target as whoever delivers to it needs it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Recipient {
+    pub target: TargetId,
+    pub user: UserId,
+    pub kind: TargetKind,
+    pub settings: TargetSettings,
+    pub secret: Sensitive,
+}
+
+/// How tries to reach a target went since the last note.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct DeliveryNote {
+    /// Tries that were taken.
+    pub delivered: u32,
+    /// Tries that failed after the last one that was taken.
+    pub failed: u32,
+    /// Why the last one failed; without transcript text or secrets.
+    pub error: Option<String>,
+}
+
+/// Something to say to a user.
+#[derive(Clone, Debug)]
+pub struct NewMessage {
+    pub user: UserId,
+    /// Whose it is.
+    pub target: TargetId,
+    /// About a conversation; one that is gone, or another user's, is left out.
+    pub conversation: Option<ConversationId>,
+    /// What it answers: the second message of a user under one key is none.
+    pub key: String,
+    pub text: String,
+    pub now: UnixMicros,
+}
+
+/// Something that was said to a user.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Message {
+    pub id: MessageId,
+    /// `None` if it was removed.
+    pub target: Option<TargetId>,
+    /// The target's name at that time.
+    pub sender: String,
+    pub conversation: Option<ConversationId>,
+    pub text: String,
+    pub created_at: UnixMicros,
+    /// When a connected client was told.
+    pub delivered_at: Option<UnixMicros>,
 }
 
 /// How a delivery went.
@@ -581,7 +712,8 @@ pub trait Store: Send + Sync + 'static {
 
     // --- effects -----------------------------------------------------------------------------------------------------
     /// Claims up to `limit` due effects of these kinds (the part of the name before the first `:`): pending, or leased with
-    /// an expired lease.
+    /// an expired lease. No more of one host, in all processes, than the store's bound; none of a paused target; those of a
+    /// target that is off fail here.
     async fn claim_effects(
         &self,
         process: &ProcessId,
@@ -607,6 +739,70 @@ pub trait Store: Send + Sync + 'static {
         limit: usize,
     ) -> Result<usize>;
     async fn effects(&self, conversation: &ConversationId) -> Result<Vec<Effect>>;
+    /// Records `target:{id}` about a day for each of the user's targets that is not off and hears of day summaries.
+    /// `payload` is a JSON object, see [`NewEffect::payload`]; the same day again adds none. Returns how many there are new.
+    async fn record_day_effects(
+        &self,
+        user: &UserId,
+        day: &str,
+        payload: &str,
+        now: UnixMicros,
+    ) -> Result<usize>;
+
+    // --- targets and messages ----------------------------------------------------------------------------------------
+    /// Adds a target. `Conflict` if the user has as many as the store's bound. The same id again changes nothing.
+    async fn add_target(&self, target: NewTarget) -> Result<()>;
+    /// A user's targets, in the order they were added.
+    async fn targets(&self, user: &UserId) -> Result<Vec<Target>>;
+    /// One of them.
+    async fn target(&self, user: &UserId, id: &TargetId) -> Result<Option<Target>>;
+    /// Changes a target's settings. On again: what waited is due, its health begins anew. Off: what waits fails.
+    async fn change_target(
+        &self,
+        user: &UserId,
+        id: &TargetId,
+        settings: TargetSettings,
+        now: UnixMicros,
+    ) -> Result<()>;
+    /// Gives it another secret.
+    async fn set_target_secret(&self, user: &UserId, id: &TargetId, secret: Sensitive) -> Result<()>;
+    /// Removes it, its effects included.
+    async fn remove_target(&self, user: &UserId, id: &TargetId) -> Result<()>;
+    /// One target as its deliverer needs it, whatever its state.
+    async fn recipient(&self, user: &UserId, id: &TargetId) -> Result<Option<Recipient>>;
+    /// The user's targets that are on and hear of something in real time.
+    async fn realtime_recipients(&self, user: &UserId) -> Result<Vec<Recipient>>;
+    /// Up to `limit` users whose targets changed after `version`, and the version up to which that is told. Deliveries are
+    /// no change.
+    async fn targets_changed(&self, version: u64, limit: usize) -> Result<(Vec<UserId>, u64)>;
+    /// Notes how tries went, and applies what follows from it: a notice to its user (a message), or its end.
+    async fn note_deliveries(
+        &self,
+        id: &TargetId,
+        note: DeliveryNote,
+        now: UnixMicros,
+    ) -> Result<Option<Verdict>>;
+    /// A target's newest effects.
+    async fn deliveries(&self, user: &UserId, id: &TargetId, limit: usize) -> Result<Vec<Effect>>;
+    /// Delivers again under the same keys: all failed effects of a target, the oldest first, `limit` at most; or the one
+    /// named, whatever it ended as. Returns how many. `Conflict` if the target is off, or the one named is under way.
+    async fn replay(
+        &self,
+        user: &UserId,
+        id: &TargetId,
+        effect: Option<&EffectId>,
+        now: UnixMicros,
+        limit: usize,
+    ) -> Result<usize>;
+    /// Stores a message, and the effect `notify:message` that tells a connected client, in one transaction. False if its key
+    /// is there already, or its target is gone.
+    async fn add_message(&self, message: NewMessage) -> Result<bool>;
+    /// A user's messages, newest first.
+    async fn messages(&self, user: &UserId, limit: usize, offset: usize) -> Result<Vec<Message>>;
+    /// One of them.
+    async fn message(&self, user: &UserId, id: &MessageId) -> Result<Option<Message>>;
+    /// A connected client was told of it.
+    async fn message_delivered(&self, user: &UserId, id: &MessageId, now: UnixMicros) -> Result<()>;
 
     // --- users and keys ----------------------------------------------------------------------------------------------
     /// Makes the user if absent; returns true if it is new.

@@ -141,6 +141,12 @@ pub enum Event {
     StorageDegraded,
     /// Ours: words are stored again.
     StorageRecovered,
+    /// Ours: an app, or the server about the user's webhooks, says something; `GET /v1/messages` has it too. Omi tells such
+    /// things by push alone, and its clients pass an unknown type over.
+    AppMessage {
+        /// What.
+        message: Box<crate::rest::Message>,
+    },
     /// A type that this version does not know.
     #[serde(other)]
     Unknown,

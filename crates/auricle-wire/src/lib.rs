@@ -12,4 +12,5 @@ pub mod multichannel;
 pub mod params;
 pub mod pusher;
 pub mod rest;
+pub mod signature;
 pub mod time;

@@ -245,3 +245,143 @@ pub struct TimeZoneRequest {
     /// IANA name, e.g. `Europe/Madrid`.
     pub time_zone: String,
 }
+
+/// What an app, or the server about the user's webhooks, said.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Message {
+    pub id: String,
+    /// Whose it is; null if it was removed.
+    pub webhook_id: Option<String>,
+    /// Its name at that time.
+    pub sender: String,
+    pub conversation_id: Option<String>,
+    pub text: String,
+    pub created_at: WireTime,
+    /// When a connected client was told.
+    pub delivered_at: Option<WireTime>,
+}
+
+/// A webhook or app to add.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct NewWebhook {
+    /// Where deliveries are posted; `uid` is added to its query.
+    pub url: String,
+    /// `developer`, also if absent: any 2xx takes a delivery. `app`: 200 does, and the answer may hold a `message`.
+    #[serde(default)]
+    pub kind: Option<String>,
+    /// 1 to 100 characters; the address's host if absent.
+    #[serde(default)]
+    pub name: Option<String>,
+    /// Of `memory_created` (also if absent), `realtime_transcript`, `audio_bytes` and, for developers, `day_summary`.
+    #[serde(default)]
+    pub triggers: Option<Vec<String>>,
+    /// Seconds of audio in one delivery, 1 to 60; 5 if absent.
+    #[serde(default)]
+    pub audio_seconds: Option<u32>,
+}
+
+/// What is to be another; the rest stays.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(default)]
+pub struct WebhookChange {
+    pub url: Option<String>,
+    pub name: Option<String>,
+    pub triggers: Option<Vec<String>>,
+    pub audio_seconds: Option<u32>,
+    /// `on`, `paused` or `off`.
+    pub state: Option<String>,
+}
+
+/// A webhook or app.
+#[derive(Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Webhook {
+    pub id: String,
+    /// `developer` or `app`.
+    pub kind: String,
+    pub name: String,
+    pub url: String,
+    pub triggers: Vec<String>,
+    pub audio_seconds: u32,
+    /// `on`, `paused` or `off`.
+    pub state: String,
+    pub created_at: WireTime,
+    /// When the first failure since the last success was.
+    pub failing_since: Option<WireTime>,
+    /// When failures switched it off.
+    pub off_at: Option<WireTime>,
+    /// The last success.
+    pub last_delivery_at: Option<WireTime>,
+    pub last_error: Option<String>,
+    /// Tries that were taken, and that were not; realtime ones included.
+    pub delivered: u64,
+    pub failed: u64,
+    /// Deliveries that wait.
+    pub waiting: u64,
+    /// By which deliveries are signed. Only in the answer that makes it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub secret: Option<String>,
+}
+
+impl std::fmt::Debug for Webhook {
+    /// Without address and secret.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Webhook").field("id", &self.id).field("state", &self.state).finish_non_exhaustive()
+    }
+}
+
+/// How a test went.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Tested {
+    /// What the sample told of.
+    pub trigger: String,
+    pub taken: bool,
+    /// The answer's, if there was one.
+    pub status: Option<u16>,
+    /// Until the answer.
+    pub latency_ms: u64,
+    /// Its first bytes.
+    pub answer: String,
+    pub error: Option<String>,
+}
+
+/// One delivery of a webhook or app.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Delivery {
+    pub id: String,
+    /// As receivers see it.
+    pub idempotency_key: String,
+    /// What it is about; null if that is no conversation.
+    pub conversation_id: Option<String>,
+    /// `pending`, `leased` (under way), `delivered`, `skipped` (there was nothing to tell) or `failed`.
+    pub state: String,
+    /// Tries that count; those at a receiver that is away do not.
+    pub attempts: u32,
+    pub created_at: WireTime,
+    /// When it is tried next, or was due last.
+    pub run_at: WireTime,
+    pub ended_at: Option<WireTime>,
+    pub last_error: Option<String>,
+}
+
+/// Which delivery to repeat.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(default)]
+pub struct Replay {
+    /// All that have failed if absent.
+    pub delivery_id: Option<String>,
+}
+
+/// What is delivered again.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Replayed {
+    /// How many.
+    pub replayed: usize,
+}

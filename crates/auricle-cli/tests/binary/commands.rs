@@ -207,6 +207,10 @@ fn nothing_lost_or_doubled(figures: &Value) {
     for count in ["lost", "doubled", "words_lost", "words_doubled", "effects_lost", "effects_doubled"] {
         assert_eq!(figures[count], 0, "{figures}");
     }
+    // Of users' own webhooks: one that acts on a key once acts once, one that always acts does so at least once.
+    for count in ["once_lost", "once_doubled", "always_lost"] {
+        assert_eq!(figures[count], 0, "{figures}");
+    }
     assert!(figures["conversations"].as_u64().unwrap() > 0, "{figures}");
     assert_eq!(figures["completed"], figures["conversations"], "{figures}");
 }
@@ -265,4 +269,75 @@ fn s01_what_failed_is_revived_by_one_command_when_its_cause_is_gone() {
         (shown["status"] == "completed").then_some(shown)
     });
     assert_ne!(record["structured"]["title"], "", "{record}");
+}
+
+/// Ends with its test, however that ends.
+struct Killed(std::process::Child);
+
+impl Drop for Killed {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[test]
+fn a_webhook_is_added_tested_paused_resumed_and_removed_and_a_receiver_shows_what_arrives() {
+    use std::io::{BufRead, BufReader};
+    use std::process::Stdio;
+    let server = Server::start(&[("SPEECH", "scripted"), ("WEBHOOKS_ALLOW_PRIVATE", "true")]);
+    let receiver = auricle()
+        .args(["webhooks", "receive", "--add", "--count", "2", "--json", "--url", &server.url()])
+        .stdout(Stdio::piped())
+        .spawn();
+    let mut receiver = Killed(receiver.unwrap());
+    let mut lines = BufReader::new(receiver.0.stdout.take().unwrap()).lines().map(Result::unwrap);
+    let address = lines.next().unwrap().strip_prefix("receiving on ").unwrap().to_owned();
+    // Its own, and another at the same address, whose secret it does not know.
+    let added = server.ask_json(&["webhooks", "add", &address, "--name", "Mine", "--app"]);
+    let id = added["id"].as_str().unwrap();
+    assert!(added["secret"].as_str().unwrap().starts_with("whsec_"));
+    assert!(server.ask(&["webhooks", "pause", id]).contains("resume"));
+    let listed = server.ask(&["webhooks", "list"]);
+    assert!(listed.contains(id) && listed.contains("paused") && !listed.contains("whsec_"), "{listed}");
+    assert!(listed.lines().all(|line| line.chars().count() <= 80), "{listed}");
+    assert!(server.ask(&["webhooks", "show", id]).contains("memory_created"));
+    let tested = server.ask_json(&["webhooks", "test", id]);
+    assert_eq!((tested["taken"].as_bool(), tested["status"].as_u64()), (Some(true), Some(200)), "{tested}");
+    let test: Value = serde_json::from_str(&lines.next().unwrap()).unwrap();
+    assert_eq!(
+        (test["trigger"].as_str(), test["body"]["test"].as_bool()),
+        (Some("memory_created"), Some(true))
+    );
+    assert!(test["signature"].as_str().unwrap().contains("does not fit"), "{test}");
+
+    let talk = file("fixtures/two-voices/conversation.wav").display().to_string();
+    server.ask(&["stream", &talk, "--speed", "0", "--wait"]);
+    let told: Value = serde_json::from_str(&lines.next().unwrap()).unwrap();
+    assert_eq!(
+        (told["signature"].as_str(), told["query"].as_str()),
+        (Some("good"), Some("uid=local")),
+        "{told}"
+    );
+    assert_ne!(told["body"]["structured"]["title"], "", "{told}");
+    assert_eq!(receiver.0.wait().unwrap().code(), Some(1), "one signature was wrong");
+    let left = server.ask_json(&["webhooks", "list"]);
+    assert_eq!(left.as_array().unwrap().len(), 1, "it removes what it added: {left}");
+
+    let held = server.ask_json(&["webhooks", "deliveries", id]);
+    assert_eq!(
+        (held[0]["state"].as_str(), &left[0]["waiting"]),
+        (Some("pending"), &Value::from(1)),
+        "{held}"
+    );
+    let rotated = server.ask_json(&["webhooks", "rotate", id]);
+    assert_ne!(rotated["secret"], added["secret"]);
+    server.ask(&["webhooks", "resume", id]);
+    assert!(server.ask(&["webhooks", "replay", id]).contains("0 deliveries"));
+    let again = ["webhooks", "replay", id, "--delivery", held[0]["id"].as_str().unwrap()];
+    assert_eq!(server.ask_json(&again)["replayed"], 1);
+    server.ask(&["webhooks", "remove", id]);
+    assert!(server.ask(&["webhooks", "list"]).contains("no webhooks yet"));
+    let gone = auricle().args(["webhooks", "show", id, "--url", &server.url()]).output().unwrap();
+    assert_eq!((gone.status.code(), text(&gone.stderr).contains("not found")), (Some(1), true));
 }

@@ -223,11 +223,8 @@ impl Store {
     pub(crate) fn record_effects(&mut self, log: &mut Log, lease: Lease, effects: &[&str], now: UnixMicros) {
         let revision = self.jobs[lease.job as usize].revision;
         for name in effects {
-            let key = EffectKey {
-                conversation: ConversationId::new(format!("c{}", lease.conversation)),
-                revision: Revision(revision),
-                name: (*name).into(),
-            };
+            let conversation = ConversationId::new(format!("c{}", lease.conversation));
+            let key = EffectKey::of_conversation(conversation, Revision(revision), *name);
             if self.effects.iter().any(|effect| effect.key == key) {
                 continue;
             }

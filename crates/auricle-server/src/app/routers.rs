@@ -15,6 +15,7 @@ use super::{Hearing, Parts};
 use crate::config::Config;
 use crate::listen::Listen;
 use crate::outgoing::Outgoing;
+use crate::realtime::Triggers;
 use crate::runtimes::SessionWorker;
 use crate::{link, listen, pusher, rest, serve};
 
@@ -42,6 +43,7 @@ pub(super) fn listening(
     background: &Runtime,
     links: Option<Arc<link::Links>>,
     embed: Option<Arc<EmbedServer>>,
+    (outgoing, triggers): (Arc<Outgoing>, Arc<Triggers>),
 ) -> Router {
     let rest = rest::router(rest::RestState {
         store: Arc::clone(&parts.store) as Arc<dyn Store>,
@@ -49,6 +51,7 @@ pub(super) fn listening(
         live: Arc::new(crate::live::Live { hub: Arc::clone(&parts.hub) }),
         wake_jobs: Arc::clone(wake),
         waits: Arc::new(Semaphore::new(parts.limits.records_awaited_max)),
+        outgoing,
         limits: Arc::clone(&parts.limits),
         clock: parts.clock,
         embed: embed.map(|embed| embed as Arc<dyn Embed>),
@@ -70,6 +73,8 @@ pub(super) fn listening(
         process: parts.process.clone(),
         repair: Arc::clone(&hearing.repair),
         jobs: Arc::clone(wake),
+        // Where there is a pusher, it is told.
+        triggers: links.is_none().then_some(triggers),
         links,
         partings: Semaphore::new(parts.limits.partings_at_once_max),
     });
@@ -85,7 +90,7 @@ pub(super) fn pushing(
     parts: &Parts,
     wake: &Arc<dyn Fn() + Send + Sync>,
     background: &Runtime,
-    outgoing: Arc<Outgoing>,
+    triggers: Arc<Triggers>,
     draining: CancellationToken,
     tail: TaskTracker,
 ) -> Router {
@@ -102,8 +107,7 @@ pub(super) fn pushing(
         limits: Arc::clone(&parts.limits),
         clock: parts.clock,
         requests,
-        triggers: Arc::new(pusher::Triggers::new(&config.webhooks, outgoing)),
-        runtime: background.handle().clone(),
+        triggers,
         tail,
         draining,
     });

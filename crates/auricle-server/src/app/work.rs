@@ -6,7 +6,7 @@ use std::time::Duration;
 use auricle_process::embed::EmbedServerConfig;
 use auricle_process::openai::{OpenAiConfig, Output};
 use auricle_process::{Deliver, EmbedServer, Embedder, OpenAi, Outbox, Understand, Worker};
-use auricle_store::{ClaimRule, Store};
+use auricle_store::{ClaimRule, Sensitive, Store};
 use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::runtime::Runtime;
 use tokio::sync::Notify;
@@ -17,13 +17,12 @@ use super::{BuildError, Hearing, Parts};
 use crate::clock::monotonic;
 use crate::config::{Config, LlmFallback, LlmOutput, Shape};
 use crate::outgoing::Outgoing;
-use crate::outgoing::reach::Reach;
+use crate::realtime::Triggers;
 use crate::{link, loops, notify, repair, sweeper, webhook};
 
 /// What webhooks and triggers go out by.
 pub(super) fn outgoing(config: &Config, parts: &Parts) -> Result<Arc<Outgoing>, BuildError> {
-    let reach = Reach::new(config.webhooks.allow_private);
-    Outgoing::new(reach, &parts.limits, Arc::new(parts.clock))
+    Outgoing::open(config.webhooks.allow_private, &parts.limits, Arc::new(parts.clock))
         .map_err(|error| BuildError::Webhooks(error.to_string()))
 }
 
@@ -127,15 +126,29 @@ pub(super) fn processors(
     let clock: Arc<dyn auricle_process::Clock> = Arc::new(parts.clock);
     let mut deliverers: Vec<Arc<dyn Deliver>> = Vec::new();
     if parts.hearing.is_some() {
-        deliverers
-            .push(Arc::new(notify::NotifyClient { store: Arc::clone(&store), hub: Arc::clone(&parts.hub) }));
+        deliverers.push(Arc::new(notify::NotifyClient {
+            store: Arc::clone(&store),
+            hub: Arc::clone(&parts.hub),
+            clock: Arc::clone(&clock),
+        }));
     }
     let mut records = vec![notify::MEMORY_CREATED];
     let url = config.webhooks.conversation.as_deref().and_then(|text| reqwest::Url::parse(text).ok());
     if let Some(url) = url {
         records.push(webhook::MEMORY_CREATED);
-        deliverers.push(Arc::new(webhook::Webhook { store: Arc::clone(&store), outgoing, url }));
+        deliverers.push(Arc::new(webhook::Webhook {
+            store: Arc::clone(&store),
+            outgoing: Arc::clone(&outgoing),
+            url,
+            secret: config.webhooks.secret.as_ref().map(|secret| Sensitive::new(secret.expose())),
+        }));
     }
+    deliverers.push(Arc::new(webhook::Targets {
+        store: Arc::clone(&store),
+        outgoing,
+        clock: Arc::clone(&clock),
+        answer_bytes_max: parts.limits.webhook_answer_bytes_max,
+    }));
     let outbox = Arc::new(Outbox::new(
         Arc::clone(&store),
         deliverers,
@@ -187,6 +200,7 @@ fn claim_when(config: &Config, links: Option<Arc<link::Links>>) -> auricle_proce
 pub(super) fn run_loops(
     parts: &Parts,
     (worker, outbox, embedder): (Arc<Worker>, Arc<Outbox>, Option<Arc<Embedder>>),
+    triggers: &Arc<Triggers>,
     wake: &Arc<dyn Fn() + Send + Sync>,
     background: &Runtime,
     processing: &Runtime,
@@ -232,6 +246,15 @@ pub(super) fn run_loops(
         "metrics",
         background,
         Box::new(move |pulse| Box::pin(crate::metrics::upkeep(metrics.clone(), pulse))),
+    );
+    let following = Arc::clone(triggers);
+    start(
+        "targets",
+        background,
+        Box::new(move |pulse| {
+            let (triggers, beat) = (Arc::clone(&following), beat(pulse));
+            Box::pin(async move { triggers.follow_changes(|| beat()).await })
+        }),
     );
     let outbox_ends = tail.clone();
     start(

@@ -137,12 +137,17 @@ own! {
     /// Each record is posted there once it is made, for every user, in Omi's shape and with `Idempotency-Key`: the same key
     /// is the same record again. Set it in every process. Source: Omi's `memory_created` webhook.
     "webhooks.conversation" = webhooks.conversation;
-    /// A pusher posts words there as they are stored, for every user. Source: Omi's `realtime_transcript` webhook.
+    /// Words are posted there as they are stored, for every user: by the pusher, or by a process that has none. Source: Omi's
+    /// `realtime_transcript` webhook.
     "webhooks.transcript" = webhooks.transcript;
-    /// A pusher posts audio there as it is heard, for every user. Needs `pusher.audio` on the listening side.
+    /// Audio is posted there as it is heard, for every user: by the pusher, which needs `pusher.audio` on the listening side,
+    /// or by a process that has none.
     "webhooks.audio" = webhooks.audio;
+    /// By this, what goes to the three addresses above is signed (`X-Auricle-Signature`, see docs/webhooks.md). Users' own
+    /// webhooks have secrets of their own.
+    "webhooks.secret" = webhooks.secret;
     /// Let webhooks go to any address. Without it names must lead to public ones, while `localhost` and private addresses
-    /// that are written out as numbers serve.
+    /// that are written out as numbers serve in the three addresses above, and not in users' own webhooks.
     "webhooks.allow_private" = webhooks.allow_private;
     /// How log lines look.
     "log.format" = log.format;
@@ -158,7 +163,8 @@ const SHORT_FLAGS: [(&str, &str); 1] = [("speech.engine", "--speech")];
 const SHORT_ENVS: [(&str, &str); 2] =
     [("speech.engine", "AURICLE_SPEECH"), ("auth.admin_key", "AURICLE_ADMIN_KEY")];
 /// Keys whose value is never shown.
-const SECRETS: [&str; 4] = ["auth.admin_key", "embeddings.key", "llm.key", "pusher.secret"];
+const SECRETS: [&str; 5] =
+    ["auth.admin_key", "embeddings.key", "llm.key", "pusher.secret", "webhooks.secret"];
 /// Keys of addresses that may hold secrets: only scheme and host are shown.
 const ADDRESSES: [&str; 5] =
     ["embeddings.url", "llm.url", "webhooks.conversation", "webhooks.transcript", "webhooks.audio"];
@@ -231,7 +237,7 @@ impl Key {
     pub fn show(&self, config: &Config) -> String {
         let value = self.value(config);
         // What `llm.url` may not hold is refused; its path is not secret.
-        if self.name.starts_with("webhooks.") { self.shown(&value) } else { value }
+        if self.name.starts_with("webhooks.") && !self.secret { self.shown(&value) } else { value }
     }
 
     /// The same with all of a webhook's address.

@@ -26,6 +26,7 @@ use super::outbox::Outbox;
 use super::{Listen, SessionSpec};
 use crate::hub::{Command, Membership};
 use crate::link::LinkHandle;
+use crate::realtime::FeedHandle;
 
 /// How long a closed socket is read on.
 const LINGER: std::time::Duration = std::time::Duration::from_secs(1);
@@ -77,6 +78,8 @@ pub(super) struct Driver {
     outbox: Outbox,
     /// To the pusher, where there is one.
     link: Option<LinkHandle>,
+    /// To realtime triggers, where there is none.
+    feed: Option<Arc<FeedHandle>>,
     /// Time of the sample after the last one that was forwarded.
     forwarded_until: Option<UnixMicros>,
     calls: FuturesUnordered<BoxFuture<'static, Done>>,
@@ -112,6 +115,7 @@ impl Driver {
     ) -> Self {
         let rate_hz = if spec.channels.is_some() { MULTI_RATE_HZ } else { spec.session.sample_rate_hz };
         let link = listen.links.as_ref().map(|links| links.open(&spec.user, rate_hz));
+        let feed = listen.triggers.as_ref().map(|triggers| Arc::new(triggers.open(&spec.user, rate_hz)));
         let mut entropy = StdRng::from_rng(&mut rand::rng());
         let mut seed = [0; 32];
         rand::Rng::fill_bytes(&mut entropy, &mut seed);
@@ -131,6 +135,7 @@ impl Driver {
             member,
             commands,
             link,
+            feed,
             forwarded_until: None,
             calls: FuturesUnordered::new(),
             ownership: None,
@@ -269,20 +274,29 @@ impl Driver {
         }
     }
 
-    /// To the pusher, labelled here and now. Several channels would have to be mixed first: they are not forwarded.
+    /// To the pusher or to realtime triggers, labelled here and now. Several channels would have to be mixed first: they are
+    /// not forwarded.
     ///
     /// A frame follows the one before, unless it comes so late that there was a pause (M4).
     fn forward_audio(&mut self, now: UnixMicros, pcm: &[i16]) {
-        let Some(link) = self.link.as_ref().filter(|link| link.wants_audio() && self.ears.len() == 1) else {
+        let link = self.link.as_ref().filter(|link| link.wants_audio());
+        let feed = self.feed.as_ref().filter(|feed| feed.wants_audio());
+        if (link.is_none() && feed.is_none()) || self.ears.len() > 1 {
             return;
-        };
+        }
         let Some(ownership) = self.ownership.as_ref().filter(|_| !pcm.is_empty()) else { return };
         let secs = pcm.len() as f64 / f64::from(self.spec.session.sample_rate_hz);
         let heard_at = now.plus_secs_f64(-secs);
         let follows = self.forwarded_until.filter(|end| heard_at.0 - end.0 < PAUSE_MICROS);
         let at = follows.unwrap_or(heard_at);
         self.forwarded_until = Some(at.plus_secs_f64(secs));
-        link.give(LinkInput::Audio { conversation: ownership.conversation.clone(), at, pcm: pcm.to_vec() });
+        let conversation = ownership.conversation.clone();
+        if let Some(feed) = feed {
+            feed.samples(conversation.clone(), at, pcm);
+        }
+        if let Some(link) = link {
+            link.give(LinkInput::Audio { conversation, at, pcm: pcm.to_vec() });
+        }
     }
 
     /// Begins spooling for the conversation, once there are both audio and a conversation.

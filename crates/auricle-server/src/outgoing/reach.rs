@@ -13,17 +13,26 @@ use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 /// Finds a name's addresses.
 type Lookup = Arc<dyn Fn(String) -> BoxFuture<'static, std::io::Result<Vec<IpAddr>>> + Send + Sync>;
 
-/// Where the operator's own webhooks may go.
+/// Who wrote an address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Author {
+    /// Whoever runs the server: may mean this machine and private addresses, if they are named as such.
+    Operator,
+    /// Anybody with an account.
+    User,
+}
+
+/// Where webhooks may go.
 #[derive(Clone)]
 pub(crate) struct Reach {
-    /// Everywhere (`webhooks.allow_private`); else to public addresses, and to this machine and private ones that the
-    /// configuration names as such.
+    /// Everywhere (`webhooks.allow_private`); else to public addresses, and where its author may mean it so.
     anywhere: bool,
+    author: Author,
     lookup: Lookup,
 }
 
 impl Reach {
-    /// By the system's resolver.
+    /// The operator's, by the system's resolver.
     pub(crate) fn new(anywhere: bool) -> Self {
         let lookup: Lookup = Arc::new(|name| {
             Box::pin(async move {
@@ -31,7 +40,23 @@ impl Reach {
                 Ok(found.map(|address| address.ip()).collect())
             })
         });
-        Self { anywhere, lookup }
+        Self { anywhere, author: Author::Operator, lookup }
+    }
+
+    /// The same for another author's addresses.
+    pub(crate) fn of(&self, author: Author) -> Self {
+        Self { author, ..self.clone() }
+    }
+
+    /// Looks a name up now, so that whoever writes it hears at once where it may not lead. A name that nobody knows yet
+    /// passes: it is looked up again at each connection.
+    pub(crate) async fn admit_name(&self, url: &Url) -> Result<(), String> {
+        self.admit(url)?;
+        let Some(name) = url.domain() else { return Ok(()) };
+        match (self.lookup)(name.to_owned()).await {
+            Ok(found) if !found.is_empty() => self.choose(name, found).map(drop),
+            _ => Ok(()),
+        }
     }
 
     /// Checks an address that is written out as a number; a name is checked when it is looked up. The error says what to
@@ -40,8 +65,9 @@ impl Reach {
         let host = url.host_str().unwrap_or_default().trim_start_matches('[').trim_end_matches(']');
         let Ok(address) = host.parse::<IpAddr>() else { return Ok(()) };
         match refusal(address) {
-            // The operator wrote it so.
-            None | Some(PRIVATE | LOOPBACK) => Ok(()),
+            None => Ok(()),
+            // It was written so by who may.
+            Some(PRIVATE | LOOPBACK) if self.author == Author::Operator => Ok(()),
             Some(class) if !self.anywhere => Err(refused(host, class)),
             Some(_) => Ok(()),
         }
@@ -52,7 +78,7 @@ impl Reach {
             return Ok(found);
         }
         // Whatever a resolver says, this name means this machine.
-        let here = name.eq_ignore_ascii_case("localhost");
+        let here = self.author == Author::Operator && name.eq_ignore_ascii_case("localhost");
         let mut class = None;
         let admitted: Vec<_> = found
             .into_iter()
@@ -160,7 +186,7 @@ pub(crate) mod tests {
                 let next = if answers.len() > 1 { answers.pop_front().unwrap() } else { answers[0].clone() };
                 Box::pin(std::future::ready(Ok(next)))
             });
-            Self { anywhere, lookup }
+            Self { anywhere, author: Author::Operator, lookup }
         }
     }
 
@@ -275,5 +301,27 @@ pub(crate) mod tests {
         ] {
             assert!(!admits(false, url) && admits(true, url), "{url}");
         }
+    }
+
+    #[tokio::test]
+    async fn a_user_may_not_mean_this_machine_nor_its_network() {
+        let users = |anywhere| Reach::scripted(anywhere, &[&["127.0.0.1"]]).of(Author::User);
+        for url in [
+            "http://127.0.0.1:9/x",
+            "http://10.0.0.1",
+            "http://[::1]/",
+            "http://[fd00::1]/",
+            "http://169.254.169.254/latest",
+            "http://localhost:8080/",
+            "http://hooks.example/",
+        ] {
+            let url = url.parse().unwrap();
+            let error = users(false).admit_name(&url).await.unwrap_err();
+            assert!(error.contains("webhooks.allow_private"), "{error}");
+            assert!(users(true).admit_name(&url).await.is_ok(), "{url}");
+        }
+        assert!(resolve(&users(false), "localhost").await.is_err(), "nor when it connects");
+        let public = Reach::scripted(false, &[&["1.1.1.1"]]).of(Author::User);
+        assert!(public.admit_name(&"https://hooks.example/".parse().unwrap()).await.is_ok());
     }
 }

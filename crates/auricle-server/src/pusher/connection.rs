@@ -1,4 +1,4 @@
-//! One link: reads frames, answers requests, and has triggers delivered beside that.
+//! One link: reads frames, answers requests, and hands what was heard to its realtime triggers.
 
 use std::sync::Arc;
 
@@ -7,8 +7,8 @@ use axum::extract::ws::{CloseFrame, Message, WebSocket};
 use tokio::sync::mpsc;
 
 use super::requests::failed_for_now;
-use super::triggers::Feed;
 use super::{Peer, Pusher};
+use crate::realtime::FeedHandle;
 
 /// How long writing an answer may take. Full: the link is closed; its requests go on.
 const WRITE_MAX: std::time::Duration = std::time::Duration::from_secs(10);
@@ -17,7 +17,7 @@ const WRITE_MAX: std::time::Duration = std::time::Duration::from_secs(10);
 pub(super) struct Connection {
     pusher: Arc<Pusher>,
     peer: Peer,
-    feed: Feed,
+    feed: FeedHandle,
     answers: mpsc::Sender<ProcessResult>,
     answered: mpsc::Receiver<ProcessResult>,
     /// Requests of this link without an answer.
@@ -27,7 +27,7 @@ pub(super) struct Connection {
 impl Connection {
     pub(super) fn new(pusher: Arc<Pusher>, peer: Peer) -> Self {
         let (answers, answered) = mpsc::channel(pusher.limits.link_requests_max);
-        let feed = Feed::new(Arc::clone(&pusher.triggers), peer.user.clone(), peer.rate_hz, &pusher.limits);
+        let feed = pusher.triggers.open(&peer.user, peer.rate_hz);
         Self { pusher, peer, feed, answers, answered, open_requests: 0 }
     }
 
@@ -57,7 +57,6 @@ impl Connection {
                         break None;
                     }
                 }
-                () = self.feed.deliver() => {}
                 () = tokio::time::sleep_until(silent_at) => break Some((1011, "nothing heard for too long")),
                 () = draining.cancelled() => break Some((1012, "restarting")),
             }
@@ -67,8 +66,7 @@ impl Connection {
             let _ = tokio::time::timeout(WRITE_MAX, socket.send(Message::Close(Some(frame)))).await;
         }
         metrics::gauge!("auricle_pusher_links").decrement(1.0);
-        // What waits is delivered all the same (L24); its end is bounded by each delivery's own deadline and the queue's.
-        self.pusher.runtime.spawn(self.pusher.tail.track_future(self.feed.finish()));
+        // Its feed delivers what waits all the same, for a bounded time (L24).
     }
 
     /// What it is answered at once.

@@ -9,7 +9,7 @@ use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityRequirement
 use utoipa::openapi::{Content, Ref, RefOr, ResponseBuilder};
 use utoipa::{Modify, OpenApi};
 
-use super::{action_items, conversations, finalise, jobs, memories, search, status, users};
+use super::{action_items, conversations, finalise, jobs, memories, search, status, users, webhooks};
 
 #[derive(OpenApi)]
 #[openapi(
@@ -41,6 +41,16 @@ use super::{action_items, conversations, finalise, jobs, memories, search, statu
         jobs::retry,
         jobs::retry_failed,
         jobs::retry_effects,
+        webhooks::list,
+        webhooks::add,
+        webhooks::read,
+        webhooks::change,
+        webhooks::remove,
+        webhooks::rotate,
+        webhooks::test,
+        webhooks::deliveries,
+        webhooks::replay,
+        webhooks::messages,
         users::me,
         users::set_time_zone,
         health,

@@ -4,12 +4,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, Instant};
 
-use auricle_core::{ConversationStatus, EffectState, JobState, Limits, UnixMicros};
+use auricle_core::{ConversationStatus, EffectState, JobState, Limits, Trigger, UnixMicros};
 use auricle_process::{Clock, Local, Outbox, Worker};
 use auricle_store::conformance::{Ground, at};
-use auricle_store::{ClaimRule, SqliteStore};
-use auricle_testkit::{SinkMode, WebhookSink};
+use auricle_store::{ClaimRule, NewTarget, SqliteOptions, SqliteStore, TargetSettings};
+use auricle_testkit::{SinkDelivery, SinkMode, WebhookSink};
+use auricle_wire::signature;
 use serde_json::Value;
+use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -19,6 +21,7 @@ use crate::outgoing::reach::Reach;
 /// Longest that anything here may take: only a failing test waits for it.
 const PATIENCE: Duration = Duration::from_secs(30);
 const SAID: &str = "I will send the quarterly report to the board tomorrow morning";
+const SECRET: &str = "the operator's";
 const KEY: &str = "conversation:c1:finalization:1:webhook:memory_created";
 
 /// A wall clock that stands still unless it is moved.
@@ -41,6 +44,7 @@ struct Rig {
     sink: WebhookSink,
     outgoing: Arc<Outgoing>,
     url: Url,
+    wake: Arc<Notify>,
 }
 
 /// Something that runs until it is killed, as by `kill -9`: at whatever await it is.
@@ -64,13 +68,76 @@ impl Rig {
     async fn with(limits: Limits, sink: WebhookSink, url: &str, reach: Reach) -> Self {
         let folder = tempfile::TempDir::new().unwrap();
         let file = folder.path().join("auricle.db");
-        let store: Arc<dyn Store> = SqliteStore::open(&file, Default::default()).unwrap();
+        let store: Arc<dyn Store> = SqliteStore::open(&file, SqliteOptions::from(&limits)).unwrap();
         let ground = Ground { other: Arc::clone(&store), store, keep: Box::new(folder) };
         ground.announce().await;
         ground.ended("c1", SAID).await;
         let clock = Arc::new(TestClock(AtomicI64::new(at(10).0)));
         let outgoing = Outgoing::new(reach, &limits, Arc::clone(&clock) as Arc<dyn Clock>).unwrap();
-        Self { ground, clock, limits: Arc::new(limits), sink, outgoing, url: url.parse().unwrap() }
+        let (limits, url, wake) = (Arc::new(limits), url.parse().unwrap(), Arc::default());
+        Self { ground, clock, limits, sink, outgoing, url, wake }
+    }
+
+    /// Gives `ann` a target at the sink, or at `url`.
+    async fn target(&self, id: &str, kind: TargetKind, url: Option<&str>) {
+        let url: Url = url.unwrap_or(self.url.as_str()).parse().unwrap();
+        let new = NewTarget {
+            id: id.into(),
+            user: "ann".into(),
+            kind,
+            settings: TargetSettings {
+                name: "mine".into(),
+                triggers: vec![Trigger::Conversation, Trigger::DaySummary],
+                host: crate::outgoing::host(&url),
+                url: Sensitive::new(url.as_str()),
+                audio_secs: 5,
+                state: TargetState::On,
+            },
+            secret: Sensitive::new(format!("secret of {id}")),
+            now: at(0),
+        };
+        self.ground.store.add_target(new).await.unwrap();
+    }
+
+    /// With one conversation that has ended, and targets that may be on this machine.
+    async fn for_targets(limits: Limits) -> Self {
+        let sink = WebhookSink::start().await.unwrap();
+        let url = format!("{}/hook?key=1&uid=eve", sink.url());
+        Self::with(limits, sink, &url, Reach::new(true)).await
+    }
+
+    /// What arrived at the sink for targets.
+    fn told(&self) -> Vec<SinkDelivery> {
+        let is_ours = |delivery: &SinkDelivery| {
+            delivery.key.as_ref().is_some_and(|key| !key.ends_with("memory_created"))
+        };
+        self.sink.deliveries().into_iter().filter(is_ours).collect()
+    }
+
+    async fn read(&self, id: &str) -> auricle_store::Target {
+        self.ground.store.target(&"ann".into(), &id.into()).await.unwrap().unwrap()
+    }
+
+    async fn messages(&self) -> Vec<auricle_store::Message> {
+        self.ground.store.messages(&"ann".into(), 10, 0).await.unwrap()
+    }
+
+    /// The effect for a target once it is as it `should` be; the clock goes to each time that it waits for.
+    async fn target_effect_when(&self, id: &str, should: impl Fn(&Effect) -> bool) -> Effect {
+        let name = format!("target:{id}");
+        eventually(&name, async || {
+            let effects = self.ground.store.effects(&"c1".into()).await.unwrap();
+            let effect = effects.into_iter().find(|effect| effect.key.name == name)?;
+            if should(&effect) {
+                return Some(effect);
+            }
+            if effect.state == EffectState::Pending {
+                self.clock.0.fetch_max(effect.run_at.0, Ordering::SeqCst);
+                self.wake.notify_one();
+            }
+            None
+        })
+        .await
     }
 
     /// Completes the job, by a worker that is then killed.
@@ -102,14 +169,21 @@ impl Rig {
             store: Arc::clone(&self.ground.store),
             outgoing: Arc::clone(&self.outgoing),
             url: self.url.clone(),
+            secret: Some(Sensitive::new(SECRET)),
+        };
+        let targets = Targets {
+            store: Arc::clone(&self.ground.store),
+            outgoing: Arc::clone(&self.outgoing),
+            clock: Arc::clone(&self.clock) as Arc<dyn Clock>,
+            answer_bytes_max: self.limits.webhook_answer_bytes_max,
         };
         let outbox = Arc::new(Outbox::new(
             Arc::clone(&self.ground.store),
-            vec![Arc::new(webhook)],
+            vec![Arc::new(webhook), Arc::new(targets)],
             Arc::clone(&self.limits),
             process.into(),
             Arc::clone(&self.clock) as Arc<dyn Clock>,
-            Arc::default(),
+            Arc::clone(&self.wake),
         ));
         Loop(tokio::spawn(outbox.run(CancellationToken::new(), Arc::new(|| {}))))
     }
@@ -162,6 +236,10 @@ async fn a_record_is_posted_in_omis_shape_once() {
     assert_eq!((delivery.path.as_str(), delivery.query.as_str()), ("/hook", "key=1&uid=ann"));
     assert_eq!(delivery.key.as_deref(), Some(KEY));
     assert_eq!(delivery.headers["content-type"], "application/json");
+    assert_eq!(delivery.headers["x-auricle-trigger"], "memory_created");
+    let signed = delivery.headers[signature::HEADER].to_str().unwrap();
+    let at_secs = at(10).0 / 1_000_000;
+    assert_eq!(signature::verify(SECRET, signed, &delivery.body, at_secs, Duration::ZERO), Ok(()));
     let body: Value = serde_json::from_slice(&delivery.body).unwrap();
     assert_eq!((body["id"].as_str(), body["status"].as_str()), (Some("c1"), Some("completed")));
     assert_eq!(body["transcript_segments"][0]["text"], SAID);
@@ -325,7 +403,160 @@ async fn a_deleted_conversation_is_told_to_nobody() {
         store: Arc::clone(&rig.ground.store),
         outgoing: Arc::clone(&rig.outgoing),
         url: rig.url.clone(),
+        secret: None,
     };
     assert_eq!(webhook.deliver(&effect).await, Delivery::Skipped);
     assert_eq!(rig.sink.requests(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn each_target_is_told_by_its_own_contract_and_with_its_own_signature() {
+    let rig = Rig::for_targets(Limits::default()).await;
+    rig.target("t1", TargetKind::Developer, None).await;
+    rig.target("t2", TargetKind::App, None).await;
+    rig.complete().await;
+    rig.sink.set(SinkMode::Status(204));
+    let _outbox = rig.deliver("p1");
+    rig.target_effect_when("t1", |effect| effect.state == EffectState::Delivered).await;
+    let refused = rig.target_effect_when("t2", |effect| effect.attempts >= 2).await;
+    assert!(refused.last_error.unwrap().contains("HTTP 204; an app takes a delivery with 200"));
+    rig.sink.set(SinkMode::Ok);
+    rig.target_effect_when("t2", |effect| effect.state == EffectState::Delivered).await;
+    let now_secs = Clock::wall(&*rig.clock).0 / 1_000_000;
+    for delivery in rig.told() {
+        assert_eq!(delivery.query, "key=1&uid=ann", "whoever else the address names");
+        assert_eq!(delivery.headers["x-auricle-trigger"], "memory_created");
+        let id = delivery.key.as_deref().unwrap().rsplit(':').next().unwrap().to_owned();
+        let signed = delivery.headers[signature::HEADER].to_str().unwrap();
+        let by = |secret: &str| {
+            signature::verify(secret, signed, &delivery.body, now_secs, Duration::from_secs(86_400))
+        };
+        assert_eq!(by(&format!("secret of {id}")), Ok(()));
+        assert!(by(SECRET).is_err());
+        let body: Value = serde_json::from_slice(&delivery.body).unwrap();
+        assert_eq!(body["transcript_segments"][0]["text"], SAID);
+    }
+    let app = rig.read("t2").await;
+    assert!(app.delivered == 1 && app.failed >= 2 && app.health == Default::default(), "{app:?}");
+    assert!(app.last_delivery_at.is_some());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn d09_what_an_app_answers_twice_is_one_message() {
+    let rig = Rig::for_targets(Limits::default()).await;
+    rig.target("t1", TargetKind::App, None).await;
+    rig.target("t2", TargetKind::Developer, None).await;
+    rig.complete().await;
+    rig.sink.say(r#"{"message": "Well said.", "notification": {"prompt": "x"}}"#);
+    let _outbox = rig.deliver("p1");
+    let told = rig.target_effect_when("t1", |effect| effect.state == EffectState::Delivered).await;
+    rig.target_effect_when("t2", |effect| effect.state == EffectState::Delivered).await;
+    rig.sink.say(r#"{"message": "Well said again."}"#);
+    let now = Clock::wall(&*rig.clock);
+    rig.ground.store.replay(&"ann".into(), &"t1".into(), Some(&told.id), now, 1).await.unwrap();
+    rig.target_effect_when("t1", |effect| effect.epoch.0 > 2 && effect.state == EffectState::Delivered).await;
+    assert_eq!(
+        rig.told().iter().filter(|delivery| delivery.key == Some(told.key.idempotency_key())).count(),
+        2
+    );
+    let messages = rig.messages().await;
+    assert_eq!(messages.len(), 1, "and none of the developer's: {messages:?}");
+    assert_eq!((messages[0].text.as_str(), messages[0].sender.as_str()), ("Well said.", "mine"));
+    assert_eq!(messages[0].conversation, Some("c1".into()));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_answer_that_is_too_long_or_no_object_says_nothing() {
+    for answer in ["", "[]", "no json", r#"{"message": 7}"#, r#"{"message": "  "}"#, &"x".repeat(100_000)] {
+        let rig = Rig::for_targets(Limits::default()).await;
+        rig.target("t1", TargetKind::App, None).await;
+        rig.complete().await;
+        rig.sink.say(answer);
+        let _outbox = rig.deliver("p1");
+        rig.target_effect_when("t1", |effect| effect.state == EffectState::Delivered).await;
+        assert!(rig.messages().await.is_empty());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_day_is_told_in_omis_shape() {
+    let rig = Rig::for_targets(Limits::default()).await;
+    rig.target("t1", TargetKind::Developer, None).await;
+    let payload = r#"{"summary": "A day.", "summary_json": {"items": []}}"#;
+    let ann = UserId::from("ann");
+    assert_eq!(rig.ground.store.record_day_effects(&ann, "2026-11-25", payload, at(9)).await.unwrap(), 1);
+    let _outbox = rig.deliver("p1");
+    rig.sink.arrived(1).await;
+    let delivery = rig.sink.deliveries().remove(0);
+    assert_eq!(delivery.key.as_deref(), Some("day:2026-11-25:target:t1"));
+    assert_eq!(delivery.headers["x-auricle-trigger"], "day_summary");
+    let body: Value = serde_json::from_slice(&delivery.body).unwrap();
+    let expected = serde_json::json!({
+        "summary": "A day.", "summary_json": {"items": []}, "uid": "ann",
+        "created_at": convert::time(at(9)).to_string(),
+    });
+    assert_eq!(body, expected);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_user_cannot_have_deliveries_go_inside() {
+    let sink = WebhookSink::start().await.unwrap();
+    let url = format!("{}/hook", sink.url());
+    let rig = Rig::with(Limits::default(), sink, &url, Reach::new(false)).await;
+    rig.target("t1", TargetKind::Developer, None).await;
+    rig.complete().await;
+    let _outbox = rig.deliver("p1");
+    let refused = rig.target_effect_when("t1", |effect| effect.state == EffectState::Failed).await;
+    assert!(refused.last_error.unwrap().contains("webhooks.allow_private"));
+    assert!(rig.told().is_empty(), "while the operator's own, at the same address, may be here");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_target_that_fails_for_three_days_is_switched_off_and_told_of() {
+    let limits = Limits {
+        effect_age_max: Duration::from_secs(10 * 86_400),
+        // Its times are the machine's.
+        webhook_breaker_failures: 10_000,
+        ..Limits::default()
+    };
+    let rig = Rig::for_targets(limits).await;
+    rig.target("t1", TargetKind::Developer, None).await;
+    rig.complete().await;
+    rig.sink.set(SinkMode::Status(500));
+    let begun = Clock::wall(&*rig.clock);
+    let _outbox = rig.deliver("p1");
+    let last = rig.target_effect_when("t1", |effect| effect.state == EffectState::Failed).await;
+    let target = rig.read("t1").await;
+    assert_eq!(target.settings.state, TargetState::Off);
+    let after = target.off_at.unwrap().saturating_since(begun);
+    let promised = rig.limits.target_off_after;
+    assert!(after >= promised && after < promised + rig.limits.effect_backoff_max * 2, "{after:?}");
+    assert!(last.last_error.unwrap().contains("HTTP 500") || last.ended_at.is_some());
+    let told: Vec<String> = rig.messages().await.into_iter().map(|message| message.text).collect();
+    assert!(told.len() == 2 && told[0].contains("switched off") && told[1].contains("24 h"), "{told:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_of_a_hundred_receivers_hangs_and_the_others_feel_nothing() {
+    let limits = Limits { targets_per_user_max: 200, ..Limits::default() };
+    let rig = Rig::for_targets(limits).await;
+    let mut sinks = Vec::new();
+    for number in 0..100 {
+        let sink = WebhookSink::start().await.unwrap();
+        let id = format!("t{number}");
+        rig.target(&id, TargetKind::Developer, Some(&format!("{}/hook", sink.url()))).await;
+        sinks.push(sink);
+    }
+    sinks[0].set(SinkMode::TakeThenHang);
+    for number in 2..=10 {
+        rig.ground.ended(&format!("c{number}"), SAID).await;
+    }
+    rig.complete().await;
+    let _outbox = rig.deliver("p1");
+    let others = futures_util::future::join_all(sinks[1..].iter().map(|sink| sink.arrived(1)));
+    // Less than one delivery to the one that hangs takes.
+    let normal = rig.limits.effect_attempt_max / 2;
+    assert!(tokio::time::timeout(normal, others).await.is_ok(), "all others in their normal time");
+    assert!(sinks[0].deliveries().len() <= rig.limits.effects_per_host_max);
+    assert_eq!(rig.read("t0").await.delivered, 0);
 }

@@ -395,3 +395,24 @@ async fn l24_l25_a_pusher_that_drains_delivers_what_it_still_holds() {
         assert_eq!(link.close_code().await, 1012);
     }
 }
+
+#[tokio::test]
+async fn m07_a_users_own_webhook_hears_by_the_pusher_of_words_that_come_over_a_link_that_was_open_before() {
+    let sink = WebhookSink::start().await.unwrap();
+    let inside = ("webhooks.allow_private", "true");
+    let dir = Arc::new(TempDir::new().unwrap());
+    let listen = Rig::start_as(Shape::Listen, Arc::clone(&dir), &[inside]).await;
+    let soon = ("limits.target_settings_age_max", "50ms");
+    let pusher = Rig::start_as(Shape::Pusher, dir, &[inside, soon]).await;
+    let mut link = Omi::link(&pusher).await;
+    let new = serde_json::json!({ "url": sink.url(), "triggers": ["realtime_transcript"] });
+    assert_eq!(listen.call(reqwest::Method::POST, "/v1/webhooks", new).await.0, 201);
+    crate::rig::eventually("words arrive", async || {
+        link.request(102, r#"{"segments": [{"text": "hello"}], "memory_id": "c1"}"#).await;
+        (sink.requests() > 0).then_some(())
+    })
+    .await;
+    let delivery = &sink.deliveries()[0];
+    assert!(delivery.headers.contains_key("x-auricle-signature"));
+    assert_eq!(&delivery.body[..], br#"{"segments":[{"text":"hello"}],"session_id":"local"}"#);
+}

@@ -4,9 +4,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use auricle_server::config::Shape;
-use auricle_testkit::{EmbeddingsMode, EmbeddingsStandIn, LlmMode, LlmStandIn, WebhookSink};
+use auricle_testkit::{EmbeddingsMode, EmbeddingsStandIn, LlmMode, LlmStandIn, SinkMode, WebhookSink};
 use auricle_wire::event::Event;
-use serde_json::Value;
+use reqwest::Method;
+use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::rig::{Device, PATIENCE, Rig, eventually};
@@ -219,4 +220,132 @@ async fn what_was_said_is_found_by_meaning_once_the_embedding_server_is_there() 
     let (_, ready) = rig.probe("/readyz").await;
     assert_eq!(ready["dependencies"]["embeddings"]["breaker"], "closed");
     assert!(rig.metrics().await.contains("auricle_embeddings{state=\"pending\"}"));
+}
+
+/// A webhook or app of the local user; its id.
+async fn added(rig: &Rig, url: &str, kind: &str, trigger: &str) -> String {
+    let new = json!({ "url": url, "kind": kind, "triggers": [trigger], "audio_seconds": 1, "name": "mine" });
+    let (status, made) = rig.call(Method::POST, "/v1/webhooks", new).await;
+    assert_eq!(status, 201, "{made}");
+    made["id"].as_str().unwrap().to_owned()
+}
+
+async fn set(rig: &Rig, id: &str, state: &str) {
+    let (status, _) = rig.call(Method::PATCH, &format!("/v1/webhooks/{id}"), json!({ "state": state })).await;
+    assert_eq!(status, 200);
+}
+
+const INSIDE: (&str, &str) = ("webhooks.allow_private", "true");
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn words_and_audio_reach_the_operator_and_the_user_without_a_pusher() {
+    let sinks = [
+        WebhookSink::start().await.unwrap(),
+        WebhookSink::start().await.unwrap(),
+        WebhookSink::start().await.unwrap(),
+    ];
+    let operators = [INSIDE, ("webhooks.transcript", &sinks[0].url())];
+    let rig = Rig::start(&operators).await;
+    added(&rig, &sinks[1].url(), "developer", "realtime_transcript").await;
+    added(&rig, &sinks[2].url(), "app", "audio_bytes").await;
+    let mut device = rig.device().await;
+    device.speak(2.5).await;
+    device.texts_up_to("report").await;
+    for sink in &sinks {
+        tokio::time::timeout(PATIENCE, sink.arrived(1)).await.unwrap();
+    }
+    for sink in &sinks[..2] {
+        let delivery = &sink.deliveries()[0];
+        let body: Value = serde_json::from_slice(&delivery.body).unwrap();
+        assert!(body["segments"][0]["text"].as_str().unwrap().contains("report"), "{body}");
+        assert_eq!((body["session_id"].as_str(), delivery.query.as_str()), (Some("local"), "uid=local"));
+        assert_eq!(delivery.headers["x-auricle-trigger"], "realtime_transcript");
+    }
+    assert!(sinks[1].deliveries()[0].headers.contains_key("x-auricle-signature"));
+    let audio = &sinks[2].deliveries()[0];
+    assert_eq!((audio.body.len(), audio.query.as_str()), (32_000, "sample_rate=16000&uid=local"));
+    eventually("it is noted", async || {
+        let (_, all) = rig.get("/v1/webhooks").await;
+        let noted = |webhook: &Value| webhook["delivered"].as_u64().unwrap() > 0;
+        all.as_array().unwrap().iter().all(noted).then_some(())
+    })
+    .await;
+    device.client.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn m07_a_webhook_that_is_added_or_paused_counts_in_a_session_that_lives() {
+    let sink = WebhookSink::start().await.unwrap();
+    let rig = Rig::start(&[INSIDE, ("limits.target_settings_age_max", "50ms")]).await;
+    let mut device = rig.device().await;
+    device.speak(0.1).await;
+    let id = added(&rig, &sink.url(), "developer", "audio_bytes").await;
+    // Audio goes on until somebody hears of it.
+    eventually("audio arrives", async || {
+        device.speak(1.0).await;
+        (sink.requests() > 0).then_some(())
+    })
+    .await;
+    set(&rig, &id, "paused").await;
+    let silent = |before: usize| before == sink.requests();
+    eventually("it is left alone", async || {
+        let before = sink.requests();
+        device.speak(2.0).await;
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        silent(before).then_some(())
+    })
+    .await;
+    device.client.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_an_app_answers_to_words_or_a_record_is_told_to_the_client_and_kept() {
+    let (live, records) = (WebhookSink::start().await.unwrap(), WebhookSink::start().await.unwrap());
+    live.say(r#"{"message": "You said Friday."}"#);
+    records.say(r#"{"message": "Noted."}"#);
+    let rig = Rig::start(&[INSIDE]).await;
+    added(&rig, &live.url(), "app", "realtime_transcript").await;
+    added(&rig, &records.url(), "app", "memory_created").await;
+    let mut device = rig.device().await;
+    device.speak(2.5).await;
+    let says = |wanted: &'static str| {
+        move |event: &Event| match event {
+            Event::AppMessage { message } => message.text == wanted,
+            _ => false,
+        }
+    };
+    let told = device.event("the app's answer", says("You said Friday.")).await;
+    let Event::AppMessage { message } = told else { panic!("{told:?}") };
+    assert_eq!(
+        (message.sender.as_str(), message.conversation_id),
+        ("mine", Some(device.conversation().await))
+    );
+    assert_eq!(rig.post("/v1/conversations").await.0, 200);
+    device.event("the other app's", says("Noted.")).await;
+    let kept = eventually("both were told", async || {
+        let kept = rig.get("/v1/messages").await.1;
+        let kept = kept.as_array().unwrap().clone();
+        let noted = kept.iter().find(|message| message["text"] == "Noted.")?;
+        (!noted["delivered_at"].is_null()).then_some(kept)
+    })
+    .await;
+    assert!(kept.iter().any(|message| message["text"] == "You said Friday."), "{kept:?}");
+    device.client.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn l23_a_users_receiver_that_hangs_holds_up_neither_the_session_nor_the_others() {
+    let (hung, well) = (WebhookSink::start().await.unwrap(), WebhookSink::start().await.unwrap());
+    hung.set(SinkMode::Hang(PATIENCE * 10));
+    let rig = Rig::start(&[INSIDE]).await;
+    added(&rig, &hung.url(), "developer", "audio_bytes").await;
+    added(&rig, &well.url(), "developer", "audio_bytes").await;
+    let mut device = rig.device().await;
+    for second in 1..=4 {
+        device.speak(1.0).await;
+        tokio::time::timeout(PATIENCE, well.arrived(second)).await.unwrap();
+    }
+    assert_eq!((hung.requests(), hung.deliveries().len()), (1, 0), "one at a time, and it still hangs");
+    device.texts_up_to("report").await;
+    device.client.close().await;
 }

@@ -142,6 +142,11 @@ impl Rig {
         self.ask(reqwest::Method::DELETE, path).await.0
     }
 
+    /// A request with a body.
+    pub(crate) async fn call(&self, method: reqwest::Method, path: &str, body: Value) -> (u16, Value) {
+        answer(self.http.request(method, format!("http://{}{path}", self.public)).json(&body)).await
+    }
+
     async fn ask(&self, method: reqwest::Method, path: &str) -> (u16, Value) {
         answer(self.http.request(method, format!("http://{}{path}", self.public))).await
     }

@@ -79,7 +79,9 @@ async fn calls(rig: &Rig) -> BTreeMap<(&'static str, &'static str), Vec<Call>> {
     let none = || None;
     let of = |id: &str, rest: &str| format!("/v1/conversations/{id}{rest}");
     let mut calls = BTreeMap::new();
-    let mut add = |method, path, list: Vec<Call>| calls.insert((method, path), list);
+    let mut add = |method, path, list: Vec<Call>| {
+        calls.insert((method, path), list);
+    };
     add(
         "get",
         "/v1/conversations",
@@ -168,6 +170,7 @@ async fn calls(rig: &Rig) -> BTreeMap<(&'static str, &'static str), Vec<Call>> {
     for path in ["/v1/jobs/retry", "/v1/effects/retry"] {
         add("post", path, vec![call(path, none()), call(format!("{path}?everybody=x"), none())]);
     }
+    webhook_calls(rig, &mut add).await;
     add("get", "/v1/users/me", vec![call("/v1/users/me", none())]);
     let zone = |name: &str| Some(json!({ "time_zone": name }));
     let path = "/v1/users/me/time-zone";
@@ -176,6 +179,51 @@ async fn calls(rig: &Rig) -> BTreeMap<(&'static str, &'static str), Vec<Call>> {
         add("get", path, vec![call(path, none())]);
     }
     calls
+}
+
+async fn webhook_calls(rig: &Rig, add: &mut impl FnMut(&'static str, &'static str, Vec<Call>)) {
+    let new = || json!({ "url": "http://127.0.0.1:9/hook", "triggers": ["memory_created", "day_summary"] });
+    let mut made = Vec::new();
+    for _ in 0..3 {
+        let (_, webhook) = rig.post("ana", "/v1/webhooks", Some(new())).await;
+        made.push(webhook["id"].as_str().unwrap().to_owned());
+    }
+    let [kept, off, doomed] = &made[..] else { panic!("{made:?}") };
+    let path = format!("/v1/webhooks/{off}");
+    assert_eq!(rig.call("ana", "PATCH", &path, Some(json!({ "state": "off" }))).await.0, 200);
+    let none = || None;
+    let of = |id: &str, rest: &str| format!("/v1/webhooks/{id}{rest}");
+    add("get", "/v1/webhooks", vec![call("/v1/webhooks", none()), call("/v1/webhooks?kind=x", none())]);
+    // As many as there may be, and one more.
+    let mut all: Vec<_> = (0..48).map(|_| call("/v1/webhooks", Some(new()))).collect();
+    all.push(call("/v1/webhooks", Some(json!({ "url": "ftp://a" }))));
+    add("post", "/v1/webhooks", all);
+    add("get", "/v1/webhooks/{id}", vec![call(of(kept, ""), none()), call(of("x", ""), none())]);
+    let change = |name: &str| Some(json!({ "name": name }));
+    let changes = vec![
+        call(of(kept, ""), change("Mine")),
+        call(of("x", ""), change("Mine")),
+        call(of(kept, ""), change("")),
+    ];
+    add("patch", "/v1/webhooks/{id}", changes);
+    add("delete", "/v1/webhooks/{id}", vec![call(of(doomed, ""), none()), call(of(doomed, ""), none())]);
+    for (path, rest) in [("/v1/webhooks/{id}/rotate", "/rotate"), ("/v1/webhooks/{id}/test", "/test")] {
+        add("post", path, vec![call(of(kept, rest), none()), call(of("x", rest), none())]);
+    }
+    let path = "/v1/webhooks/{id}/deliveries";
+    let deliveries = vec![
+        call(of(kept, "/deliveries"), none()),
+        call(of("x", "/deliveries"), none()),
+        call(of(kept, "/deliveries?limit=0"), none()),
+    ];
+    add("get", path, deliveries);
+    let replays = vec![
+        call(of(kept, "/replay"), none()),
+        call(of("x", "/replay"), none()),
+        call(of(off, "/replay"), none()),
+    ];
+    add("post", "/v1/webhooks/{id}/replay", replays);
+    add("get", "/v1/messages", vec![call("/v1/messages", none()), call("/v1/messages?limit=0", none())]);
 }
 
 /// Answers that this test does not lead to: the server's own trouble, bounds, and another process's session. Other tests do.

@@ -12,6 +12,7 @@ fn body(path: &str) -> Option<Value> {
     match path {
         "/v1/action-items/{id}" => Some(json!({ "description": "Taken" })),
         "/v1/memories/{id}" => Some(json!({ "text": "Taken" })),
+        "/v1/webhooks/{id}" => Some(json!({ "name": "Taken", "state": "off" })),
         _ => path.ends_with("/title").then(|| json!({ "title": "Taken" })),
     }
 }
@@ -26,6 +27,9 @@ async fn every_route_with_an_id_answers_another_user_as_if_it_did_not_exist() {
     let failed = rig.ended("ana", &["Words."]).await;
     rig.fail_next_job().await;
     let job = rig.get("ana", "/v1/jobs?state=failed").await.1[0]["id"].as_str().unwrap().to_owned();
+    let new = json!({ "url": "http://127.0.0.1:9/hook" });
+    let hook = rig.post("ana", "/v1/webhooks", Some(new)).await.1["id"].as_str().unwrap().to_owned();
+    let hooks = rig.get("ana", "/v1/webhooks").await;
     let before = (rig.stored("ana", &done).await, rig.stored("ana", &failed).await);
     let mut tried = 0;
     for (method, template) in ROUTES.iter().filter(|(_, path)| path.contains("{id}")) {
@@ -33,6 +37,7 @@ async fn every_route_with_an_id_answers_another_user_as_if_it_did_not_exist() {
             Some("jobs") => vec![job.as_str()],
             Some("action-items") => vec![item.as_str()],
             Some("memories") => vec![memory.as_str()],
+            Some("webhooks") => vec![hook.as_str()],
             _ => vec![done.as_str(), failed.as_str()],
         };
         for id in ids {
@@ -45,10 +50,11 @@ async fn every_route_with_an_id_answers_another_user_as_if_it_did_not_exist() {
             tried += 1;
         }
     }
-    assert!(tried >= 18, "{tried}");
+    assert!(tried >= 25, "{tried}");
     let text = async |path: String, key: &str| rig.get("ana", &path).await.1[key].clone();
     assert_eq!(text(format!("/v1/action-items/{item}"), "description").await, "Call Bob");
     assert_eq!(text(format!("/v1/memories/{memory}"), "text").await, "Has a dog");
+    assert_eq!(rig.get("ana", "/v1/webhooks").await, hooks);
     assert_eq!((rig.stored("ana", &done).await, rig.stored("ana", &failed).await), before, "nothing changed");
 }
 
@@ -73,9 +79,12 @@ async fn listings_and_searches_hold_only_ones_own() {
     let id = rig.ended("ana", &["A zebra."]).await;
     rig.process_next_job_with("Zebra", &["Feed the zebra"], &["Has a zebra"]).await.unwrap();
     let of = [format!("/v1/action-items?conversation_id={id}"), format!("/v1/memories?conversation_id={id}")];
+    rig.post("ana", "/v1/webhooks", Some(json!({ "url": "http://127.0.0.1:9/hook" }))).await;
     for path in [
         "/v1/conversations",
         "/v1/jobs",
+        "/v1/webhooks",
+        "/v1/messages",
         "/v1/action-items",
         "/v1/action-items/export",
         "/v1/memories",

@@ -15,7 +15,7 @@ use auricle_process::{Embed, EmbedServer, Embedder};
 use auricle_server::auth::Authenticator;
 use auricle_server::clock::SystemClock;
 use auricle_server::config::{Config, Secret};
-use auricle_server::rest::{LiveSessions, RestState, router};
+use auricle_server::rest::{LiveSessions, Outgoing, RestState, router};
 use auricle_store::{
     AppendSegments, AttemptOutcome, Choice, Completion, Finalise, OpenConversation, Ownership, SqliteOptions,
     SqliteStore, Store,
@@ -84,11 +84,20 @@ impl Rig {
     }
 
     pub(crate) async fn with_limits(change: impl FnOnce(&mut Limits)) -> Self {
-        Self::with_embeddings(None, change).await
+        Self::with(None, change, true).await
     }
 
     /// With an embedding server at this address.
     pub(crate) async fn with_embeddings(url: Option<&str>, change: impl FnOnce(&mut Limits)) -> Self {
+        Self::with(url, change, true).await
+    }
+
+    /// Webhooks go to public addresses only.
+    pub(crate) async fn public_only() -> Self {
+        Self::with(None, |_| {}, false).await
+    }
+
+    async fn with(url: Option<&str>, change: impl FnOnce(&mut Limits), allow_private: bool) -> Self {
         let dir = TempDir::new().unwrap();
         let store = SqliteStore::open(dir.path().join("auricle.db"), SqliteOptions::default()).unwrap();
         let mut config = Config::default();
@@ -115,6 +124,7 @@ impl Rig {
                 counter.fetch_add(1, Ordering::SeqCst);
             }),
             waits: Arc::new(Semaphore::new(config.limits.records_awaited_max)),
+            outgoing: Outgoing::open(allow_private, &config.limits, Arc::new(SystemClock)).unwrap(),
             limits: Arc::new(config.limits.clone()),
             clock: SystemClock,
             embed,

@@ -233,7 +233,8 @@ pub(super) fn complete(db: &Connection, done: &Completion) -> Result<()> {
         None => embeddings::changed(db, held.conversation, done.now)?,
     }
     search::index_title(db, held.conversation)?;
-    effects::record(db, held.conversation, held.revision, &done.effects, done.now)
+    effects::record(db, held.conversation, held.revision, &done.effects, done.now)?;
+    effects::record_targets(db, &done.lease, held.conversation, done.discarded.is_some(), done.now)
 }
 
 pub(super) fn end_attempt(

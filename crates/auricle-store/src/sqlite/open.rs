@@ -25,10 +25,12 @@ const MIGRATIONS: &[&str] = &[
     include_str!("migrations/0004_stand_ins.sql"),
     include_str!("migrations/0005_records.sql"),
     include_str!("migrations/0006_embeddings.sql"),
+    include_str!("migrations/0007_targets.sql"),
+    include_str!("migrations/0008_messages.sql"),
 ];
 
 /// How many prepared statements a connection keeps; more than there are distinct statements in this crate.
-const STATEMENTS_MAX: usize = 256;
+const STATEMENTS_MAX: usize = 320;
 /// Pages of WAL after which a commit copies them into the main file: 4 MiB.
 const AUTOCHECKPOINT_PAGES: u32 = 1_000;
 /// What a WAL file is cut down to after a checkpoint.

@@ -49,6 +49,7 @@ pub struct SinkDelivery {
 
 struct Known {
     mode: SinkMode,
+    says: String,
     deliveries: Vec<SinkDelivery>,
 }
 
@@ -74,7 +75,7 @@ impl WebhookSink {
     /// On this address, e.g. where one was before.
     pub async fn start_at(address: SocketAddr) -> std::io::Result<Self> {
         let shared = Arc::new(Shared {
-            known: Mutex::new(Known { mode: SinkMode::Ok, deliveries: Vec::new() }),
+            known: Mutex::new(Known { mode: SinkMode::Ok, says: "{}".into(), deliveries: Vec::new() }),
             requests: watch::Sender::new(0),
             arrived: watch::Sender::new(0),
         });
@@ -95,6 +96,11 @@ impl WebhookSink {
     /// From the next request on.
     pub fn set(&self, mode: SinkMode) {
         self.shared.known().mode = mode;
+    }
+
+    /// From the next request on: the body of its answers.
+    pub fn say(&self, body: impl Into<String>) {
+        self.shared.known().says = body.into();
     }
 
     /// What arrived, in its order. Kept until it is taken.
@@ -151,7 +157,10 @@ impl Shared {
 }
 
 async fn take(State(shared): State<Arc<Shared>>, request: Request) -> Response<Body> {
-    let mode = shared.known().mode;
+    let (mode, says) = {
+        let known = shared.known();
+        (known.mode, known.says.clone())
+    };
     shared.requests.send_modify(|count| *count += 1);
     if let SinkMode::Hang(time) = mode {
         tokio::time::sleep(time).await;
@@ -160,16 +169,16 @@ async fn take(State(shared): State<Arc<Shared>>, request: Request) -> Response<B
         return answer(StatusCode::BAD_REQUEST, "{}");
     }
     match mode {
-        SinkMode::Ok | SinkMode::Hang(_) => answer(StatusCode::OK, "{}"),
+        SinkMode::Ok | SinkMode::Hang(_) => answer(StatusCode::OK, says),
         SinkMode::Status(status) => {
             let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-            answer(status, "{}")
+            answer(status, says)
         }
         SinkMode::Slow(time) => {
             tokio::time::sleep(time).await;
-            answer(StatusCode::OK, slowly("{}".into(), time))
+            answer(StatusCode::OK, slowly(says, time))
         }
-        SinkMode::Reset => answer(StatusCode::OK, broken_off("{}")),
+        SinkMode::Reset => answer(StatusCode::OK, broken_off(&says)),
         SinkMode::TakeThenHang => std::future::pending().await,
     }
 }

@@ -9,7 +9,7 @@ use serde_json::Value;
 use tokio::time::Instant;
 
 use super::talker::{Shown, count};
-use super::told::Told;
+use super::told::{Targets, Told};
 
 /// Two segments of one voice that overlap by more seconds than this hold the same audio. Words are 0.3 s long.
 const OVERLAP_SECS: f64 = 0.15;
@@ -44,15 +44,24 @@ pub(super) struct Audit {
     pub(super) effects_doubled: usize,
     /// Told again under the same key, which receivers can tell: at least once.
     pub(super) effects_repeated: usize,
+    /// Completed, and a user's own webhook did nothing: of the one that acts on a key once, and of the one that always acts.
+    pub(super) once_lost: usize,
+    pub(super) always_lost: usize,
+    /// The one that acts on a key once acted twice.
+    pub(super) once_doubled: usize,
+    /// The one that always acts did so again: at least once is what it was promised.
+    pub(super) always_repeated: usize,
 }
 
 impl Audit {
     /// Whether nothing was lost or doubled.
     pub(super) fn is_clean(&self) -> bool {
         let Self { lost, doubled, words_lost, words_doubled, effects_lost, effects_doubled, .. } = self;
+        let Self { once_lost, always_lost, once_doubled, .. } = self;
         [lost, doubled, words_lost, words_doubled, effects_lost, effects_doubled]
-            .iter()
-            .all(|count| **count == 0)
+            .into_iter()
+            .chain([once_lost, always_lost, once_doubled])
+            .all(|count| *count == 0)
     }
 }
 
@@ -85,6 +94,14 @@ impl Reader {
         }
     }
 
+    /// Adds a webhook of this user.
+    pub(super) async fn add_webhook(&self, token: &str, url: &str) -> anyhow::Result<()> {
+        let new = serde_json::json!({ "url": url });
+        let request = self.http.post(format!("{}/v1/webhooks", self.base)).bearer_auth(token).json(&new);
+        request.send().await?.error_for_status().context("add a webhook")?;
+        Ok(())
+    }
+
     /// Ends a conversation, and does not wait for its record: asks until it was heard. Errors: the server is not there.
     pub(super) async fn end(&self, token: &str, id: &str) -> anyhow::Result<()> {
         let path = format!("{}/v1/conversations?conversation_id={id}", self.base);
@@ -111,6 +128,7 @@ impl Reader {
         &self,
         seen: &[(String, BTreeMap<String, Shown>)],
         told: Option<&Told>,
+        targets: Option<&Targets>,
         wait: Duration,
     ) -> anyhow::Result<Audit> {
         let deadline = Instant::now() + wait;
@@ -135,6 +153,13 @@ impl Reader {
                 tokio::time::sleep(LOOK_EVERY).await;
             }
             ids.iter().for_each(|id| audit.count_effects(&told.keys(id)));
+        }
+        if let Some(targets) = targets {
+            let missing = |id: &&String| targets.acted(id).contains(&0);
+            while Instant::now() < deadline && ids.iter().any(missing) {
+                tokio::time::sleep(LOOK_EVERY).await;
+            }
+            ids.iter().for_each(|id| audit.count_targets(targets.acted(id)));
         }
         Ok(audit)
     }
@@ -183,14 +208,25 @@ impl Audit {
             failed => format!("{} of {} completed, {failed} failed", self.completed, self.conversations),
         };
         let told = format!("{} repeated under their key", self.effects_repeated);
+        let once = "a receiver that acts on a key once".to_owned();
+        let always = format!("one that always acts: {} times again", self.always_repeated);
         crate::output::table(
             &["", "", "lost", "doubled"],
             vec![
                 row("conversations", made, self.lost, self.doubled),
                 row("words", format!("{} shown", self.words_shown), self.words_lost, self.words_doubled),
                 row("effects", told, self.effects_lost, self.effects_doubled),
+                row("users' webhooks", once, self.once_lost, self.once_doubled),
+                row("", always, self.always_lost, 0),
             ],
         )
+    }
+
+    fn count_targets(&mut self, [once, always]: [usize; 2]) {
+        self.once_lost += usize::from(once == 0);
+        self.once_doubled += usize::from(once > 1);
+        self.always_lost += usize::from(always == 0);
+        self.always_repeated += always.saturating_sub(1);
     }
 
     fn count_effects(&mut self, keys: &[String]) {

@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 use super::audit::{Audit, Reader};
 use super::fleet::{Folder, Process, settings};
 use super::talker::{self, Talker};
-use super::told::Told;
+use super::told::{Targets, Told};
 use crate::output;
 
 /// What to measure.
@@ -111,8 +111,13 @@ async fn measure(args: &CrashArgs) -> anyhow::Result<Figures> {
     let script = folder.path().join("script.json");
     std::fs::write(&script, talker::script(WORD_EVERY_SECS, 1, None))?;
     let (data, key) = (folder.path().join("data"), format!("crash-{seed:016x}-"));
-    let told = Told::start().await?;
-    let shared = [("WEBHOOKS_CONVERSATION", told.url()), ("LIMITS_JOBS_RUNNING_MAX", "2".into())];
+    let (told, targets) = (Told::start().await?, Targets::start().await?);
+    let shared = [
+        ("WEBHOOKS_CONVERSATION", told.url()),
+        // Users' webhooks are on this machine.
+        ("WEBHOOKS_ALLOW_PRIVATE", "true".into()),
+        ("LIMITS_JOBS_RUNNING_MAX", "2".into()),
+    ];
     let mut pusher = match args.shape {
         Shape::Split => Some(Process::start("pusher", &data, settings_of(&shared))?),
         Shape::Embedded => None,
@@ -137,6 +142,9 @@ async fn measure(args: &CrashArgs) -> anyhow::Result<Figures> {
     let mut clients = Vec::new();
     for index in 0..args.sessions {
         let token = format!("{key}u{index}");
+        for url in targets.urls() {
+            reader.add_webhook(&token, &url).await?;
+        }
         let connect =
             Connect::new(&base).param("codec", "opus_fs320").param("sample_rate", 16_000).token(&token);
         let talker = Talker::new(connect, Arc::clone(&packets), WORD_EVERY_SECS);
@@ -192,7 +200,7 @@ async fn measure(args: &CrashArgs) -> anyhow::Result<Figures> {
         all.push((token, seen.ledger.conversations));
     }
     bar.set_message("records");
-    figures.audit = reader.audit(&all, Some(&told), RECORDS_MAX).await?;
+    figures.audit = reader.audit(&all, Some(&told), Some(&targets), RECORDS_MAX).await?;
     bar.finish_and_clear();
     Ok(figures)
 }

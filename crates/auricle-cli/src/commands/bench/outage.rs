@@ -198,7 +198,7 @@ async fn measure(args: &OutageArgs, load: &Handle) -> anyhow::Result<Figures> {
     }
     anyhow::ensure!(!listen.has_died(), "the listening process died");
     let seen = live.stop().await;
-    let audit = reader.audit(&seen, Some(&told), RECORDS_MAX).await?;
+    let audit = reader.audit(&seen, Some(&told), None, RECORDS_MAX).await?;
     bar.finish_and_clear();
     Ok(Figures {
         sessions: args.sessions,

@@ -36,3 +36,28 @@ impl Told {
         self.sink.deliveries().into_iter().filter_map(key).collect()
     }
 }
+
+/// Whom each user has told beside that: two webhooks of their own.
+pub(super) struct Targets {
+    /// Acts on a key once, as a receiver should.
+    pub(super) once: Told,
+    /// Acts on whatever comes.
+    pub(super) always: Told,
+}
+
+impl Targets {
+    pub(super) async fn start() -> anyhow::Result<Self> {
+        Ok(Self { once: Told::start().await?, always: Told::start().await? })
+    }
+
+    /// Where users' webhooks lead.
+    pub(super) fn urls(&self) -> [String; 2] {
+        [self.once.url(), self.always.url()]
+    }
+
+    /// How often each of the two acted on a conversation.
+    pub(super) fn acted(&self, conversation: &str) -> [usize; 2] {
+        let keys: std::collections::BTreeSet<_> = self.once.keys(conversation).into_iter().collect();
+        [keys.len(), self.always.keys(conversation).len()]
+    }
+}

@@ -55,12 +55,21 @@ impl Driver {
         let listen = Arc::clone(&self.listen);
         // From the commit, not from what the client is shown: it may be gone already.
         let link = self.link.clone().filter(|_| !append.upsert.is_empty());
-        let words = link.as_ref().map(|_| (append.ownership.conversation.clone(), append.upsert.clone()));
+        let feed = self.feed.clone().filter(|feed| feed.wants_words() && !append.upsert.is_empty());
+        let is_wanted = link.is_some() || feed.is_some();
+        let words = is_wanted.then(|| (append.ownership.conversation.clone(), append.upsert.clone()));
         self.calls.push(Box::pin(async move {
             Done::Input(match listen.store.append_segments(append).await {
                 Ok(()) => {
-                    if let (Some(link), Some((conversation, segments))) = (link, words) {
-                        link.give(link::Input::Transcript { conversation, segments });
+                    // A session has one of the two.
+                    match (link, feed, words) {
+                        (Some(link), _, Some((conversation, segments))) => {
+                            link.give(link::Input::Transcript { conversation, segments });
+                        }
+                        (None, Some(feed), Some((conversation, segments))) => {
+                            feed.segments(conversation, segments);
+                        }
+                        _ => {}
                     }
                     Input::Committed
                 }
