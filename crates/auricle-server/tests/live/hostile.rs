@@ -163,6 +163,10 @@ async fn half_open_sockets_cost_a_session_only_until_they_are_silent_too_long() 
     let half_open = [raw(&rig).await, raw(&rig).await, raw(&rig).await];
     crate::rig::eventually("room", async || rig.connect().open().await.ok().map(drop)).await;
     drop(half_open);
+    crate::rig::eventually("all four are gone", async || {
+        rig.metrics().await.contains("auricle_sessions_closed_total 4").then_some(())
+    })
+    .await;
     rig.still_serves().await;
 }
 
