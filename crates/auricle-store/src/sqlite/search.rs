@@ -124,8 +124,8 @@ pub(super) fn search(
     let ranked = rank(db, user, &terms, &any, limit, offset)?;
     ranked
         .into_iter()
-        .map(|(rid, score)| {
-            Ok(SearchHit { conversation: listed(db, rid)?, snippets: snippets(db, rid, &any)?, score })
+        .map(|Ranked { rid, score, best }| {
+            Ok(SearchHit { conversation: listed(db, rid)?, snippets: snippets(db, &best, &any)?, score })
         })
         .collect()
 }
@@ -192,7 +192,17 @@ fn scoped(user: i64, expression: &str) -> String {
     format!("scope : \"u{user}\" AND body : ({expression})")
 }
 
+/// A conversation that was found.
+struct Ranked {
+    rid: i64,
+    score: f64,
+    /// Its rows of the index that match best, [`SNIPPETS_MAX`] at most.
+    best: Vec<i64>,
+}
+
 /// Conversations that hold every term, best first. A match in title or overview counts double.
+///
+/// The one place where `bm25` stands: whatever asks for it anew reads every match of the query once more.
 fn rank(
     db: &Connection,
     user: i64,
@@ -200,7 +210,7 @@ fn rank(
     any: &str,
     limit: usize,
     offset: usize,
-) -> Result<Vec<(i64, f64)>> {
+) -> Result<Vec<Ranked>> {
     let mut values = vec![
         Value::from(any.to_owned()),
         Value::from(i64::try_from(limit).unwrap_or(i64::MAX)),
@@ -218,12 +228,18 @@ fn rank(
     }
     let sql = format!(
         "WITH hits AS MATERIALIZED (SELECT rowid AS doc, conversation, bm25(search, 0.0, 1.0) AS cost FROM search \
-         WHERE search MATCH ?1) \
-         SELECT conversation, sum(-cost * (1 + (doc & 1))) AS score FROM hits WHERE {every} \
+         WHERE search MATCH ?1), \
+         placed AS (SELECT *, row_number() OVER (PARTITION BY conversation ORDER BY cost, doc) AS place FROM hits WHERE {every}) \
+         SELECT conversation, sum(-cost * (1 + (doc & 1))) AS score, \
+         group_concat(doc ORDER BY place) FILTER (WHERE place <= {SNIPPETS_MAX}) FROM placed \
          GROUP BY conversation ORDER BY score DESC, conversation DESC LIMIT ?2 OFFSET ?3"
     );
     let mut ranked = db.prepare_cached(&sql)?;
-    rows::collect(ranked.query(params_from_iter(values))?, |row| Ok((row.get(0)?, row.get(1)?)))
+    rows::collect(ranked.query(params_from_iter(values))?, |row| {
+        let best: String = row.get(2)?;
+        let best = best.split(',').filter_map(|doc| doc.parse().ok()).collect();
+        Ok(Ranked { rid: row.get(0)?, score: row.get(1)?, best })
+    })
 }
 
 fn listed(db: &Connection, rid: i64) -> Result<Conversation> {
@@ -242,19 +258,14 @@ fn listed(db: &Connection, rid: i64) -> Result<Conversation> {
     Ok(conversation)
 }
 
-fn snippets(db: &Connection, rid: i64, any: &str) -> Result<Vec<Snippet>> {
-    // The conversation's own rows, each looked up by key, rather than all matches of the user.
+/// Of these rows of the index, in their order.
+fn snippets(db: &Connection, docs: &[i64], any: &str) -> Result<Vec<Snippet>> {
     let mut query = db.prepare_cached(
-        "SELECT s.rowid, snippet(search, 1, char(2), char(3), '…', ?3) FROM search s \
-         WHERE search MATCH ?2 AND s.rowid IN (SELECT rid * 2 FROM segments WHERE conversation = ?1 UNION ALL SELECT ?1 * 2 + 1) \
-         ORDER BY bm25(search, 0.0, 1.0), s.rowid LIMIT ?4",
+        "SELECT snippet(search, 1, char(2), char(3), '…', ?3) FROM search WHERE search MATCH ?2 AND rowid = ?1",
     )?;
-    let found = rows::collect(query.query(params![rid, any, SNIPPET_WORDS, SNIPPETS_MAX])?, |row| {
-        Ok((row.get::<_, i64>(0)?, row.get::<_, String>(1)?))
-    })?;
-    found
-        .into_iter()
-        .map(|(doc, text)| {
+    docs.iter()
+        .map(|doc| {
+            let text = query.query_row(params![doc, any, SNIPPET_WORDS], |row| row.get(0))?;
             let place = if doc % 2 == 0 { place_of(db, doc / 2)? } else { None };
             let (segment, start) = place.map_or((None, None), |(id, start)| (Some(id), Some(start)));
             Ok(Snippet { text, segment, start })
