@@ -31,6 +31,8 @@ pub struct Ground {
     pub store: Arc<dyn Store>,
     /// The second process's; may be the same object where a backend has only one.
     pub other: Arc<dyn Store>,
+    /// Whether its search knows whole words only, as under a key.
+    pub blind: bool,
     /// Whatever must live as long as the test, e.g. a temporary folder.
     pub keep: Box<dyn Any + Send>,
 }

@@ -9,6 +9,7 @@
 mod clock;
 #[cfg(any(test, feature = "conformance"))]
 pub mod conformance;
+pub mod protect;
 pub mod spool;
 pub mod sqlite;
 pub mod store;

@@ -5,6 +5,7 @@
 //! epochs inside it.
 
 mod accounts;
+mod db;
 mod effects;
 mod ending;
 mod jobs;
@@ -13,6 +14,7 @@ mod open;
 mod readers;
 mod reading;
 mod rows;
+mod sealing;
 mod search;
 mod speakers;
 #[cfg(test)]
@@ -29,6 +31,7 @@ use auricle_core::{
     JobState, Limits, PersonId, Photo, PhotoId, ProcessId, Revision, SegmentId, UnixMicros, UserId,
 };
 
+use crate::protect::{Keyring, Place, Sealer};
 use crate::store::*;
 
 /// Threads that read.
@@ -63,6 +66,8 @@ pub struct SqliteOptions {
     pub job_attempts_max: u32,
     /// Attempts after which an effect is not claimed again.
     pub effect_attempts_max: u32,
+    /// What seals and opens texts; empty: they are stored as they are.
+    pub ring: Keyring,
 }
 
 impl From<&Limits> for SqliteOptions {
@@ -78,6 +83,7 @@ impl From<&Limits> for SqliteOptions {
             size_bytes_max: Some(limits.store_bytes_max),
             job_attempts_max: limits.job_attempts_max,
             effect_attempts_max: limits.effect_attempts_max,
+            ring: Keyring::default(),
         }
     }
 }
@@ -121,6 +127,78 @@ impl SqliteStore {
     }
 }
 
+/// Text up to this size is sealed where it arrives, in well under 500 µs; more on a thread that may take its time.
+const SEALED_AT_ONCE_BYTES: usize = 8 * 1024;
+/// Values that one step of [`SqliteStore::seal_some`] reads, unless they are large.
+const STEP_ROWS: usize = 64;
+/// Bytes of values that one step reads, and up to one value more.
+const STEP_BYTES: usize = 256 * 1024;
+
+impl SqliteStore {
+    /// One bounded step of bringing what is on disk to the present key: a few milliseconds of the writer's time. Repeat it, at
+    /// leisure, until it is `done` or `needs_compacting`; it goes on where the last process stopped.
+    ///
+    /// # Errors
+    /// As those of any write; a value that cannot be opened is none: it is counted.
+    pub async fn seal_some(&self) -> Result<Sealing> {
+        self.writer.write(|db| sealing::advance(db, STEP_ROWS, STEP_BYTES)).await
+    }
+
+    /// Begins [`Self::seal_some`] from the start, even if it was done.
+    ///
+    /// # Errors
+    /// As those of any write.
+    pub async fn seal_again(&self) -> Result<()> {
+        self.writer.write(sealing::restart).await
+    }
+
+    /// Writes the file anew, so that nothing deleted stays in it, if it `needs_compacting`, and `bytes_max` at most: all other
+    /// writes wait for as long as that takes.
+    ///
+    /// # Errors
+    /// [`StoreError::Busy`] while others read the log; [`StoreError::Full`] without room for a second copy.
+    pub async fn compact(&self, bytes_max: u64) -> Result<Sealing> {
+        self.writer.alone(move |db| sealing::compact(db, bytes_max)).await
+    }
+
+    /// How many values stand under which key. Reads all of them.
+    ///
+    /// # Errors
+    /// As those of any read.
+    pub async fn key_uses(&self) -> Result<Vec<KeyUse>> {
+        self.readers.read(sealing::usage).await
+    }
+
+    /// What seals for `user`; `None` if nothing is sealed.
+    fn sealer(&self, user: &UserId) -> Option<Sealer> {
+        Some(self.options.ring.of(user)).filter(Sealer::is_on)
+    }
+}
+
+/// Runs what takes as long as `bytes` are many: here, or on a thread that may take its time.
+async fn aside<T: Send + 'static>(bytes: usize, work: impl FnOnce() -> T + Send + 'static) -> Result<T> {
+    if bytes <= SEALED_AT_ONCE_BYTES {
+        return Ok(work());
+    }
+    let done = tokio::task::spawn_blocking(work).await;
+    done.map_err(|_| StoreError::Other("sealing ended before it was done".into()))
+}
+
+fn sealed_photo(sealer: &Sealer, conversation: &ConversationId, mut photo: Photo) -> Photo {
+    let id = photo.id.clone();
+    let place = [conversation.as_str(), id.as_str()];
+    let seal = |column, text: &mut String| {
+        if let std::borrow::Cow::Owned(sealed) = sealer.seal(Place::new("photos", column, &place), text) {
+            *text = sealed;
+        }
+    };
+    seal("base64", &mut photo.base64);
+    if let Some(description) = &mut photo.description {
+        seal("description", description);
+    }
+    photo
+}
+
 #[async_trait]
 impl Store for SqliteStore {
     async fn process_alive(&self, process: &ProcessId, until: UnixMicros) -> Result<()> {
@@ -138,11 +216,24 @@ impl Store for SqliteStore {
     }
 
     async fn append_segments(&self, batch: AppendSegments) -> Result<()> {
-        self.writer.write(move |db| live::append(db, &batch)).await
+        let Some(sealer) = self.sealer(&batch.ownership.user) else {
+            return self.writer.write(move |db| live::append(db, &batch, None)).await;
+        };
+        let bytes = batch.upsert.iter().map(|segment| segment.text.len()).sum();
+        let (batch, texts) = aside(bytes, move || {
+            let texts = rows::all_texts(&sealer, batch.ownership.conversation.as_str(), &batch.upsert);
+            (batch, texts)
+        })
+        .await?;
+        let texts = texts?;
+        self.writer.write(move |db| live::append(db, &batch, Some(&texts))).await
     }
 
     async fn append_photo(&self, ownership: &Ownership, photo: Photo) -> Result<()> {
         let ownership = ownership.clone();
+        let (sealer, conversation) = (self.options.ring.of(&ownership.user), ownership.conversation.clone());
+        let bytes = if sealer.is_on() { photo.base64.len() } else { 0 };
+        let photo = aside(bytes, move || sealed_photo(&sealer, &conversation, photo)).await?;
         self.writer.write(move |db| live::append_photo(db, &ownership, &photo)).await
     }
 

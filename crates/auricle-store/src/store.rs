@@ -356,6 +356,37 @@ pub struct StoreHealth {
     pub degraded: Option<String>,
 }
 
+/// How far the values on disk are from the present key.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Sealing {
+    /// Nothing is left to do.
+    pub done: bool,
+    /// Every value is; what is left is to write the file anew, so that no deleted text stays in it.
+    pub needs_compacting: bool,
+    /// From 0 to 1, roughly.
+    pub share: f64,
+    /// Values brought to the present key so far.
+    pub resealed: u64,
+    /// Values that could not be opened: they are as they were.
+    pub damaged: u64,
+}
+
+impl Sealing {
+    pub(crate) fn done() -> Self {
+        Self { done: true, needs_compacting: false, share: 1.0, resealed: 0, damaged: 0 }
+    }
+}
+
+/// How many values of one kind stand under one key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeyUse {
+    /// `table.column`.
+    pub what: String,
+    /// `None`: plain.
+    pub key: Option<crate::protect::KeyId>,
+    pub values: u64,
+}
+
 /// Counts for metrics.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct JobCounts {

@@ -39,7 +39,8 @@ pub async fn phrases_and_prefixes(ground: Ground) {
     fill(&ground).await;
     assert_eq!(ids(&ground, "green tea ").await, ["c2", "c3"]);
     assert_eq!(ids(&ground, "\"green tea\"").await, ["c2"]);
-    assert_eq!(ids(&ground, "den").await, ["c1", "c3"]);
+    let beginnings: &[&str] = if ground.blind { &[] } else { &["c1", "c3"] };
+    assert_eq!(ids(&ground, "den").await, beginnings);
     assert_eq!(ids(&ground, "den ").await, [""; 0]);
 }
 

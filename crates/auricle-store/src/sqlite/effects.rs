@@ -5,25 +5,29 @@ use std::time::Duration;
 use auricle_core::{
     ConversationId, EffectId, EffectKey, EffectState, Epoch, ProcessId, Revision, UnixMicros, UserId,
 };
-use rusqlite::{Connection, OptionalExtension, Row, params};
+use rusqlite::{OptionalExtension, Row, params};
 
+use super::db::Db;
 use super::rows;
+use crate::protect::Place;
 use crate::store::{Effect, EffectOutcome, NewEffect, Result, StoreError};
 
 const EFFECT: &str = "e.id, c.id, e.revision, e.name, u.id, e.payload, e.state, e.attempts, e.run_at, e.last_error, e.epoch, \
      e.postponed, e.away_since \
      FROM effects e JOIN conversations c ON c.rid = e.conversation JOIN users u ON u.rid = e.user";
 
-fn effect(row: &Row<'_>) -> Result<Effect> {
+fn effect(db: &Db, row: &Row<'_>) -> Result<Effect> {
+    let (id, user): (String, String) = (row.get(0)?, row.get(4)?);
+    let payload = db.open(&user, Place::new("effects", "payload", &[&id]), row.get(5)?)?;
     Ok(Effect {
-        id: row.get::<_, String>(0)?.into(),
+        id: id.into(),
         key: EffectKey {
             conversation: row.get::<_, String>(1)?.into(),
             revision: Revision(row.get(2)?),
             name: row.get(3)?,
         },
-        user: row.get::<_, String>(4)?.into(),
-        payload: row.get(5)?,
+        user: user.into(),
+        payload,
         state: rows::known(EffectState::parse, &row.get::<_, String>(6)?, "effect state")?,
         attempts: row.get(7)?,
         run_at: UnixMicros(row.get(8)?),
@@ -36,8 +40,8 @@ fn effect(row: &Row<'_>) -> Result<Effect> {
 
 /// Records a completion's effects. A key that is there already stays as it is.
 pub(super) fn record(
-    db: &Connection,
-    conversation: i64,
+    db: &Db,
+    (conversation, user): (i64, &str),
     revision: u32,
     new: &[NewEffect],
     now: UnixMicros,
@@ -48,13 +52,14 @@ pub(super) fn record(
          ON CONFLICT (conversation, revision, name) DO NOTHING",
     )?;
     for each in new {
-        insert.execute(params![each.id.as_str(), conversation, revision, each.name, each.payload, now.0])?;
+        let payload = db.seal(user, Place::new("effects", "payload", &[each.id.as_str()]), &each.payload);
+        insert.execute(params![each.id.as_str(), conversation, revision, each.name, payload, now.0])?;
     }
     Ok(())
 }
 
 pub(super) fn claim(
-    db: &Connection,
+    db: &Db,
     process: &ProcessId,
     now: UnixMicros,
     lease: Duration,
@@ -88,14 +93,14 @@ pub(super) fn claim(
         take.execute(params![rid, process.as_str(), (now + lease).0])?;
         let mut found = read.query([rid])?;
         if let Some(row) = found.next()? {
-            claimed.push(effect(row)?);
+            claimed.push(effect(db, row)?);
         }
     }
     Ok(claimed)
 }
 
 pub(super) fn end(
-    db: &Connection,
+    db: &Db,
     id: &EffectId,
     epoch: Epoch,
     outcome: &EffectOutcome,
@@ -144,12 +149,7 @@ pub(super) fn end(
     Ok(())
 }
 
-pub(super) fn retry_failed(
-    db: &Connection,
-    user: Option<&UserId>,
-    now: UnixMicros,
-    limit: usize,
-) -> Result<usize> {
+pub(super) fn retry_failed(db: &Db, user: Option<&UserId>, now: UnixMicros, limit: usize) -> Result<usize> {
     let limit = i64::try_from(limit).unwrap_or(i64::MAX);
     let revived = db
         .prepare_cached(
@@ -161,7 +161,7 @@ pub(super) fn retry_failed(
     Ok(revived)
 }
 
-pub(super) fn list(db: &Connection, conversation: &ConversationId) -> Result<Vec<Effect>> {
+pub(super) fn list(db: &Db, conversation: &ConversationId) -> Result<Vec<Effect>> {
     let mut query = db.prepare_cached(&format!("SELECT {EFFECT} WHERE c.id = ?1 ORDER BY e.rid"))?;
-    rows::collect(query.query([conversation.as_str()])?, effect)
+    rows::collect(query.query([conversation.as_str()])?, |row| effect(db, row))
 }
