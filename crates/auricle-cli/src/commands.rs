@@ -5,5 +5,6 @@ pub(crate) mod config;
 pub(crate) mod conversations;
 pub(crate) mod doctor;
 pub(crate) mod jobs;
+pub(crate) mod protect;
 pub(crate) mod serve;
 pub(crate) mod stream;

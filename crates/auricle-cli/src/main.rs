@@ -44,6 +44,9 @@ enum Command {
     /// List, show and retry the jobs that make records.
     #[command(subcommand)]
     Jobs(commands::jobs::Command),
+    /// Show and change the key under which texts are stored.
+    #[command(subcommand)]
+    Protect(commands::protect::Command),
     /// Check configuration, engine, store and ports, and say how to mend what is wrong.
     Doctor(commands::doctor::Args),
     /// Show or check the configuration.
@@ -72,6 +75,7 @@ fn main() -> ExitCode {
         Command::Stream(args) => commands::stream::run(&args),
         Command::Conversations(command) => commands::conversations::run(&command),
         Command::Jobs(command) => commands::jobs::run(&command),
+        Command::Protect(command) => commands::protect::run(&command),
         Command::Doctor(args) => commands::doctor::run(&args),
         Command::Config(command) => commands::config::run(&command),
         Command::Bench(command) => commands::bench::run(&command),

@@ -153,6 +153,12 @@ limits! {
     store_batch_max: usize = 512;
     /// Bytes of the database's file. Full: as with a full disk: sessions are told, readiness turns, deleting makes room.
     store_bytes_max: u64 = 1024 * 1024 * 1024 * 1024;
+    /// Pause between two steps of sealing what was stored before there was a key. A step takes the store's writer some
+    /// milliseconds, so that live words hardly wait for it.
+    protection_step_every: Duration = Duration::from_millis(50);
+    /// Bytes of a database that is written anew as soon as all of it is sealed: every write waits meanwhile, for about a second.
+    /// Full: a warning says so, and `auricle protect rotate` does it while no server runs.
+    protection_compact_bytes_max: u64 = 256 * 1024 * 1024;
     /// How long a failed write of words waits before it is tried again.
     store_retry_every: Duration = Duration::from_secs(1);
     /// Job attempts that run at once in this process. Full: jobs wait as rows.

@@ -20,6 +20,7 @@ mod metrics;
 mod notify;
 mod outgoing;
 mod probe;
+pub mod protection;
 mod pusher;
 mod repair;
 pub mod rest;

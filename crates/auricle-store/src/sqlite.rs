@@ -31,7 +31,7 @@ use auricle_core::{
     JobState, Limits, PersonId, Photo, PhotoId, ProcessId, Revision, SegmentId, UnixMicros, UserId,
 };
 
-use crate::protect::{Keyring, Place, Sealer};
+use crate::protect::{KeyId, Keyring, Place, Sealer};
 use crate::store::*;
 
 /// Threads that read.
@@ -161,12 +161,20 @@ impl SqliteStore {
         self.writer.alone(move |db| sealing::compact(db, bytes_max)).await
     }
 
-    /// How many values stand under which key. Reads all of them.
+    /// How many values of the file stand under which key. Reads all of them, needs no key and changes nothing. Blocks.
     ///
     /// # Errors
-    /// As those of any read.
-    pub async fn key_uses(&self) -> Result<Vec<KeyUse>> {
-        self.readers.read(sealing::usage).await
+    /// As those of a read; a file of an older version has no such values yet.
+    pub fn key_uses(path: impl AsRef<Path>, options: &SqliteOptions) -> Result<Vec<KeyUse>> {
+        sealing::usage(&open::reader(path.as_ref(), options)?)
+    }
+
+    /// Whether a process that has this key for its current one has opened the file. Changes nothing. Blocks.
+    ///
+    /// # Errors
+    /// As those of a read.
+    pub fn knows_key(path: impl AsRef<Path>, options: &SqliteOptions, key: KeyId) -> Result<bool> {
+        sealing::knows(&open::reader(path.as_ref(), options)?, key)
     }
 
     /// What seals for `user`; `None` if nothing is sealed.

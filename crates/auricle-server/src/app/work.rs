@@ -182,6 +182,11 @@ pub(super) fn run_loops(
         background,
         Box::new(move |pulse| Box::pin(crate::metrics::upkeep(metrics.clone(), pulse))),
     );
+    let protector = Arc::new(crate::protection::Protector {
+        store: Arc::clone(&parts.store),
+        limits: Arc::clone(&parts.limits),
+    });
+    start("protector", background, Box::new(move |pulse| Box::pin(Arc::clone(&protector).run(pulse))));
     let outbox_ends = tail.clone();
     start(
         "outbox",

@@ -119,6 +119,15 @@ own! {
     /// Let webhooks go to any address. Without it names must lead to public ones, while `localhost` and private addresses
     /// that are written out as numbers serve.
     "webhooks.allow_private" = webhooks.allow_private;
+    /// File of the key that seals what people said, on disk: 32 random bytes as 64 hexadecimal digits or Base64, not readable
+    /// by every user of the machine. Whoever loses it loses the texts. Not set, and `protection.key` neither: nothing is
+    /// sealed. Every process on one data folder needs the same keys; `docs/protection.md` says more.
+    "protection.key_file" = protection.key_file;
+    /// The key itself, where secrets come as variables.
+    "protection.key" = protection.key;
+    /// Files of keys that were used before: they open what they sealed, until all of it is sealed under the present one (`auricle
+    /// protect status`). With no present key everything is opened for good.
+    "protection.old_key_files" = protection.old_key_files;
     /// How log lines look.
     "log.format" = log.format;
     /// Least severe events that are logged.
@@ -133,7 +142,7 @@ const SHORT_FLAGS: [(&str, &str); 1] = [("speech.engine", "--speech")];
 const SHORT_ENVS: [(&str, &str); 2] =
     [("speech.engine", "AURICLE_SPEECH"), ("auth.admin_key", "AURICLE_ADMIN_KEY")];
 /// Keys whose value is never shown.
-const SECRETS: [&str; 3] = ["auth.admin_key", "llm.key", "pusher.secret"];
+const SECRETS: [&str; 4] = ["auth.admin_key", "llm.key", "protection.key", "pusher.secret"];
 /// Keys of addresses that may hold secrets: only scheme and host are shown.
 const ADDRESSES: [&str; 4] = ["llm.url", "webhooks.conversation", "webhooks.transcript", "webhooks.audio"];
 /// Keys whose default depends on the machine.

@@ -120,6 +120,10 @@ fn registered(db: &Db) -> Result<Vec<String>> {
     rows::collect(query.query([])?, |row| Ok(row.get(0)?))
 }
 
+pub(super) fn knows(db: &Db, key: KeyId) -> Result<bool> {
+    Ok(registered(db)?.contains(&key.to_string()))
+}
+
 struct Pass {
     phase: String,
     cursor: i64,
