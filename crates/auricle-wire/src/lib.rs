@@ -10,6 +10,7 @@ pub mod conversation;
 pub mod event;
 pub mod multichannel;
 pub mod params;
+pub mod protection;
 pub mod pusher;
 pub mod rest;
 pub mod time;
