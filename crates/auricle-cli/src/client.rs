@@ -64,6 +64,22 @@ impl Target {
         self.call(reqwest::Method::GET, path, None).await?.context("the server's answer is empty")
     }
 
+    /// Asks for `path` and hands over the answer unread; its length is nobody's guess, so no deadline holds for the whole.
+    pub(crate) async fn open(&self, path: &str) -> anyhow::Result<reqwest::Response> {
+        let base = self.base();
+        let client = reqwest::Client::builder().read_timeout(ANSWER_MAX).no_proxy().build()?;
+        let mut request = client.get(format!("{base}{path}"));
+        if let Some(token) = &self.token {
+            request = request.bearer_auth(token);
+        }
+        let answer = request.send().await.map_err(|error| unreachable(&base, &error))?;
+        let status = answer.status();
+        if !status.is_success() {
+            bail!("{} (HTTP {})", detail(answer.text().await.unwrap_or_default()), status.as_u16());
+        }
+        Ok(answer)
+    }
+
     /// Sends a request; `None` if the answer has no body.
     pub(crate) async fn call<T: DeserializeOwned>(
         &self,
@@ -80,23 +96,29 @@ impl Target {
         if let Some(body) = body {
             request = request.json(&body);
         }
-        let answer = request.send().await.map_err(|error| {
-            anyhow::anyhow!(
-                "cannot reach a server at {base} ({}); start one with `auricle serve`, or name it with --url",
-                root(&error)
-            )
-        })?;
+        let answer = request.send().await.map_err(|error| unreachable(&base, &error))?;
         let status = answer.status();
         let text = answer.text().await.context("read the server's answer")?;
         if !status.is_success() {
-            let detail = serde_json::from_str::<Problem>(&text).map_or(text, |problem| problem.detail);
-            bail!("{detail} (HTTP {})", status.as_u16());
+            bail!("{} (HTTP {})", detail(text), status.as_u16());
         }
         if text.is_empty() {
             return Ok(None);
         }
         serde_json::from_str(&text).map(Some).context("the server's answer is not what this version expects")
     }
+}
+
+fn unreachable(base: &str, error: &reqwest::Error) -> anyhow::Error {
+    anyhow::anyhow!(
+        "cannot reach a server at {base} ({}); start one with `auricle serve`, or name it with --url",
+        root(error)
+    )
+}
+
+/// What an error's answer says.
+fn detail(text: String) -> String {
+    serde_json::from_str::<Problem>(&text).map_or(text, |problem| problem.detail)
 }
 
 fn root(error: &dyn std::error::Error) -> String {

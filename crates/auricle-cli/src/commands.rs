@@ -4,6 +4,7 @@ pub(crate) mod bench;
 pub(crate) mod config;
 pub(crate) mod conversations;
 pub(crate) mod doctor;
+pub(crate) mod export;
 pub(crate) mod jobs;
 pub(crate) mod protect;
 pub(crate) mod serve;

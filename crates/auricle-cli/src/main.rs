@@ -41,6 +41,8 @@ enum Command {
     /// List, show, search, export, rename and delete conversations.
     #[command(subcommand)]
     Conversations(commands::conversations::Command),
+    /// Write everything a user has into a folder: conversations in each form, and all other records.
+    Export(commands::export::Args),
     /// List, show and retry the jobs that make records.
     #[command(subcommand)]
     Jobs(commands::jobs::Command),
@@ -74,6 +76,7 @@ fn main() -> ExitCode {
         Command::Pusher(args) => commands::serve::run(&args, Shape::Pusher),
         Command::Stream(args) => commands::stream::run(&args),
         Command::Conversations(command) => commands::conversations::run(&command),
+        Command::Export(args) => commands::export::run(&args),
         Command::Jobs(command) => commands::jobs::run(&command),
         Command::Protect(command) => commands::protect::run(&command),
         Command::Doctor(args) => commands::doctor::run(&args),

@@ -251,6 +251,8 @@ limits! {
     record_wait: Duration = Duration::from_secs(30);
     /// Bytes of a REST request's body. Full: 413.
     request_body_bytes_max: usize = MIB;
+    /// Exports of everything a user has, at once. Full: 503. Each takes a thread, and a conversation's size in memory.
+    exports_running_max: usize = 2;
     /// Conversations in one page of a listing. More are refused with 422.
     list_page_max: usize = 200;
     /// Failed tries to reach the pusher after which a link is degraded. Source of the link's numbers:

@@ -8,6 +8,7 @@
 
 mod answer;
 mod conversations;
+mod export;
 mod finalise;
 mod jobs;
 mod openapi;
@@ -24,6 +25,7 @@ use axum::extract::DefaultBodyLimit;
 use axum::http::StatusCode;
 use axum::routing::{delete, get, patch, post, put};
 use axum::{Json, Router};
+use tokio::sync::Semaphore;
 
 use self::answer::Refusal;
 pub use self::openapi::document;
@@ -52,6 +54,8 @@ pub struct RestState {
     pub live: Arc<dyn LiveSessions>,
     /// Wakes the workers: there is a job.
     pub wake_jobs: Arc<dyn Fn() + Send + Sync>,
+    /// Places for exports.
+    pub exports: Arc<Semaphore>,
     /// Bounds.
     pub limits: Arc<Limits>,
     /// Time.
@@ -86,6 +90,7 @@ routes! {
     post "/v1/jobs/retry" => jobs::retry_failed;
     post "/v1/effects/retry" => jobs::retry_effects;
     get "/v1/users/me" => users::me;
+    get "/v1/users/me/export" => export::export;
     put "/v1/users/me/time-zone" => users::set_time_zone;
     get "/v1/health" => openapi::v1_health;
     get "/health" => openapi::health;

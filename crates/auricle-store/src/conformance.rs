@@ -197,6 +197,7 @@ macro_rules! store_conformance {
                 l07_orphans_are_unowned_and_overdue, l08_a_resumed_conversation_is_no_longer_an_orphan,
                 orphans_of_a_dead_process_are_seen_by_another, deletion_takes_everything_and_fences,
                 other_users_cannot_touch_it, reprocess_starts_a_revision, listing_filters_and_pages,
+                ids_are_listed_whatever_they_name,
                 the_users_title_and_place_are_kept;
             recovery: recovered_words_are_put_in_by_time, a_run_is_put_in_once, recovery_into_an_empty_one_sets_the_clock,
                 l32_a_marked_gap_is_content, l36_words_arrive_after_the_end, recovery_of_a_deleted_one_is_not_found;

@@ -331,6 +331,16 @@ impl Store for SqliteStore {
         self.readers.read(move |db| reading::list(db, &user, &filter)).await
     }
 
+    async fn conversation_ids(
+        &self,
+        user: &UserId,
+        limit: usize,
+        offset: usize,
+    ) -> Result<Vec<ConversationId>> {
+        let user = user.clone();
+        self.readers.read(move |db| reading::ids(db, &user, limit, offset)).await
+    }
+
     async fn search(
         &self,
         user: &UserId,

@@ -461,6 +461,13 @@ pub trait Store: Send + Sync + 'static {
     async fn current_conversation(&self, user: &UserId) -> Result<Option<ConversationId>>;
     /// A page of conversations, without segments and photos.
     async fn list(&self, user: &UserId, filter: ListFilter) -> Result<Vec<Conversation>>;
+    /// A page of the ids of all of the user's conversations, newest first. Reads no text: it lists damaged ones too.
+    async fn conversation_ids(
+        &self,
+        user: &UserId,
+        limit: usize,
+        offset: usize,
+    ) -> Result<Vec<ConversationId>>;
     /// Full-text search over titles, overviews and segments. Any text is a valid query; words are and-ed, quotes make phrases.
     async fn search(&self, user: &UserId, query: &str, limit: usize, offset: usize)
     -> Result<Vec<SearchHit>>;

@@ -8,6 +8,7 @@ pub mod client;
 pub mod close;
 pub mod conversation;
 pub mod event;
+pub mod export;
 pub mod multichannel;
 pub mod params;
 pub mod protection;

@@ -45,6 +45,7 @@ pub(super) fn listening(
         auth: Arc::clone(&parts.auth),
         live: Arc::new(crate::live::Live { hub: Arc::clone(&parts.hub) }),
         wake_jobs: Arc::clone(wake),
+        exports: Arc::new(tokio::sync::Semaphore::new(parts.limits.exports_running_max)),
         limits: Arc::clone(&parts.limits),
         clock: parts.clock,
     });

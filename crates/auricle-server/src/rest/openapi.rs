@@ -9,7 +9,7 @@ use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityRequirement
 use utoipa::openapi::{Content, Ref, RefOr, ResponseBuilder};
 use utoipa::{Modify, OpenApi};
 
-use super::{conversations, finalise, jobs, search, status, users};
+use super::{conversations, export, finalise, jobs, search, status, users};
 
 #[derive(OpenApi)]
 #[openapi(
@@ -30,6 +30,7 @@ use super::{conversations, finalise, jobs, search, status, users};
         jobs::retry_failed,
         jobs::retry_effects,
         users::me,
+        export::export,
         users::set_time_zone,
         health,
         v1_health,

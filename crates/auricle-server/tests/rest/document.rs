@@ -139,6 +139,7 @@ async fn calls(rig: &Rig) -> BTreeMap<(&'static str, &'static str), Vec<Call>> {
     for path in ["/v1/jobs/retry", "/v1/effects/retry"] {
         add("post", path, vec![call(path, none()), call(format!("{path}?everybody=x"), none())]);
     }
+    add("get", "/v1/users/me/export", vec![call("/v1/users/me/export", none())]);
     add("get", "/v1/users/me", vec![call("/v1/users/me", none())]);
     let zone = |name: &str| Some(json!({ "time_zone": name }));
     let path = "/v1/users/me/time-zone";

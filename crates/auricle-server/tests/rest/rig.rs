@@ -26,7 +26,7 @@ use tempfile::TempDir;
 use tokio::task::JoinHandle;
 use tower::ServiceExt;
 
-const ADMIN_KEY: &str = "the-admin-key-of-this-test:";
+pub(crate) const ADMIN_KEY: &str = "the-admin-key-of-this-test:";
 
 pub(crate) struct Rig {
     pub(crate) store: Arc<SqliteStore>,
@@ -34,7 +34,7 @@ pub(crate) struct Rig {
     pub(crate) wakes: Arc<AtomicUsize>,
     router: Router,
     process: ProcessId,
-    _dir: TempDir,
+    dir: TempDir,
 }
 
 /// The live side: owns at most one conversation, and answers as it was told.
@@ -93,12 +93,13 @@ impl Rig {
             wake_jobs: Arc::new(move || {
                 counter.fetch_add(1, Ordering::SeqCst);
             }),
+            exports: Arc::new(tokio::sync::Semaphore::new(config.limits.exports_running_max)),
             limits: Arc::new(config.limits.clone()),
             clock: SystemClock,
         };
         let process = ProcessId::from("test-process");
         store.process_alive(&process, SystemClock.wall() + Duration::from_secs(600)).await.unwrap();
-        Self { store, live, wakes, router: router(state), process, _dir: dir }
+        Self { store, live, wakes, router: router(state), process, dir }
     }
 
     pub(crate) fn now(&self) -> UnixMicros {
@@ -131,8 +132,11 @@ impl Rig {
         }
         let response = self.send(request.body(Body::from(body)).unwrap()).await;
         let status = response.status().as_u16();
+        // The other kind of answer there is.
+        let is_zip =
+            response.headers().get(header::CONTENT_TYPE).is_some_and(|kind| kind == "application/zip");
         let bytes = to_bytes(response.into_body(), 16 << 20).await.unwrap();
-        let body = match bytes.is_empty() {
+        let body = match bytes.is_empty() || is_zip {
             true => Value::Null,
             false => serde_json::from_slice(&bytes)
                 .unwrap_or_else(|_| panic!("{method} {path}: not JSON: {bytes:?}")),
@@ -260,6 +264,13 @@ impl Rig {
     }
 
     /// What the store has of a conversation, past the interface.
+    /// Makes a conversation unreadable, as a damaged disk would.
+    pub(crate) fn spoil(&self, id: &ConversationId) {
+        let db = rusqlite::Connection::open(self.dir.path().join("auricle.db")).unwrap();
+        let sql = "UPDATE conversations SET structured = 'not JSON' WHERE id = ?1";
+        assert_eq!(db.execute(sql, [id.as_str()]).unwrap(), 1);
+    }
+
     pub(crate) async fn stored(&self, user: &str, id: &ConversationId) -> Option<Conversation> {
         self.store.conversation(&user.into(), id).await.unwrap()
     }

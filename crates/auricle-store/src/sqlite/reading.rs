@@ -74,6 +74,17 @@ pub(super) fn list(db: &Db, user: &UserId, filter: &ListFilter) -> Result<Vec<Co
     rows::collect(found, |row| Ok(rows::conversation(db, row)?.1))
 }
 
+pub(super) fn ids(db: &Db, user: &UserId, limit: usize, offset: usize) -> Result<Vec<ConversationId>> {
+    let mut query = db.prepare_cached(
+        "SELECT c.id FROM conversations c JOIN users u ON u.rid = c.user WHERE u.id = ?1 \
+         ORDER BY c.created_at DESC, c.rid DESC LIMIT ?2 OFFSET ?3",
+    )?;
+    let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+    let offset = i64::try_from(offset).unwrap_or(i64::MAX);
+    let found = query.query(params![user.as_str(), limit, offset])?;
+    rows::collect(found, |row| Ok(row.get::<_, String>(0)?.into()))
+}
+
 pub(super) fn rename(db: &Db, user: &UserId, id: &ConversationId, title: &str) -> Result<()> {
     let head = Head::of_user(db, user, id)?;
     let sealed = db.seal(user.as_str(), Place::new("conversations", "user_title", &[id.as_str()]), title);
