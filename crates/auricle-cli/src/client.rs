@@ -47,6 +47,11 @@ impl Target {
             .unwrap_or_else(|| base.replacen("http", "ws", 1))
     }
 
+    /// The same as somebody else.
+    pub(crate) fn with_token(&self, token: String) -> Self {
+        Self { token: Some(token), ..self.clone() }
+    }
+
     pub(crate) fn token(&self) -> Option<&str> {
         self.token.as_deref()
     }

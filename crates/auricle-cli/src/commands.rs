@@ -9,3 +9,4 @@ pub(crate) mod jobs;
 pub(crate) mod protect;
 pub(crate) mod serve;
 pub(crate) mod stream;
+pub(crate) mod users;

@@ -46,6 +46,9 @@ enum Command {
     /// List, show and retry the jobs that make records.
     #[command(subcommand)]
     Jobs(commands::jobs::Command),
+    /// Delete a user.
+    #[command(subcommand)]
+    Users(commands::users::Command),
     /// Show and change the key under which texts are stored.
     #[command(subcommand)]
     Protect(commands::protect::Command),
@@ -78,6 +81,7 @@ fn main() -> ExitCode {
         Command::Conversations(command) => commands::conversations::run(&command),
         Command::Export(args) => commands::export::run(&args),
         Command::Jobs(command) => commands::jobs::run(&command),
+        Command::Users(command) => commands::users::run(&command),
         Command::Protect(command) => commands::protect::run(&command),
         Command::Doctor(args) => commands::doctor::run(&args),
         Command::Config(command) => commands::config::run(&command),

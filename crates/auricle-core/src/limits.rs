@@ -224,6 +224,8 @@ limits! {
     /// How much longer than its timeout a pusher leaves a conversation without a client to listening processes, which may hold
     /// audio of it that becomes words first.
     sweep_others_after: Duration = Duration::from_secs(600);
+    /// Rows that one step of deleting a user takes. Full: the next step goes on. A few milliseconds of the store's writer.
+    erase_rows_max: usize = 200;
     /// Conversations one sweep takes on. Full: the next sweep goes on.
     sweep_batch_max: usize = 100;
     /// A background loop without a heartbeat for this long is restarted.

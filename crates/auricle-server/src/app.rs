@@ -120,6 +120,7 @@ struct Hearing {
     spool: Spool,
     engine: Arc<dyn Engine>,
     repair: Arc<Notify>,
+    erase: Arc<Notify>,
 }
 
 /// Puts the server of `config.shape` together: opens the store and the spool, sets up engine and authentication, binds both
@@ -164,7 +165,7 @@ fn hearing(config: &Config, account: &Account, ring: Keyring) -> Result<Hearing,
     let spool = Spool::open(config.data_dir.join("spool"), options).map_err(BuildError::Spool)?;
     let engine =
         auricle_speech::build(&auricle_speech::SpeechConfig { account: account.clone(), ..speech(config) })?;
-    Ok(Hearing { spool, engine, repair: Arc::new(Notify::new()) })
+    Ok(Hearing { spool, engine, repair: Arc::new(Notify::new()), erase: Arc::new(Notify::new()) })
 }
 
 /// The engine's own settings from ours.

@@ -11,6 +11,7 @@ pub mod auth;
 pub mod clock;
 pub mod config;
 pub mod convert;
+mod eraser;
 mod hub;
 mod link;
 mod listen;

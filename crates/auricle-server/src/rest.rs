@@ -38,6 +38,9 @@ pub trait LiveSessions: Send + Sync + 'static {
     /// The conversation that the newest session of `user` owns.
     fn current(&self, user: &UserId) -> Option<ConversationId>;
 
+    /// Closes every session of a user who is being deleted, and sees to it that the rest is deleted.
+    fn dismiss(&self, user: &UserId);
+
     /// Asks the session that owns the conversation to end it now, and waits (bounded) until it has. `None` if no session
     /// of this process owns it, or it did not answer in time.
     async fn finalise(&self, user: &UserId, conversation: &ConversationId) -> Option<Ended>;
@@ -92,6 +95,7 @@ routes! {
     get "/v1/users/me" => users::me;
     get "/v1/users/me/export" => export::export;
     put "/v1/users/me/time-zone" => users::set_time_zone;
+    delete "/v1/users/me" => users::erase;
     get "/v1/health" => openapi::v1_health;
     get "/health" => openapi::health;
     get "/openapi.json" => openapi::serve;

@@ -7,8 +7,10 @@
 #![allow(clippy::unwrap_used, reason = "a suite of tests: a panic is its verdict")]
 
 pub mod accounts;
+pub mod beginnings;
 pub mod effects;
 pub mod ending;
+pub mod erasing;
 pub mod jobs;
 pub mod live;
 pub mod recovery;
@@ -31,8 +33,6 @@ pub struct Ground {
     pub store: Arc<dyn Store>,
     /// The second process's; may be the same object where a backend has only one.
     pub other: Arc<dyn Store>,
-    /// Whether its search knows whole words only, as under a key.
-    pub blind: bool,
     /// Whatever must live as long as the test, e.g. a temporary folder.
     pub keep: Box<dyn Any + Send>,
 }
@@ -178,6 +178,11 @@ pub fn with_epoch(ownership: &Ownership, epoch: u64) -> Ownership {
 #[macro_export]
 macro_rules! store_conformance {
     ($ground:expr) => {
+        $crate::store_conformance!(whole_words: $ground);
+        $crate::store_conformance!(@each $ground; beginnings: the_last_word_matches_by_its_beginning;);
+    };
+    // A store whose search knows whole words only, as under a key.
+    (whole_words: $ground:expr) => {
         $crate::store_conformance!(@each $ground;
             accounts: users_are_made_once, time_zone_is_kept_by_user, keys_name_their_user_until_removed,
                 speaker_samples_are_kept_by_person_and_conversation;
@@ -199,6 +204,7 @@ macro_rules! store_conformance {
                 other_users_cannot_touch_it, reprocess_starts_a_revision, listing_filters_and_pages,
                 ids_are_listed_whatever_they_name,
                 the_users_title_and_place_are_kept;
+            erasing: a_marked_user_begins_nothing_and_has_no_key, erasing_takes_one_user_in_steps_and_is_repeated_safely;
             recovery: recovered_words_are_put_in_by_time, a_run_is_put_in_once, recovery_into_an_empty_one_sets_the_clock,
                 l32_a_marked_gap_is_content, l36_words_arrive_after_the_end, recovery_of_a_deleted_one_is_not_found;
             jobs: a_job_is_claimed_once, d01_two_processes_never_hold_one_job, claims_take_the_most_overdue,
@@ -215,7 +221,7 @@ macro_rules! store_conformance {
                 d16_an_effect_is_delivered_again_after_a_crash, d10_a_key_is_recorded_once, retries_wait_for_their_time,
                 ended_effects_stay_ended, attempts_end_some_time, effects_are_claimed_by_kind,
                 a_postponed_delivery_waits_and_is_not_counted, failed_effects_are_revived_under_their_keys;
-            search: words_are_anded_over_the_conversation, phrases_and_prefixes, any_text_is_a_query,
+            search: words_are_anded_over_the_conversation, phrases_stand_together, any_text_is_a_query,
                 users_see_only_their_own, matches_are_marked_and_placed, the_index_follows_every_write,
                 pages_do_not_overlap;
         );

@@ -221,4 +221,9 @@ impl Spool {
     pub fn leftovers(&self) -> io::Result<Vec<Leftover>> {
         leftover::list(&self.0)
     }
+
+    /// Removes every run of `user` that nobody writes, those put aside included. Returns how many. Blocks: reads all headers.
+    pub fn forget(&self, user: &UserId) -> io::Result<usize> {
+        leftover::forget(&self.0, user)
+    }
 }

@@ -8,6 +8,7 @@ mod accounts;
 mod db;
 mod effects;
 mod ending;
+mod erasing;
 mod jobs;
 mod live;
 mod open;
@@ -539,6 +540,25 @@ impl Store for SqliteStore {
     async fn api_keys(&self, user: &UserId) -> Result<Vec<(String, UnixMicros)>> {
         let user = user.clone();
         self.readers.read(move |db| accounts::keys(db, &user)).await
+    }
+
+    async fn begin_erasing(&self, user: &UserId, now: UnixMicros) -> Result<bool> {
+        let user = user.clone();
+        self.writer.write(move |db| erasing::begin(db, &user, now)).await
+    }
+
+    async fn erasing(&self, limit: usize) -> Result<Vec<UserId>> {
+        self.readers.read(move |db| erasing::marked(db, limit)).await
+    }
+
+    async fn erase_some(&self, user: &UserId, rows_max: usize) -> Result<bool> {
+        let user = user.clone();
+        self.writer.write(move |db| erasing::some(db, &user, rows_max)).await
+    }
+
+    async fn finish_erasing(&self, user: &UserId) -> Result<()> {
+        let user = user.clone();
+        self.writer.write(move |db| erasing::finish(db, &user)).await
     }
 
     fn health(&self) -> StoreHealth {

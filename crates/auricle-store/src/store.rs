@@ -589,6 +589,18 @@ pub trait Store: Send + Sync + 'static {
     /// Labels and creation times of a user's keys.
     async fn api_keys(&self, user: &UserId) -> Result<Vec<(String, UnixMicros)>>;
 
+    // --- deletion of a user ------------------------------------------------------------------------------------------
+    /// Marks the user and takes their API keys. From then on nothing begins in their name (`Conflict`), and [`Store::erase_some`]
+    /// deletes the rest, whichever process asks. False if there is no such user.
+    async fn begin_erasing(&self, user: &UserId, now: UnixMicros) -> Result<bool>;
+    /// Marked users, the oldest mark first, `limit` at most.
+    async fn erasing(&self, limit: usize) -> Result<Vec<UserId>>;
+    /// Deletes up to about `rows_max` rows of a marked user. True once only the mark is left. `Conflict` if they are not marked.
+    async fn erase_some(&self, user: &UserId, rows_max: usize) -> Result<bool>;
+    /// Deletes the mark of a user of whom nothing else is left: the user is as if they had never been. `Conflict` if something
+    /// is.
+    async fn finish_erasing(&self, user: &UserId) -> Result<()>;
+
     // --- itself ------------------------------------------------------------------------------------------------------
     fn health(&self) -> StoreHealth;
     /// Finishes queued writes and closes. Later calls answer `Busy`.

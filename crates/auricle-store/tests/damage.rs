@@ -12,7 +12,7 @@ fn ground() -> (Ground, PathBuf) {
     let path = folder.path().join("auricle.db");
     let open = || SqliteStore::open(&path, SqliteOptions::default()).unwrap();
     let (store, other) = (open(), open());
-    (Ground { store, other, blind: false, keep: Box::new(folder) }, path)
+    (Ground { store, other, keep: Box::new(folder) }, path)
 }
 
 fn spoil(path: &PathBuf, sql: &str) {

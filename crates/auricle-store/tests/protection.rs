@@ -41,7 +41,7 @@ fn found_on_disk(folder: &Path) -> usize {
 
 /// Two conversations that hold the word wherever there is room for it: `c1` completed, `c2` live.
 async fn fill(store: &Arc<SqliteStore>) {
-    let ground = Ground { store: store.clone(), other: store.clone(), blind: false, keep: Box::new(()) };
+    let ground = Ground { store: store.clone(), other: store.clone(), keep: Box::new(()) };
     let owner = ground.live("c1").await;
     let said = format!("I play the {SPOKEN} on Tuesdays");
     let mut first = segment("s1", 0.0, &said);
@@ -138,7 +138,7 @@ async fn an_old_store_is_sealed_while_it_serves_and_nothing_plain_is_left() {
     let store = open(folder.path(), ring(None, &[]));
     fill(&store).await;
     // Enough for many steps.
-    let more = Ground { store: store.clone(), other: store.clone(), blind: false, keep: Box::new(()) };
+    let more = Ground { store: store.clone(), other: store.clone(), keep: Box::new(()) };
     let owner = more.live("c3").await;
     for number in 0..300 {
         let text = format!("{SPOKEN} number {number}");
@@ -221,7 +221,7 @@ async fn protection_is_turned_off_with_the_key_and_not_without() {
 async fn l33_what_cannot_be_opened_is_damaged_content_and_never_silence() {
     let folder = tempfile::tempdir().unwrap();
     let store = open(folder.path(), ring(Some("a1"), &[]));
-    let ground = Ground { store: store.clone(), other: store.clone(), blind: true, keep: Box::new(()) };
+    let ground = Ground { store: store.clone(), other: store.clone(), keep: Box::new(()) };
     let owner = ground.live("c1").await;
     let said = [segment("s1", 0.0, SPOKEN), segment("s2", 1.0, SPOKEN)];
     store.append_segments(batch(&owner, 1, &said)).await.unwrap();
@@ -281,7 +281,7 @@ proptest! {
         runtime.block_on(async {
             let folder = tempfile::tempdir().unwrap();
             let store = open(folder.path(), ring(keyed.then_some("a1"), &[]));
-            let ground = Ground { store: store.clone(), other: store.clone(), blind: keyed, keep: Box::new(()) };
+            let ground = Ground { store: store.clone(), other: store.clone(), keep: Box::new(()) };
             let owner = ground.live("c1").await;
             let said: Vec<_> =
                 texts.iter().enumerate().map(|(n, text)| segment(&format!("s{n}"), n as f64, text)).collect();

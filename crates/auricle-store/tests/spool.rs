@@ -417,3 +417,37 @@ fn a_run_without_its_key_waits_untouched_until_the_key_is_back() {
     assert_eq!(numbers(&found[0].frames().collect::<Vec<_>>()), (0..100).collect::<Vec<_>>());
     assert!(spool.disk_bytes() > 0);
 }
+
+#[test]
+fn a_user_is_forgotten_wherever_their_runs_lie_and_nobody_else_is() {
+    let folder = tempfile::tempdir().unwrap();
+    let of = |run: &str, user: &str| RunHeader { user: user.into(), ..header(run) };
+    let write = |options: SpoolOptions, header: RunHeader| {
+        let spool = Spool::open(folder.path(), options).unwrap();
+        let mut run = spool.begin(header);
+        feed(&mut run, 0..40);
+        run.abandon();
+        spool.settle();
+    };
+    write(sealed(Some("a1"), &[]), of("locked", "ann"));
+    // Without the key it is put aside.
+    assert!(Spool::open(folder.path(), options()).unwrap().leftovers().unwrap().is_empty());
+    for user in ["ann", "bob"] {
+        write(options(), of(&format!("plain-{user}"), user));
+        write(sealed(Some("b2"), &[]), of(&format!("sealed-{user}"), user));
+    }
+    let spool = Spool::open(folder.path(), sealed(Some("b2"), &[])).unwrap();
+    let mut live = spool.begin(of("live", "ann"));
+    feed(&mut live, 0..40);
+    live.poll_flush(Instant::now());
+    spool.settle();
+    assert_eq!(spool.forget(&"ann".into()).unwrap(), 3);
+    let mut left: Vec<_> = spool.leftovers().unwrap().iter().map(|left| left.header().run.clone()).collect();
+    left.sort();
+    assert_eq!(left, ["plain-bob", "sealed-bob"]);
+    assert_eq!(std::fs::read_dir(folder.path().join("locked")).unwrap().count(), 0);
+    // What is being written is forgotten once nobody writes it.
+    live.abandon();
+    spool.settle();
+    assert_eq!((spool.forget(&"ann".into()).unwrap(), spool.leftovers().unwrap().len()), (1, 2));
+}

@@ -85,7 +85,7 @@ fn ground() -> Ground {
     let open = || SqliteStore::open(&path, SqliteOptions::default()).unwrap();
     let (store, other) = (open(), open());
     let neighbour = Neighbour::start(&path);
-    Ground { store, other, blind: false, keep: Box::new((neighbour, folder)) }
+    Ground { store, other, keep: Box::new((neighbour, folder)) }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

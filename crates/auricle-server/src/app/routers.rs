@@ -43,7 +43,7 @@ pub(super) fn listening(
     let rest = rest::router(rest::RestState {
         store: Arc::clone(&parts.store) as Arc<dyn Store>,
         auth: Arc::clone(&parts.auth),
-        live: Arc::new(crate::live::Live { hub: Arc::clone(&parts.hub) }),
+        live: Arc::new(crate::live::Live { hub: Arc::clone(&parts.hub), erase: Arc::clone(&hearing.erase) }),
         wake_jobs: Arc::clone(wake),
         exports: Arc::new(tokio::sync::Semaphore::new(parts.limits.exports_running_max)),
         limits: Arc::clone(&parts.limits),

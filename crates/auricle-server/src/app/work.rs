@@ -177,6 +177,16 @@ pub(super) fn run_loops(
         });
         start("repair", background, Box::new(move |pulse| Box::pin(Arc::clone(&repairer).run(pulse))));
     }
+    if let Some(hearing) = &parts.hearing {
+        let eraser = Arc::new(crate::eraser::Eraser {
+            store: Arc::clone(&parts.store) as Arc<dyn Store>,
+            spool: hearing.spool.clone(),
+            hub: Arc::clone(&parts.hub),
+            limits: Arc::clone(&parts.limits),
+            wake: Arc::clone(&hearing.erase),
+        });
+        start("eraser", background, Box::new(move |pulse| Box::pin(Arc::clone(&eraser).run(pulse))));
+    }
     start(
         "metrics",
         background,

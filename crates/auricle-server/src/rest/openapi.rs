@@ -30,6 +30,7 @@ use super::{conversations, export, finalise, jobs, search, status, users};
         jobs::retry_failed,
         jobs::retry_effects,
         users::me,
+        users::erase,
         export::export,
         users::set_time_zone,
         health,

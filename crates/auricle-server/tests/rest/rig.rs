@@ -60,6 +60,10 @@ impl LiveSessions for ScriptedLive {
         self.owned.lock().unwrap().as_ref().map(|(id, _)| id.clone())
     }
 
+    fn dismiss(&self, _user: &UserId) {
+        self.asked.fetch_add(1, Ordering::SeqCst);
+    }
+
     async fn finalise(&self, _user: &UserId, conversation: &ConversationId) -> Option<Ended> {
         let (_, answer) = self.owned.lock().unwrap().clone().filter(|(id, _)| id == conversation)?;
         self.asked.fetch_add(1, Ordering::SeqCst);

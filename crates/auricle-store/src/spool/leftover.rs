@@ -5,6 +5,8 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use auricle_core::UserId;
+
 use super::record::{self, Header, Record};
 use super::{RunHeader, Shared, lock};
 use crate::protect::{KeyId, Place, Sealer};
@@ -148,6 +150,40 @@ fn lock_away(shared: &Shared, folder: &Path, name: &str, key: KeyId) -> io::Resu
          (protection.old_key_files)"
     );
     Ok(())
+}
+
+pub(super) fn forget(shared: &Shared, user: &UserId) -> io::Result<usize> {
+    let mut removed = 0;
+    let homes = [
+        (shared.folder.clone(), true),
+        (shared.folder.join(QUARANTINE), false),
+        (shared.folder.join(LOCKED), false),
+    ];
+    for (home, counted) in homes {
+        if !home.exists() {
+            continue;
+        }
+        for entry in fs::read_dir(&home)? {
+            let folder = entry?.path();
+            let Some(name) = folder.file_name().and_then(|name| name.to_str()) else { continue };
+            let live = counted && (name == QUARANTINE || name == LOCKED || lock(&shared.live).contains(name));
+            if live || !folder.is_dir() {
+                continue;
+            }
+            let whose = match fs::read(folder.join("header")) {
+                Ok(bytes) => record::header_user(&bytes),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+                Err(error) => return Err(error),
+            };
+            if whose.as_ref() == Some(user) {
+                let bytes = chunks(&folder)?.iter().map(|(_, bytes)| bytes).sum();
+                fs::remove_dir_all(&folder)?;
+                shared.shrank(if counted { bytes } else { 0 });
+                removed += 1;
+            }
+        }
+    }
+    Ok(removed)
 }
 
 /// Takes back the runs whose key is there again.

@@ -14,7 +14,7 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD_NO_PAD as BASE64;
 
-use auricle_core::{Source, UnixMicros};
+use auricle_core::{Source, UnixMicros, UserId};
 use serde::{Deserialize, Serialize};
 
 use super::RunHeader;
@@ -202,6 +202,17 @@ pub(super) fn header_value(bytes: &[u8], name: &str, ring: &Keyring) -> Option<H
     let opened =
         ring.of(&json.user.into()).open_audio(Place::new("spool", "header", &[name]), key, &sealed)?;
     plain_header(&opened).map(Header::Known)
+}
+
+/// Whose run it is, which is told without any key. `None` if the header is damaged.
+pub(super) fn header_user(bytes: &[u8]) -> Option<UserId> {
+    #[derive(Deserialize)]
+    struct UserJson {
+        user: String,
+    }
+    let (_, rest) = bytes.strip_prefix(MAGIC)?.split_first()?;
+    let (_, json) = rest.split_at_checked(4)?;
+    Some(serde_json::from_slice::<UserJson>(json).ok()?.user.into())
 }
 
 fn plain_header(json: &[u8]) -> Option<RunHeader> {

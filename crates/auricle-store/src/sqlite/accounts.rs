@@ -4,7 +4,7 @@ use auricle_core::{ProcessId, UnixMicros, UserId};
 use rusqlite::{OptionalExtension, params};
 
 use super::db::Db;
-use super::rows;
+use super::{erasing, rows};
 use crate::store::{Result, StoreError};
 
 /// A process that has been silent for this long is forgotten, in microseconds: one day.
@@ -13,6 +13,9 @@ const FORGET_AFTER: i64 = 24 * 3_600 * 1_000_000;
 /// Makes the user if absent. Returns its key and whether it is new.
 pub(super) fn ensure(db: &Db, user: &UserId, now: UnixMicros) -> Result<(i64, bool)> {
     if let Some(rid) = rows::user_rid(db, user)? {
+        if erasing::is_marked(db, rid)? {
+            return Err(StoreError::Conflict(format!("user {user} is being deleted")));
+        }
         return Ok((rid, false));
     }
     db.prepare_cached("INSERT INTO users (id, created_at) VALUES (?1, ?2)")?

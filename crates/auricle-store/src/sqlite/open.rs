@@ -24,6 +24,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("migrations/0002_speaker_samples.sql"),
     include_str!("migrations/0003_away.sql"),
     include_str!("migrations/0009_protection.sql"),
+    include_str!("migrations/0010_deleting_users.sql"),
 ];
 
 /// How many prepared statements a connection keeps; more than there are distinct statements in this crate.

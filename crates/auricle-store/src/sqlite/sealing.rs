@@ -169,6 +169,20 @@ pub(super) fn restart(db: &Db) -> Result<()> {
     save(db, &first_pass())
 }
 
+/// What was deleted leaves the index and the file, too, in the steps that follow.
+pub(super) fn purge(db: &Db) -> Result<()> {
+    let pass = match pass(db)? {
+        // Comes to it by itself.
+        Some(pass) if pass.phase != COMPACT && pass.phase != DONE => return Ok(()),
+        Some(pass) => Pass { phase: INDEX.to_owned(), cursor: 0, ..pass },
+        None if db.ring().is_empty() && registered(db)?.is_empty() => {
+            Pass { phase: INDEX.to_owned(), ..first_pass() }
+        }
+        None => return Ok(()),
+    };
+    save(db, &pass)
+}
+
 /// Looks at up to `rows_max` rows or `bytes_max` bytes of values, whichever is first.
 pub(super) fn advance(db: &Db, rows_max: usize, bytes_max: usize) -> Result<Sealing> {
     let mut pass = match pass(db)? {

@@ -55,6 +55,15 @@ pub(super) fn remove_segment(db: &Db, segment: i64) -> Result<()> {
     Ok(())
 }
 
+/// Removes the words of a conversation's first segments, in the order in which they were stored.
+pub(super) fn remove_segments(db: &Db, conversation: i64, limit: usize) -> Result<()> {
+    db.prepare_cached(
+        "DELETE FROM search WHERE rowid IN (SELECT rid * 2 FROM segments WHERE conversation = ?1 ORDER BY rid LIMIT ?2)",
+    )?
+    .execute(params![conversation, i64::try_from(limit).unwrap_or(i64::MAX)])?;
+    Ok(())
+}
+
 pub(super) fn remove_conversation(db: &Db, rid: i64) -> Result<()> {
     db.prepare_cached(
         "DELETE FROM search WHERE rowid IN (SELECT rid * 2 FROM segments WHERE conversation = ?1)",
