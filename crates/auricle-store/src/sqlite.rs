@@ -128,7 +128,7 @@ impl SqliteStore {
     }
 }
 
-/// Text up to this size is sealed where it arrives, in well under 500 µs; more on a thread that may take its time.
+/// Text up to this size is sealed where it arrives; more on a thread that may take its time, since session workers may not.
 const SEALED_AT_ONCE_BYTES: usize = 8 * 1024;
 /// Values that one step of [`SqliteStore::seal_some`] reads, unless they are large.
 const STEP_ROWS: usize = 64;

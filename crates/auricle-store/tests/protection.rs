@@ -201,6 +201,29 @@ async fn a_rotated_key_takes_over_everything_and_the_old_one_may_go() {
 }
 
 #[tokio::test]
+async fn what_another_process_wrote_behind_the_pass_is_sealed_before_its_key_may_go() {
+    let folder = tempfile::tempdir().unwrap();
+    let old = open(folder.path(), ring(Some("a1"), &[]));
+    fill(&old).await;
+    let new = open(folder.path(), ring(Some("b2"), &["a1"]));
+    loop {
+        let now = new.seal_some().await.unwrap();
+        if now.needs_compacting {
+            break;
+        }
+    }
+    // The process with the old key still runs.
+    old.rename(&"ann".into(), &"c2".into(), "Late", at(9)).await.unwrap();
+    old.close().await;
+    assert!(!new.compact(u64::MAX).await.unwrap().done);
+    assert!(seal_all(&new).await.done);
+    new.close().await;
+    let store = open(folder.path(), ring(Some("b2"), &[]));
+    let found = store.conversation(&"ann".into(), &"c2".into()).await.unwrap().unwrap();
+    assert_eq!(found.user_title.as_deref(), Some("Late"));
+}
+
+#[tokio::test]
 async fn protection_is_turned_off_with_the_key_and_not_without() {
     let folder = tempfile::tempdir().unwrap();
     let store = open(folder.path(), ring(Some("a1"), &[]));

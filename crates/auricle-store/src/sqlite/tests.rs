@@ -216,7 +216,7 @@ async fn erase(path: &Path, ring: &Keyring, user: &str) -> usize {
     loop {
         let store = open(path, ring);
         let whose: UserId = user.into();
-        assert_eq!(store.erasing(9).await.unwrap(), [whose.clone()], "the mark is durable");
+        assert_eq!(store.erasing(9).await.unwrap(), std::slice::from_ref(&whose), "the mark is durable");
         let done = store.erase_some(&whose, 20).await.unwrap();
         steps += 1;
         if !done {
