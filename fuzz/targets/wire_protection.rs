@@ -1,7 +1,7 @@
 //! Omi's protected transcripts, decrypted already or not.
 #![no_main]
 
-use auricle_wire::protection::{StoredSegments, UserKey, decode_photo, decode_segments, encode_segments, Level};
+use auricle_wire::protection::{Level, StoredSegments, UserKey, decode_photo, decode_segments, encode_segments};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|input: &[u8]| {
