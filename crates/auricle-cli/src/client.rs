@@ -47,6 +47,11 @@ impl Target {
             .unwrap_or_else(|| base.replacen("http", "ws", 1))
     }
 
+    /// The same as somebody else.
+    pub(crate) fn with_token(&self, token: String) -> Self {
+        Self { token: Some(token), ..self.clone() }
+    }
+
     pub(crate) fn token(&self) -> Option<&str> {
         self.token.as_deref()
     }
@@ -62,6 +67,22 @@ impl Target {
     /// Asks for `path` and reads the JSON answer.
     pub(crate) async fn get<T: DeserializeOwned>(&self, path: &str) -> anyhow::Result<T> {
         self.call(reqwest::Method::GET, path, None).await?.context("the server's answer is empty")
+    }
+
+    /// Asks for `path` and hands over the answer unread; its length is nobody's guess, so no deadline holds for the whole.
+    pub(crate) async fn open(&self, path: &str) -> anyhow::Result<reqwest::Response> {
+        let base = self.base();
+        let client = reqwest::Client::builder().read_timeout(ANSWER_MAX).no_proxy().build()?;
+        let mut request = client.get(format!("{base}{path}"));
+        if let Some(token) = &self.token {
+            request = request.bearer_auth(token);
+        }
+        let answer = request.send().await.map_err(|error| unreachable(&base, &error))?;
+        let status = answer.status();
+        if !status.is_success() {
+            bail!("{} (HTTP {})", detail(answer.text().await.unwrap_or_default()), status.as_u16());
+        }
+        Ok(answer)
     }
 
     /// Sends a request; `None` if the answer has no body.
@@ -94,20 +115,26 @@ impl Target {
         if let Some(body) = body {
             request = request.json(&body);
         }
-        let answer = request.send().await.map_err(|error| {
-            anyhow::anyhow!(
-                "cannot reach a server at {base} ({}); start one with `auricle serve`, or name it with --url",
-                root(&error)
-            )
-        })?;
+        let answer = request.send().await.map_err(|error| unreachable(&base, &error))?;
         let status = answer.status();
         let text = answer.text().await.context("read the server's answer")?;
         if !status.is_success() {
-            let detail = serde_json::from_str::<Problem>(&text).map_or(text, |problem| problem.detail);
-            bail!("{detail} (HTTP {})", status.as_u16());
+            bail!("{} (HTTP {})", detail(text), status.as_u16());
         }
         Ok(text)
     }
+}
+
+fn unreachable(base: &str, error: &reqwest::Error) -> anyhow::Error {
+    anyhow::anyhow!(
+        "cannot reach a server at {base} ({}); start one with `auricle serve`, or name it with --url",
+        root(error)
+    )
+}
+
+/// What an error's answer says.
+fn detail(text: String) -> String {
+    serde_json::from_str::<Problem>(&text).map_or(text, |problem| problem.detail)
 }
 
 fn root(error: &dyn std::error::Error) -> String {

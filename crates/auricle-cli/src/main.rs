@@ -47,12 +47,20 @@ enum Command {
     /// List, add, edit, delete and export what is known about you.
     #[command(subcommand)]
     Memories(commands::memories::Command),
+    /// Write everything a user has into a folder: conversations in each form, and all other records.
+    Export(commands::export::Args),
     /// List, show and retry the jobs that make records.
     #[command(subcommand)]
     Jobs(commands::jobs::Command),
     /// Add, list, test and look after webhooks and apps, and receive what they are told.
     #[command(subcommand)]
     Webhooks(commands::webhooks::Command),
+    /// Delete a user.
+    #[command(subcommand)]
+    Users(commands::users::Command),
+    /// Show and change the key under which texts are stored.
+    #[command(subcommand)]
+    Protect(commands::protect::Command),
     /// Check configuration, engine, store and ports, and say how to mend what is wrong.
     Doctor(commands::doctor::Args),
     /// Show or check the configuration.
@@ -84,6 +92,9 @@ fn main() -> ExitCode {
         Command::Memories(command) => commands::memories::run(&command),
         Command::Jobs(command) => commands::jobs::run(&command),
         Command::Webhooks(command) => commands::webhooks::run(&command),
+        Command::Export(args) => commands::export::run(&args),
+        Command::Users(command) => commands::users::run(&command),
+        Command::Protect(command) => commands::protect::run(&command),
         Command::Doctor(args) => commands::doctor::run(&args),
         Command::Config(command) => commands::config::run(&command),
         Command::Bench(command) => commands::bench::run(&command),

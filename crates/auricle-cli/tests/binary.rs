@@ -9,3 +9,5 @@ mod rig;
 mod commands;
 #[path = "binary/killed.rs"]
 mod killed;
+#[path = "binary/protection.rs"]
+mod protection;

@@ -159,6 +159,12 @@ limits! {
     store_batch_max: usize = 512;
     /// Bytes of the database's file. Full: as with a full disk: sessions are told, readiness turns, deleting makes room.
     store_bytes_max: u64 = 1024 * 1024 * 1024 * 1024;
+    /// Pause between two steps of sealing what was stored before there was a key. A step takes the store's writer some
+    /// milliseconds, so that live words hardly wait for it.
+    protection_step_every: Duration = Duration::from_millis(50);
+    /// Bytes of a database that is written anew as soon as all of it is sealed: every write waits meanwhile, for about a second.
+    /// Full: a warning says so, and `auricle protect rotate` does it while no server runs.
+    protection_compact_bytes_max: u64 = 256 * 1024 * 1024;
     /// How long a failed write of words waits before it is tried again.
     store_retry_every: Duration = Duration::from_secs(1);
     /// Job attempts that run at once in this process. Full: jobs wait as rows.
@@ -282,6 +288,8 @@ limits! {
     /// How much longer than its timeout a pusher leaves a conversation without a client to listening processes, which may hold
     /// audio of it that becomes words first.
     sweep_others_after: Duration = Duration::from_secs(600);
+    /// Rows that one step of deleting a user takes. Full: the next step goes on. A few milliseconds of the store's writer.
+    erase_rows_max: usize = 200;
     /// Conversations one sweep takes on. Full: the next sweep goes on.
     sweep_batch_max: usize = 100;
     /// A background loop without a heartbeat for this long is restarted.
@@ -312,6 +320,8 @@ limits! {
     records_awaited_max: usize = 32;
     /// Bytes of a REST request's body. Full: 413.
     request_body_bytes_max: usize = MIB;
+    /// Exports of everything a user has, at once. Full: 503. Each takes a thread, and a conversation's size in memory.
+    exports_running_max: usize = 2;
     /// Conversations in one page of a listing. More are refused with 422.
     list_page_max: usize = 200;
     /// Failed tries to reach the pusher after which a link is degraded. Source of the link's numbers:

@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use auricle_core::{Account, Limits, ProcessId};
 use auricle_speech::Engine;
+use auricle_store::protect::Keyring;
 use auricle_store::spool::{Spool, SpoolOptions};
 use auricle_store::{SqliteOptions, SqliteStore, Store};
 use tokio::sync::Notify;
@@ -46,6 +47,9 @@ pub enum BuildError {
     /// The store cannot be opened.
     #[error("cannot open the store: {0}")]
     Store(#[from] auricle_store::StoreError),
+    /// A key cannot be read.
+    #[error("cannot set up protection: {0}")]
+    Protection(#[from] auricle_store::protect::KeyError),
     /// The spool cannot be opened.
     #[error("cannot open the audio spool: {0}")]
     Spool(std::io::Error),
@@ -119,6 +123,7 @@ struct Hearing {
     spool: Spool,
     engine: Arc<dyn Engine>,
     repair: Arc<Notify>,
+    erase: Arc<Notify>,
 }
 
 /// Puts the server of `config.shape` together: opens the store and the spool, sets up engine and authentication, binds both
@@ -131,11 +136,12 @@ pub fn build(config: Config) -> Result<App, BuildError> {
     let lock = (config.shape != Shape::Pusher).then(|| lock(&data_dir)).transpose()?;
     let limits = Arc::new(config.limits.clone());
     let clock = SystemClock;
+    let ring = crate::protection::keyring(&config)?;
     let breather = (config.shape == Shape::Pusher).then_some(limits.store_breather);
-    let options = SqliteOptions { breather, ..SqliteOptions::from(&*limits) };
+    let options = SqliteOptions { ring: ring.clone(), breather, ..SqliteOptions::from(&*limits) };
     let store = SqliteStore::open(data_dir.join("auricle.db"), options)?;
     let account = Account::default();
-    let hearing = (config.shape != Shape::Pusher).then(|| hearing(&config, &account)).transpose()?;
+    let hearing = (config.shape != Shape::Pusher).then(|| hearing(&config, &account, ring)).transpose()?;
     let auth = auth::Authenticator::new(&config, Arc::clone(&store) as Arc<dyn Store>)
         .map_err(|error| BuildError::Auth(error.to_string()))?;
     let listener = bind(config.bind, "--bind")?;
@@ -158,12 +164,12 @@ pub fn build(config: Config) -> Result<App, BuildError> {
     Ok(App { config, addresses, listener, probe_listener, parts, _lock: lock })
 }
 
-fn hearing(config: &Config, account: &Account) -> Result<Hearing, BuildError> {
-    let options = SpoolOptions { account: account.clone(), ..SpoolOptions::from(&config.limits) };
+fn hearing(config: &Config, account: &Account, ring: Keyring) -> Result<Hearing, BuildError> {
+    let options = SpoolOptions { account: account.clone(), ring, ..SpoolOptions::from(&config.limits) };
     let spool = Spool::open(config.data_dir.join("spool"), options).map_err(BuildError::Spool)?;
     let engine =
         auricle_speech::build(&auricle_speech::SpeechConfig { account: account.clone(), ..speech(config) })?;
-    Ok(Hearing { spool, engine, repair: Arc::new(Notify::new()) })
+    Ok(Hearing { spool, engine, repair: Arc::new(Notify::new()), erase: Arc::new(Notify::new()) })
 }
 
 /// The engine's own settings from ours.

@@ -22,7 +22,7 @@ use sha2::{Digest, Sha256};
 pub use self::docs::markdown;
 pub use self::keys::{Key, keys};
 pub use self::layers::{Env, FileSource, ProcessEnv, Sources};
-pub use self::value::{Price, Secret, Tokens, Zone};
+pub use self::value::{Paths, Price, Secret, Tokens, Zone};
 
 /// Where a pusher is found, unless it is told otherwise; its probes are on the next port.
 const PUSHER_PORT: u16 = 8090;
@@ -54,6 +54,8 @@ pub struct Config {
     pub user_time_zone: Zone,
     /// Who is told of what, for every user.
     pub webhooks: WebhooksConfig,
+    /// What seals texts and audio on disk.
+    pub protection: ProtectionConfig,
     /// What is logged and how.
     pub log: LogConfig,
     /// Every bound.
@@ -220,6 +222,17 @@ pub enum LlmOutput {
     Text,
 }
 
+/// What seals texts and audio on disk.
+#[derive(Clone, Debug)]
+pub struct ProtectionConfig {
+    /// File of the key that seals; with none here and none in `key`, nothing is sealed.
+    pub key_file: Option<PathBuf>,
+    /// The key itself.
+    pub key: Option<Secret>,
+    /// Files of keys that only open what they once sealed.
+    pub old_key_files: Paths,
+}
+
 /// How log lines look.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LogFormat {
@@ -327,6 +340,7 @@ impl Config {
                 secret: None,
                 allow_private: false,
             },
+            protection: ProtectionConfig { key_file: None, key: None, old_key_files: Paths::default() },
             log: LogConfig { format: LogFormat::Text, level: LogLevel::Info },
             limits: Limits::default(),
             shape: Shape::Embedded,

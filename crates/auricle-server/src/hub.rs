@@ -29,6 +29,8 @@ pub(crate) enum Command {
     Finalise { reason: FinaliseReason, answer: oneshot::Sender<Ended> },
     /// Another session has taken its conversation over.
     Superseded { conversation: ConversationId },
+    /// The user is being deleted.
+    Dismiss,
     /// The server is shutting down.
     Drain,
     /// Send this text to the client; answered once it is in the socket's outbox.
@@ -331,6 +333,16 @@ impl Hub {
         let (answer, answered) = oneshot::channel();
         let command = Command::Finalise { reason: FinaliseReason::Requested, answer };
         owner.commands.try_send(command).ok().map(|()| answered)
+    }
+
+    /// Tells every session of `user` that the user is being deleted. Returns how many there are; one whose inbox is full is told
+    /// the next time.
+    pub(crate) fn dismiss(&self, user: &UserId) -> usize {
+        let members = self.of_user(user);
+        for member in &members {
+            let _ = member.commands.try_send(Command::Dismiss);
+        }
+        members.len()
     }
 
     /// The conversation that the newest session of `user` owns.

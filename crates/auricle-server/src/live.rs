@@ -7,6 +7,8 @@ use async_trait::async_trait;
 use auricle_core::session::Ended;
 use auricle_core::{ConversationId, UserId};
 
+use tokio::sync::Notify;
+
 use crate::hub::Hub;
 use crate::rest::LiveSessions;
 
@@ -16,12 +18,19 @@ const ENDING_MAX: Duration = Duration::from_secs(20);
 /// The sessions of this process.
 pub(crate) struct Live {
     pub(crate) hub: Arc<Hub>,
+    /// Wakes the eraser.
+    pub(crate) erase: Arc<Notify>,
 }
 
 #[async_trait]
 impl LiveSessions for Live {
     fn current(&self, user: &UserId) -> Option<ConversationId> {
         self.hub.current(user)
+    }
+
+    fn dismiss(&self, user: &UserId) {
+        self.hub.dismiss(user);
+        self.erase.notify_one();
     }
 
     async fn finalise(&self, user: &UserId, conversation: &ConversationId) -> Option<Ended> {

@@ -11,6 +11,7 @@ mod answer;
 mod conversations;
 mod export;
 mod finalise;
+mod forms;
 mod jobs;
 mod memories;
 mod openapi;
@@ -43,6 +44,9 @@ pub trait LiveSessions: Send + Sync + 'static {
     /// The conversation that the newest session of `user` owns.
     fn current(&self, user: &UserId) -> Option<ConversationId>;
 
+    /// Closes every session of a user who is being deleted, and sees to it that the rest is deleted.
+    fn dismiss(&self, user: &UserId);
+
     /// Asks the session that owns the conversation to end it now, and waits (bounded) until it has. `None` if no session
     /// of this process owns it, or it did not answer in time.
     async fn finalise(&self, user: &UserId, conversation: &ConversationId) -> Option<Ended>;
@@ -63,6 +67,8 @@ pub struct RestState {
     pub waits: Arc<Semaphore>,
     /// What tests of webhooks go out by, and what their addresses are checked by.
     pub outgoing: Arc<Outgoing>,
+    /// Places for exports.
+    pub exports: Arc<Semaphore>,
     /// Bounds.
     pub limits: Arc<Limits>,
     /// Time.
@@ -121,7 +127,9 @@ routes! {
     post "/v1/webhooks/{id}/replay" => webhooks::replay;
     get "/v1/messages" => webhooks::messages;
     get "/v1/users/me" => users::me;
+    get "/v1/users/me/export" => export::export;
     put "/v1/users/me/time-zone" => users::set_time_zone;
+    delete "/v1/users/me" => users::erase;
     get "/v1/health" => openapi::v1_health;
     get "/health" => openapi::health;
     get "/openapi.json" => openapi::serve;

@@ -102,6 +102,7 @@ fn every_key_can_be_given_in_every_layer_and_reads_back_as_it_is_shown() {
         f if f.starts_with("a path") => "/p",
         f if f.starts_with("one of auto") => "json_object",
         f if f.starts_with("one of wait") => "local",
+        f if f.starts_with("paths") => "/p,/q",
         f if f.starts_with("one of text") => "json",
         f if f.starts_with("one of error") => "trace",
         f if f.starts_with("one of pocketsphinx") => "none",
@@ -376,6 +377,20 @@ fn the_parts_of_an_issuer_come_together_and_over_a_safe_way() {
         let env = issuer.into_iter().chain([("AURICLE_AUTH_OIDC_JWKS_URL", url)]).collect();
         assert_eq!(load(&Given { env, ..Given::default() }).is_ok(), accepted, "{url}");
     }
+}
+
+#[test]
+fn there_is_one_present_key() {
+    let given = Given {
+        env: vec![("AURICLE_PROTECTION_KEY", "aaaaaaaabbbbbbbb")],
+        flags: vec![("protection.key_file", "/key")],
+        ..Given::default()
+    };
+    let mistakes = mistakes(&given);
+    assert!(mistakes.len() == 1 && mistakes[0].key == "protection.key_file", "{mistakes:?}");
+    assert!(!format!("{mistakes:?}").contains("aaaaaaaa"));
+    let given = Given { flags: vec![("protection.old_key_files", "/a, /b")], ..Given::default() };
+    assert_eq!(row(&load(&given).unwrap(), "protection.old_key_files").0, "/a,/b");
 }
 
 #[test]

@@ -9,6 +9,8 @@ mod rest {
 
 #[path = "rest/document.rs"]
 mod document;
+#[path = "rest/export.rs"]
+mod export;
 #[path = "rest/input.rs"]
 mod input;
 #[path = "rest/privacy.rs"]

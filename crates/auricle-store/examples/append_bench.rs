@@ -1,4 +1,4 @@
-//! How fast words become durable, and what a spooled frame costs. Prints; asserts nothing.
+//! How fast words become durable and are read, and what a spooled frame costs, without and with a key. Prints; asserts nothing.
 //!
 //! `cargo run --profile quick -p auricle-store --example append_bench [FOLDER]`: the folder's disk decides the commits.
 
@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use auricle_core::{Limits, Segment, Source, UnixMicros};
+use auricle_store::protect::{Keyring, RootKey};
 use auricle_store::spool::{RunHeader, Spool, SpoolOptions};
 use auricle_store::{
     AppendSegments, Choice, OpenConversation, Result, SqliteOptions, SqliteStore, Store, StoreError,
@@ -74,10 +75,41 @@ async fn appends(store: &Arc<SqliteStore>, writers: usize) -> Result<Vec<Duratio
     Ok(all)
 }
 
-fn spool(folder: &Path) -> std::io::Result<()> {
+/// Reads of a conversation of 1,000 segments.
+async fn reads(store: &Arc<SqliteStore>) -> Result<()> {
+    const SEGMENTS: u64 = 1_000;
+    const READS: u32 = 50;
+    let open = OpenConversation {
+        user: "bench".into(),
+        process: "bench".into(),
+        source: Source::Omi,
+        language: None,
+        timeout: Duration::from_secs(120),
+        choice: Choice::New,
+        fresh_id: "read".into(),
+        call_id: None,
+        now: UnixMicros(0),
+    };
+    let owner = store.open_conversation(open).await?.ownership;
+    let mut all = batch(&owner, 0);
+    all.upsert = (0..SEGMENTS).flat_map(|number| batch(&owner, number).upsert).collect();
+    let begun = Instant::now();
+    store.append_segments(all).await?;
+    println!("{SEGMENTS} segments in one batch: stored in {:.1} ms", begun.elapsed().as_secs_f64() * 1e3);
+    let begun = Instant::now();
+    for _ in 0..READS {
+        let found = store.conversation(&"bench".into(), &"read".into()).await?;
+        assert_eq!(found.map_or(0, |found| found.segments.len() as u64), SEGMENTS);
+    }
+    let each = begun.elapsed().as_secs_f64() * 1e3 / f64::from(READS);
+    println!("{SEGMENTS} segments: read in {each:.2} ms");
+    Ok(())
+}
+
+fn spool(folder: &Path, ring: &Keyring) -> std::io::Result<()> {
     const FRAMES: u32 = 2_000_000;
     for (codec, bytes) in [("opus", 80), ("pcm16", 640)] {
-        let options = SpoolOptions::from(&Limits::default());
+        let options = SpoolOptions { ring: ring.clone(), ..SpoolOptions::from(&Limits::default()) };
         let spool = Spool::open(folder.join(codec), options)?;
         let mut run = spool.begin(RunHeader {
             run: "bench".into(),
@@ -117,24 +149,36 @@ fn spool(folder: &Path) -> std::io::Result<()> {
     Ok(())
 }
 
+fn key() -> std::result::Result<RootKey, auricle_store::protect::KeyError> {
+    RootKey::from_text(&"5a".repeat(32), "the benchmark's key")
+}
+
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let folder = std::env::args().nth(1).map_or_else(std::env::temp_dir, Into::into);
     let folder = folder.join(format!("append-bench-{}", std::process::id()));
     std::fs::create_dir_all(&folder)?;
-    let store = SqliteStore::open(folder.join("bench.db"), SqliteOptions::default())?;
-    for writers in [1, 10, 100] {
-        let latencies = appends(&store, writers).await?;
-        let at = |share: f64| latencies[((latencies.len() - 1) as f64 * share) as usize].as_secs_f64() * 1e3;
-        println!(
-            "{writers} writers: {:.0} rows/s, append to durable p50 {:.2} ms, p99 {:.2} ms",
-            latencies.len() as f64 / RUN.as_secs_f64(),
-            at(0.5),
-            at(0.99)
-        );
+    for (name, ring) in [("plain", Keyring::default()), ("sealed", Keyring::new(Some(key()?), Vec::new()))] {
+        println!("{name}");
+        let folder = folder.join(name);
+        std::fs::create_dir_all(&folder)?;
+        let options = SqliteOptions { ring: ring.clone(), ..SqliteOptions::default() };
+        let store = SqliteStore::open(folder.join("bench.db"), options)?;
+        for writers in [1, 10, 100] {
+            let latencies = appends(&store, writers).await?;
+            let at =
+                |share: f64| latencies[((latencies.len() - 1) as f64 * share) as usize].as_secs_f64() * 1e3;
+            println!(
+                "{writers} writers: {:.0} rows/s, append to durable p50 {:.2} ms, p99 {:.2} ms",
+                latencies.len() as f64 / RUN.as_secs_f64(),
+                at(0.5),
+                at(0.99)
+            );
+        }
+        reads(&store).await?;
+        store.close().await;
+        spool(&folder, &ring)?;
     }
-    store.close().await;
-    spool(&folder)?;
     std::fs::remove_dir_all(&folder)?;
     Ok(())
 }

@@ -7,8 +7,10 @@
 #![allow(clippy::unwrap_used, reason = "a suite of tests: a panic is its verdict")]
 
 pub mod accounts;
+pub mod beginnings;
 pub mod effects;
 pub mod ending;
+pub mod erasing;
 pub mod jobs;
 pub mod live;
 pub mod meaning;
@@ -22,8 +24,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use auricle_core::{
-    ConversationId, Epoch, FinaliseReason, ProcessId, Provenance, Segment, SegmentId, Source, Speaker,
-    Structured, UnixMicros, UserId,
+    ActionItem, ConversationId, Epoch, FinaliseReason, ProcessId, Provenance, Segment, SegmentId, Source,
+    Speaker, Structured, UnixMicros, UserId,
 };
 
 use crate::store::*;
@@ -76,6 +78,18 @@ pub fn opening(choice: Choice, fresh: &str) -> OpenConversation {
         fresh_id: fresh.into(),
         call_id: None,
         now: at(0),
+    }
+}
+
+/// Something to do.
+pub fn action_item(description: &str) -> ActionItem {
+    ActionItem {
+        description: description.into(),
+        completed: false,
+        created_at: None,
+        updated_at: None,
+        due_at: None,
+        completed_at: None,
     }
 }
 
@@ -179,6 +193,12 @@ pub fn with_epoch(ownership: &Ownership, epoch: u64) -> Ownership {
 #[macro_export]
 macro_rules! store_conformance {
     ($ground:expr) => {
+        $crate::store_conformance!(whole_words: $ground);
+        $crate::store_conformance!(@each $ground; beginnings: the_last_word_matches_by_its_beginning,
+                the_last_word_of_a_record_matches_by_its_beginning;);
+    };
+    // A store whose search knows whole words only, as under a key.
+    (whole_words: $ground:expr) => {
         $crate::store_conformance!(@each $ground;
             accounts: users_are_made_once, time_zone_is_kept_by_user, keys_name_their_user_until_removed,
                 speaker_samples_are_kept_by_person_and_conversation;
@@ -198,7 +218,9 @@ macro_rules! store_conformance {
                 l07_orphans_are_unowned_and_overdue, l08_a_resumed_conversation_is_no_longer_an_orphan,
                 orphans_of_a_dead_process_are_seen_by_another, deletion_takes_everything_and_fences,
                 other_users_cannot_touch_it, reprocess_starts_a_revision, stand_ins_are_found_until_they_are_made_anew, listing_filters_and_pages,
+                ids_are_listed_whatever_they_name,
                 the_users_title_and_place_are_kept;
+            erasing: a_marked_user_begins_nothing_and_has_no_key, erasing_takes_one_user_in_steps_and_is_repeated_safely;
             recovery: recovered_words_are_put_in_by_time, a_run_is_put_in_once, recovery_into_an_empty_one_sets_the_clock,
                 l32_a_marked_gap_is_content, l36_words_arrive_after_the_end, recovery_of_a_deleted_one_is_not_found;
             jobs: a_job_is_claimed_once, d01_two_processes_never_hold_one_job, claims_take_the_most_overdue,
@@ -237,7 +259,7 @@ macro_rules! store_conformance {
                 a_target_that_fails_for_days_is_warned_of_and_switched_off, a_success_ends_a_targets_failures,
                 m07_a_change_of_a_users_targets_is_seen_by_all_and_a_delivery_is_none,
                 d09_an_answer_that_comes_twice_is_one_message, messages_are_their_users_own_and_bounded;
-            search: words_are_anded_over_the_conversation, phrases_and_prefixes, any_text_is_a_query,
+            search: words_are_anded_over_the_conversation, phrases_stand_together, any_text_is_a_query,
                 users_see_only_their_own, matches_are_marked_and_placed, the_index_follows_every_write,
                 pages_do_not_overlap, records_are_found_by_their_words, near_hits_begin_where_they_are_near;
         );

@@ -4,6 +4,8 @@
 //! once somebody tried to transcribe what was left. One thread owns the files; sessions hand it whole buffers and
 //! never wait: what does not fit is counted as lost. Written data survives `kill -9` (it is in the page cache); the
 //! newest `flush_every` may not survive it. One process for each folder.
+//! With a key each flush is sealed by the thread before it is written, and the header with it; runs whose key is not there
+//! wait in `locked`, untouched, until it is.
 //! Leaves to others: decoding, transcribing, and when to repair.
 
 mod leftover;
@@ -22,6 +24,7 @@ use std::time::Duration;
 use auricle_core::{Account, ConversationId, Limits, ProcessId, Source, UnixMicros, UserId};
 
 use crate::clock;
+use crate::protect::Keyring;
 
 pub use leftover::{Leftover, SpooledFrame};
 pub use run::RunWriter;
@@ -50,6 +53,8 @@ pub struct SpoolOptions {
     pub chunk_bytes: u64,
     /// Where bytes queued for the thread are counted.
     pub account: Account,
+    /// What seals and opens; empty: audio is written as it is.
+    pub ring: Keyring,
 }
 
 impl From<&Limits> for SpoolOptions {
@@ -62,6 +67,7 @@ impl From<&Limits> for SpoolOptions {
             total_bytes_max: limits.spool_total_bytes_max,
             chunk_bytes: 1024 * 1024,
             account: Account::default(),
+            ring: Keyring::default(),
         }
     }
 }
@@ -101,6 +107,14 @@ struct Shared {
 }
 
 impl Shared {
+    /// Longest frame: with a flush around it, it must fit into one record, sealed too.
+    fn frame_bytes_max(&self) -> usize {
+        if self.options.ring.current().is_none() {
+            return record::PAYLOAD_MAX;
+        }
+        record::PAYLOAD_MAX.saturating_sub(2 * record::SEALED_BYTES + self.options.flush_bytes)
+    }
+
     fn buffer(&self) -> Vec<u8> {
         lock(&self.buffers).pop().unwrap_or_default()
     }
@@ -206,5 +220,10 @@ impl Spool {
     /// read is moved into `quarantine` and counted; what is wholly covered is removed.
     pub fn leftovers(&self) -> io::Result<Vec<Leftover>> {
         leftover::list(&self.0)
+    }
+
+    /// Removes every run of `user` that nobody writes, those put aside included. Returns how many. Blocks: reads all headers.
+    pub fn forget(&self, user: &UserId) -> io::Result<usize> {
+        leftover::forget(&self.0, user)
     }
 }

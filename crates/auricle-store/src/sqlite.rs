@@ -5,9 +5,11 @@
 //! epochs inside it.
 
 mod accounts;
+mod db;
 mod effects;
 mod embeddings;
 mod ending;
+mod erasing;
 mod items;
 mod jobs;
 mod live;
@@ -19,6 +21,7 @@ mod readers;
 mod reading;
 mod records_search;
 mod rows;
+mod sealing;
 mod search;
 mod speakers;
 mod targets;
@@ -38,6 +41,7 @@ use auricle_core::{
     SegmentId, TargetId, UnixMicros, UserId,
 };
 
+use crate::protect::{KeyId, Keyring, Place, Sealer};
 use crate::store::*;
 
 /// Threads that read.
@@ -89,6 +93,8 @@ pub struct SqliteOptions {
     pub messages_per_user_max: usize,
     /// Characters of one message. Full: the rest is cut off.
     pub message_chars_max: usize,
+    /// What seals and opens texts; empty: they are stored as they are.
+    pub ring: Keyring,
 }
 
 impl From<&Limits> for SqliteOptions {
@@ -115,6 +121,7 @@ impl From<&Limits> for SqliteOptions {
             },
             messages_per_user_max: limits.messages_per_user_max,
             message_chars_max: limits.message_chars_max,
+            ring: Keyring::default(),
         }
     }
 }
@@ -170,6 +177,86 @@ impl SqliteStore {
     }
 }
 
+/// Text up to this size is sealed where it arrives; more on a thread that may take its time, since session workers may not.
+const SEALED_AT_ONCE_BYTES: usize = 8 * 1024;
+/// Values that one step of [`SqliteStore::seal_some`] reads, unless they are large.
+const STEP_ROWS: usize = 64;
+/// Bytes of values that one step reads, and up to one value more.
+const STEP_BYTES: usize = 256 * 1024;
+
+impl SqliteStore {
+    /// One bounded step of bringing what is on disk to the present key: a few milliseconds of the writer's time. Repeat it, at
+    /// leisure, until it is `done` or `needs_compacting`; it goes on where the last process stopped.
+    ///
+    /// # Errors
+    /// As those of any write; a value that cannot be opened is none: it is counted.
+    pub async fn seal_some(&self) -> Result<Sealing> {
+        self.writer.write(|db| sealing::advance(db, STEP_ROWS, STEP_BYTES)).await
+    }
+
+    /// Begins [`Self::seal_some`] from the start, even if it was done.
+    ///
+    /// # Errors
+    /// As those of any write.
+    pub async fn seal_again(&self) -> Result<()> {
+        self.writer.write(sealing::restart).await
+    }
+
+    /// Writes the file anew, so that nothing deleted stays in it, if it `needs_compacting`, and `bytes_max` at most: all other
+    /// writes wait for as long as that takes.
+    ///
+    /// # Errors
+    /// [`StoreError::Busy`] while others read the log; [`StoreError::Full`] without room for a second copy.
+    pub async fn compact(&self, bytes_max: u64) -> Result<Sealing> {
+        self.writer.alone(move |db| sealing::compact(db, bytes_max)).await
+    }
+
+    /// How many values of the file stand under which key. Reads all of them, needs no key and changes nothing. Blocks.
+    ///
+    /// # Errors
+    /// As those of a read; a file of an older version has no such values yet.
+    pub fn key_uses(path: impl AsRef<Path>, options: &SqliteOptions) -> Result<Vec<KeyUse>> {
+        sealing::usage(&open::reader(path.as_ref(), options)?)
+    }
+
+    /// Whether a process that has this key for its current one has opened the file. Changes nothing. Blocks.
+    ///
+    /// # Errors
+    /// As those of a read.
+    pub fn knows_key(path: impl AsRef<Path>, options: &SqliteOptions, key: KeyId) -> Result<bool> {
+        sealing::knows(&open::reader(path.as_ref(), options)?, key)
+    }
+
+    /// What seals for `user`; `None` if nothing is sealed.
+    fn sealer(&self, user: &UserId) -> Option<Sealer> {
+        Some(self.options.ring.of(user)).filter(Sealer::is_on)
+    }
+}
+
+/// Runs what takes as long as `bytes` are many: here, or on a thread that may take its time.
+async fn aside<T: Send + 'static>(bytes: usize, work: impl FnOnce() -> T + Send + 'static) -> Result<T> {
+    if bytes <= SEALED_AT_ONCE_BYTES {
+        return Ok(work());
+    }
+    let done = tokio::task::spawn_blocking(work).await;
+    done.map_err(|_| StoreError::Other("sealing ended before it was done".into()))
+}
+
+fn sealed_photo(sealer: &Sealer, conversation: &ConversationId, mut photo: Photo) -> Photo {
+    let id = photo.id.clone();
+    let place = [conversation.as_str(), id.as_str()];
+    let seal = |column, text: &mut String| {
+        if let std::borrow::Cow::Owned(sealed) = sealer.seal(Place::new("photos", column, &place), text) {
+            *text = sealed;
+        }
+    };
+    seal("base64", &mut photo.base64);
+    if let Some(description) = &mut photo.description {
+        seal("description", description);
+    }
+    photo
+}
+
 #[async_trait]
 impl Store for SqliteStore {
     async fn process_alive(&self, process: &ProcessId, until: UnixMicros) -> Result<()> {
@@ -187,11 +274,24 @@ impl Store for SqliteStore {
     }
 
     async fn append_segments(&self, batch: AppendSegments) -> Result<()> {
-        self.writer.write(move |db| live::append(db, &batch)).await
+        let Some(sealer) = self.sealer(&batch.ownership.user) else {
+            return self.writer.write(move |db| live::append(db, &batch, None)).await;
+        };
+        let bytes = batch.upsert.iter().map(|segment| segment.text.len()).sum();
+        let (batch, texts) = aside(bytes, move || {
+            let texts = rows::all_texts(&sealer, batch.ownership.conversation.as_str(), &batch.upsert);
+            (batch, texts)
+        })
+        .await?;
+        let texts = texts?;
+        self.writer.write(move |db| live::append(db, &batch, Some(&texts))).await
     }
 
     async fn append_photo(&self, ownership: &Ownership, photo: Photo) -> Result<()> {
         let ownership = ownership.clone();
+        let (sealer, conversation) = (self.options.ring.of(&ownership.user), ownership.conversation.clone());
+        let bytes = if sealer.is_on() { photo.base64.len() } else { 0 };
+        let photo = aside(bytes, move || sealed_photo(&sealer, &conversation, photo)).await?;
         self.writer.write(move |db| live::append_photo(db, &ownership, &photo)).await
     }
 
@@ -279,6 +379,16 @@ impl Store for SqliteStore {
     async fn list(&self, user: &UserId, filter: ListFilter) -> Result<Vec<Conversation>> {
         let user = user.clone();
         self.readers.read(move |db| reading::list(db, &user, &filter)).await
+    }
+
+    async fn conversation_ids(
+        &self,
+        user: &UserId,
+        limit: usize,
+        offset: usize,
+    ) -> Result<Vec<ConversationId>> {
+        let user = user.clone();
+        self.readers.read(move |db| reading::ids(db, &user, limit, offset)).await
     }
 
     async fn search(
@@ -723,6 +833,25 @@ impl Store for SqliteStore {
     async fn api_keys(&self, user: &UserId) -> Result<Vec<(String, UnixMicros)>> {
         let user = user.clone();
         self.readers.read(move |db| accounts::keys(db, &user)).await
+    }
+
+    async fn begin_erasing(&self, user: &UserId, now: UnixMicros) -> Result<bool> {
+        let user = user.clone();
+        self.writer.write(move |db| erasing::begin(db, &user, now)).await
+    }
+
+    async fn erasing(&self, limit: usize) -> Result<Vec<UserId>> {
+        self.readers.read(move |db| erasing::marked(db, limit)).await
+    }
+
+    async fn erase_some(&self, user: &UserId, rows_max: usize) -> Result<bool> {
+        let user = user.clone();
+        self.writer.write(move |db| erasing::some(db, &user, rows_max)).await
+    }
+
+    async fn finish_erasing(&self, user: &UserId) -> Result<()> {
+        let user = user.clone();
+        self.writer.write(move |db| erasing::finish(db, &user)).await
     }
 
     fn health(&self) -> StoreHealth {

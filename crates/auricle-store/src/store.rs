@@ -490,6 +490,37 @@ pub struct StoreHealth {
     pub degraded: Option<String>,
 }
 
+/// How far the values on disk are from the present key.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Sealing {
+    /// Nothing is left to do.
+    pub done: bool,
+    /// Every value is; what is left is to write the file anew, so that no deleted text stays in it.
+    pub needs_compacting: bool,
+    /// From 0 to 1, roughly.
+    pub share: f64,
+    /// Values brought to the present key so far.
+    pub resealed: u64,
+    /// Values that could not be opened: they are as they were.
+    pub damaged: u64,
+}
+
+impl Sealing {
+    pub(crate) fn done() -> Self {
+        Self { done: true, needs_compacting: false, share: 1.0, resealed: 0, damaged: 0 }
+    }
+}
+
+/// How many values of one kind stand under one key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeyUse {
+    /// `table.column`.
+    pub what: String,
+    /// `None`: plain.
+    pub key: Option<crate::protect::KeyId>,
+    pub values: u64,
+}
+
 /// Counts for metrics.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct JobCounts {
@@ -564,6 +595,13 @@ pub trait Store: Send + Sync + 'static {
     async fn current_conversation(&self, user: &UserId) -> Result<Option<ConversationId>>;
     /// A page of conversations, without segments and photos.
     async fn list(&self, user: &UserId, filter: ListFilter) -> Result<Vec<Conversation>>;
+    /// A page of the ids of all of the user's conversations, newest first. Reads no text: it lists damaged ones too.
+    async fn conversation_ids(
+        &self,
+        user: &UserId,
+        limit: usize,
+        offset: usize,
+    ) -> Result<Vec<ConversationId>>;
     /// Full-text search over titles, overviews and segments. Any text is a valid query; words are and-ed, quotes make phrases.
     async fn search(&self, user: &UserId, query: &str, limit: usize, offset: usize)
     -> Result<Vec<SearchHit>>;
@@ -824,6 +862,18 @@ pub trait Store: Send + Sync + 'static {
     async fn remove_api_key(&self, user: &UserId, label: &str) -> Result<usize>;
     /// Labels and creation times of a user's keys.
     async fn api_keys(&self, user: &UserId) -> Result<Vec<(String, UnixMicros)>>;
+
+    // --- deletion of a user ------------------------------------------------------------------------------------------
+    /// Marks the user and takes their API keys. From then on nothing begins in their name (`Conflict`), and [`Store::erase_some`]
+    /// deletes the rest, whichever process asks. False if there is no such user.
+    async fn begin_erasing(&self, user: &UserId, now: UnixMicros) -> Result<bool>;
+    /// Marked users, the oldest mark first, `limit` at most.
+    async fn erasing(&self, limit: usize) -> Result<Vec<UserId>>;
+    /// Deletes up to about `rows_max` rows of a marked user. True once only the mark is left. `Conflict` if they are not marked.
+    async fn erase_some(&self, user: &UserId, rows_max: usize) -> Result<bool>;
+    /// Deletes the mark of a user of whom nothing else is left: the user is as if they had never been. `Conflict` if something
+    /// is.
+    async fn finish_erasing(&self, user: &UserId) -> Result<()>;
 
     // --- itself ------------------------------------------------------------------------------------------------------
     fn health(&self) -> StoreHealth;

@@ -11,6 +11,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use auricle_core::{Source, UnixMicros};
+use auricle_store::protect::{Keyring, RootKey};
 use auricle_store::spool::{RunHeader, RunWriter, Spool, SpoolOptions, SpooledFrame};
 
 const FRAME_SAMPLES: u32 = 320;
@@ -327,4 +328,126 @@ fn no_run_id_escapes_the_folder() {
     spool.settle();
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
     assert_eq!(spool.leftovers().unwrap().len(), 4);
+}
+
+fn sealed(current: Option<&str>, old: &[&str]) -> SpoolOptions {
+    let key = |byte: &str| RootKey::from_text(&byte.repeat(32), "the test's key").unwrap();
+    let ring = Keyring::new(current.map(key), old.iter().map(|byte| key(byte)).collect());
+    SpoolOptions { ring, ..options() }
+}
+
+/// All bytes of all files below.
+fn bytes_below(folder: &Path) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        bytes.extend(if path.is_dir() { bytes_below(&path) } else { std::fs::read(&path).unwrap() });
+    }
+    bytes
+}
+
+#[test]
+fn under_a_key_audio_and_what_it_is_are_sealed_and_come_back() {
+    let folder = tempfile::tempdir().unwrap();
+    let spool = Spool::open(folder.path(), sealed(Some("a1"), &[])).unwrap();
+    let mut run = spool.begin(header("r1"));
+    feed(&mut run, 0..200);
+    run.poll_flush(Instant::now());
+    spool.settle();
+    run.covered(sample(150));
+    spool.settle();
+    feed(&mut run, 200..210);
+    run.abandon();
+    spool.settle();
+    let bytes = bytes_below(folder.path());
+    let holds = |what: &[u8]| bytes.windows(what.len()).any(|window| window == what);
+    assert!(bytes.len() > 60 * 80 && !holds(&frame(160)[..16]) && !holds(b"opus") && !holds(b"c1\""));
+    drop(spool);
+    let spool = Spool::open(folder.path(), sealed(Some("b2"), &["a1"])).unwrap();
+    let found = spool.leftovers().unwrap();
+    assert_eq!(found[0].header(), &header("r1"));
+    assert_eq!(numbers(&found[0].frames().collect::<Vec<_>>()), (150..210).collect::<Vec<_>>());
+}
+
+#[test]
+fn a_torn_sealed_record_costs_only_itself() {
+    let folder = tempfile::tempdir().unwrap();
+    let spool = Spool::open(folder.path(), sealed(Some("a1"), &[])).unwrap();
+    let mut run = spool.begin(header("r1"));
+    feed(&mut run, 0..40);
+    run.abandon();
+    spool.settle();
+    drop(spool);
+    let newest = folder.path().join("run-r1/00000001.chunk");
+    let whole = std::fs::read(&newest).unwrap();
+    let mut kept = Vec::new();
+    for cut in (0..whole.len()).step_by(97) {
+        std::fs::write(&newest, &whole[..whole.len() - cut]).unwrap();
+        let spool = Spool::open(folder.path(), sealed(Some("a1"), &[])).unwrap();
+        let frames = spool.leftovers().unwrap().pop().map_or(Vec::new(), |left| left.frames().collect());
+        let found = numbers(&frames);
+        assert!(found.iter().zip(0..).all(|(number, expected)| *number == expected), "{found:?}");
+        kept.push(found.len());
+        if !folder.path().join("run-r1").exists() {
+            // Nothing whole was left of it.
+            break;
+        }
+    }
+    assert!(kept[0] >= 10 && kept.windows(2).all(|pair| pair[0] >= pair[1]), "{kept:?}");
+}
+
+#[test]
+fn a_run_without_its_key_waits_untouched_until_the_key_is_back() {
+    let folder = tempfile::tempdir().unwrap();
+    let spool = Spool::open(folder.path(), sealed(Some("a1"), &[])).unwrap();
+    let mut run = spool.begin(header("r1"));
+    feed(&mut run, 0..100);
+    run.abandon();
+    spool.settle();
+    drop(spool);
+    let before = bytes_below(&folder.path().join("run-r1"));
+    for other in [sealed(None, &[]), sealed(Some("b2"), &[])] {
+        let spool = Spool::open(folder.path(), other).unwrap();
+        assert!(spool.leftovers().unwrap().is_empty() && spool.leftovers().unwrap().is_empty());
+        assert_eq!(spool.disk_bytes(), 0);
+        assert_eq!(bytes_below(&folder.path().join("locked/run-r1")), before);
+    }
+    let spool = Spool::open(folder.path(), sealed(Some("b2"), &["a1"])).unwrap();
+    let found = spool.leftovers().unwrap();
+    assert_eq!(numbers(&found[0].frames().collect::<Vec<_>>()), (0..100).collect::<Vec<_>>());
+    assert!(spool.disk_bytes() > 0);
+}
+
+#[test]
+fn a_user_is_forgotten_wherever_their_runs_lie_and_nobody_else_is() {
+    let folder = tempfile::tempdir().unwrap();
+    let of = |run: &str, user: &str| RunHeader { user: user.into(), ..header(run) };
+    let write = |options: SpoolOptions, header: RunHeader| {
+        let spool = Spool::open(folder.path(), options).unwrap();
+        let mut run = spool.begin(header);
+        feed(&mut run, 0..40);
+        run.abandon();
+        spool.settle();
+    };
+    write(sealed(Some("a1"), &[]), of("locked", "ann"));
+    // Without the key it is put aside.
+    assert!(Spool::open(folder.path(), options()).unwrap().leftovers().unwrap().is_empty());
+    for user in ["ann", "bob"] {
+        write(options(), of(&format!("plain-{user}"), user));
+        write(sealed(Some("b2"), &[]), of(&format!("sealed-{user}"), user));
+    }
+    let spool = Spool::open(folder.path(), sealed(Some("b2"), &[])).unwrap();
+    let mut live = spool.begin(of("live", "ann"));
+    feed(&mut live, 0..40);
+    live.poll_flush(Instant::now());
+    spool.settle();
+    assert_eq!(spool.forget(&"ann".into()).unwrap(), 3);
+    let mut left: Vec<_> = spool.leftovers().unwrap().iter().map(|left| left.header().run.clone()).collect();
+    left.sort();
+    assert_eq!(left, ["plain-bob", "sealed-bob"]);
+    assert_eq!(std::fs::read_dir(folder.path().join("locked")).unwrap().count(), 0);
+    // What is being written is forgotten once nobody writes it.
+    live.abandon();
+    spool.settle();
+    assert_eq!((spool.forget(&"ann".into()).unwrap(), spool.leftovers().unwrap().len()), (1, 2));
 }

@@ -44,6 +44,8 @@ closes! {
     TRIAL_EXPIRED = 1008 "trial_expired";
     /// Too many connections of one user.
     RATE_LIMITED = 1008 "Rate limited, retry later";
+    /// The user and all that is theirs is being deleted.
+    USER_DELETED = 1008 "user deleted";
     /// An image chunk that cannot be (generation B and on).
     IMAGE_CHUNK_INVALID = 1008 "";
     /// A message over the limit.

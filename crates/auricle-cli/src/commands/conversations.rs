@@ -2,6 +2,7 @@
 
 mod export;
 
+use std::path::Path;
 use std::process::ExitCode;
 
 use auricle_wire::conversation::Conversation;
@@ -52,10 +53,14 @@ pub(crate) enum Command {
         #[arg(long)]
         json: bool,
     },
-    /// Print a conversation in another form.
+    /// Print a conversation in another form, or write all of them into a folder.
     Export {
-        /// The conversation's id.
-        id: String,
+        /// The conversation's id; with `--all` the folder.
+        #[arg(value_name = "ID|DIR")]
+        what: String,
+        /// Every conversation, each in a file of its own.
+        #[arg(long)]
+        all: bool,
         /// Which form.
         #[arg(long, value_enum, default_value_t = export::Format::Md)]
         format: export::Format,
@@ -150,9 +155,13 @@ pub(crate) fn run(command: &Command) -> anyhow::Result<ExitCode> {
                     }
                 }
             }
-            Command::Export { id, format, target } => {
+            Command::Export { what: folder, all: true, format, target } => {
+                let number = export::all(target, *format, Path::new(folder)).await?;
+                output::line(&format!("{number} conversations are in {folder}"));
+            }
+            Command::Export { what: id, all: false, format, target } => {
                 let conversation = fetch(target, id).await?;
-                output::line(&export::write(&conversation, *format)?);
+                output::line(&export::write(&conversation, *format));
             }
             Command::Rename { id, title, target } => {
                 let path = format!("/v1/conversations/{}/title", encoded(id));

@@ -120,8 +120,16 @@ fn store(config: &Config) -> Check {
     if !path.exists() {
         return ok(WHAT, "none yet; the server makes it");
     }
+    let ring = match auricle_server::protection::keyring(config) {
+        Ok(ring) => ring,
+        Err(error) => return fail(WHAT, error.to_string()),
+    };
+    let protected = match ring.current() {
+        Some(key) => format!("sealed under key {key}"),
+        None => "not sealed".to_owned(),
+    };
     match auricle_store::SqliteStore::check(&path, &auricle_store::SqliteOptions::from(&config.limits)) {
-        Ok(()) => ok(WHAT, format!("{} is sound", path.display())),
+        Ok(()) => ok(WHAT, format!("{} is sound, {protected}", path.display())),
         Err(error) => fail(WHAT, format!("{error}")),
     }
 }

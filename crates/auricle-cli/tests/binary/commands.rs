@@ -40,6 +40,20 @@ fn a_record_is_listed_shown_found_exported_renamed_and_deleted() {
         let export = server.ask(&["conversations", "export", id, "--format", format]);
         assert!(export.contains(word), "{format}:\n{export}");
     }
+    let folder = server.folder.path().join("out");
+    let out = folder.to_str().unwrap();
+    assert!(
+        server
+            .ask(&["conversations", "export", "--all", out, "--format", "vtt"])
+            .contains("conversations are in")
+    );
+    assert!(std::fs::read_to_string(folder.join(format!("{id}.vtt"))).unwrap().starts_with("WEBVTT\n"));
+    server.ask(&["export", out]);
+    for extension in ["json", "md", "srt", "vtt"] {
+        let text = std::fs::read_to_string(folder.join(format!("conversations/{id}.{extension}"))).unwrap();
+        assert!(text.contains(word), "{extension}:\n{text}");
+    }
+    assert!(folder.join("user.json").exists() && !folder.join("export.zip.part").exists());
     server.ask(&["conversations", "rename", id, "Another title"]);
     assert!(server.ask(&["conversations", "show", id]).contains("Another title"));
     server.ask(&["conversations", "delete", id]);

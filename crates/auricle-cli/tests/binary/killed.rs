@@ -10,7 +10,7 @@ use auricle_speech::wer::WordErrors;
 use auricle_testkit::Connect;
 use serde_json::Value;
 
-use crate::rig::{PATIENCE, Server, auricle, eventually, file};
+use crate::rig::{PATIENCE, Server, auricle, eventually, file, text};
 
 /// How much of the conversation is streamed in real time.
 const PART_SECS: usize = 25;
@@ -193,4 +193,22 @@ async fn what_a_busy_engine_could_not_take_is_heard_later_and_once() {
     let truth = format!("{0} {0}", truth(f64::INFINITY));
     let errors = WordErrors::between(&truth, &heard);
     assert!(errors.rate() < 0.2, "{} of {} words: {heard}", errors.mistakes, errors.words);
+}
+
+#[test]
+fn a_user_who_was_being_deleted_at_kill_9_is_gone_after_the_next_start() {
+    let mut server = Server::start(&[("SPEECH", "scripted"), ("LIMITS_ERASE_ROWS_MAX", "1")]);
+    let audio = file("fixtures/two-voices/conversation.wav");
+    server.ask_json(&["stream", audio.to_str().unwrap(), "--speed", "0", "--wait"]);
+    let refused = auricle().args(["users", "delete", "local", "--url", &server.url()]).output().unwrap();
+    assert!(!refused.status.success() && text(&refused.stderr).contains("--yes"));
+    server.ask(&["users", "delete", "local", "--yes"]);
+    server.kill();
+    server.start_again();
+    eventually("no conversation is left", || {
+        let listed = server.ask_json(&["conversations", "list"]);
+        listed.as_array().unwrap().is_empty().then_some(())
+    });
+    let found = server.ask_json(&["jobs", "list"]);
+    assert!(found.as_array().unwrap().is_empty(), "{found}");
 }

@@ -67,6 +67,12 @@ impl Server {
         assert_eq!(address, self.address);
     }
 
+    /// A setting for the next start, as in [`Self::start`].
+    pub(crate) fn set(&mut self, name: &str, value: &str) {
+        self.settings.retain(|(known, _)| known != name);
+        self.settings.push((name.to_owned(), value.to_owned()));
+    }
+
     /// SIGTERM; the exit code.
     pub(crate) fn terminate(&mut self) -> Option<i32> {
         let id = rustix::process::Pid::from_child(&self.process);

@@ -445,6 +445,8 @@ pub enum Close {
     TooLarge,
     /// 1012: the server restarts; come back.
     Restarting,
+    /// 1008: the user and all that is theirs is being deleted.
+    UserDeleted,
     /// 1013: the client does not read what it is sent.
     TooSlow,
     /// 1011: the audio of this connection cannot be decoded at all (e.g. Opus at 44,100 Hz).
@@ -459,6 +461,7 @@ impl Close {
             Self::InvalidImage => "invalid_image",
             Self::TooLarge => "too_large",
             Self::Restarting => "restarting",
+            Self::UserDeleted => "user_deleted",
             Self::TooSlow => "too_slow",
             Self::Undecodable => "undecodable",
         }

@@ -48,10 +48,11 @@ pub(super) fn listening(
     let rest = rest::router(rest::RestState {
         store: Arc::clone(&parts.store) as Arc<dyn Store>,
         auth: Arc::clone(&parts.auth),
-        live: Arc::new(crate::live::Live { hub: Arc::clone(&parts.hub) }),
+        live: Arc::new(crate::live::Live { hub: Arc::clone(&parts.hub), erase: Arc::clone(&hearing.erase) }),
         wake_jobs: Arc::clone(wake),
         waits: Arc::new(Semaphore::new(parts.limits.records_awaited_max)),
         outgoing,
+        exports: Arc::new(Semaphore::new(parts.limits.exports_running_max)),
         limits: Arc::clone(&parts.limits),
         clock: parts.clock,
         embed: embed.map(|embed| embed as Arc<dyn Embed>),

@@ -242,6 +242,16 @@ pub(super) fn run_loops(
         });
         start("repair", background, Box::new(move |pulse| Box::pin(Arc::clone(&repairer).run(pulse))));
     }
+    if let Some(hearing) = &parts.hearing {
+        let eraser = Arc::new(crate::eraser::Eraser {
+            store: Arc::clone(&parts.store) as Arc<dyn Store>,
+            spool: hearing.spool.clone(),
+            hub: Arc::clone(&parts.hub),
+            limits: Arc::clone(&parts.limits),
+            wake: Arc::clone(&hearing.erase),
+        });
+        start("eraser", background, Box::new(move |pulse| Box::pin(Arc::clone(&eraser).run(pulse))));
+    }
     start(
         "metrics",
         background,
@@ -256,6 +266,11 @@ pub(super) fn run_loops(
             Box::pin(async move { triggers.follow_changes(|| beat()).await })
         }),
     );
+    let protector = Arc::new(crate::protection::Protector {
+        store: Arc::clone(&parts.store),
+        limits: Arc::clone(&parts.limits),
+    });
+    start("protector", background, Box::new(move |pulse| Box::pin(Arc::clone(&protector).run(pulse))));
     let outbox_ends = tail.clone();
     start(
         "outbox",

@@ -36,6 +36,13 @@ pub(super) fn rules(config: &Config, shape: Shape, mistakes: &mut Vec<Mistake>) 
             "a user id: 1 to 128 letters, digits or any of -_.:@|+=",
         );
     }
+    if config.protection.key.is_some()
+        && let Some(file) = &config.protection.key_file
+    {
+        let expected =
+            "nothing, since protection.key (AURICLE_PROTECTION_KEY) is set: there is one present key";
+        broken("protection.key_file", file.display().to_string(), expected);
+    }
     let limits = &config.limits;
     if limits.llm_call_max >= limits.job_attempt_max {
         let expected =

@@ -149,6 +149,15 @@ own! {
     /// Let webhooks go to any address. Without it names must lead to public ones, while `localhost` and private addresses
     /// that are written out as numbers serve in the three addresses above, and not in users' own webhooks.
     "webhooks.allow_private" = webhooks.allow_private;
+    /// File of the key that seals what people said, on disk: 32 random bytes as 64 hexadecimal digits or Base64, not readable
+    /// by every user of the machine. Whoever loses it loses the texts. Not set, and `protection.key` neither: nothing is
+    /// sealed. Every process on one data folder needs the same keys; `docs/protection.md` says more.
+    "protection.key_file" = protection.key_file;
+    /// The key itself, where secrets come as variables.
+    "protection.key" = protection.key;
+    /// Files of keys that were used before: they open what they sealed, until all of it is sealed under the present one (`auricle
+    /// protect status`). With no present key everything is opened for good.
+    "protection.old_key_files" = protection.old_key_files;
     /// How log lines look.
     "log.format" = log.format;
     /// Least severe events that are logged.
@@ -163,8 +172,8 @@ const SHORT_FLAGS: [(&str, &str); 1] = [("speech.engine", "--speech")];
 const SHORT_ENVS: [(&str, &str); 2] =
     [("speech.engine", "AURICLE_SPEECH"), ("auth.admin_key", "AURICLE_ADMIN_KEY")];
 /// Keys whose value is never shown.
-const SECRETS: [&str; 5] =
-    ["auth.admin_key", "embeddings.key", "llm.key", "pusher.secret", "webhooks.secret"];
+const SECRETS: [&str; 6] =
+    ["auth.admin_key", "embeddings.key", "llm.key", "protection.key", "pusher.secret", "webhooks.secret"];
 /// Keys of addresses that may hold secrets: only scheme and host are shown.
 const ADDRESSES: [&str; 5] =
     ["embeddings.url", "llm.url", "webhooks.conversation", "webhooks.transcript", "webhooks.audio"];

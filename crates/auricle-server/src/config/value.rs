@@ -247,6 +247,29 @@ impl Value for PathBuf {
     }
 }
 
+/// Several files.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Paths(pub Vec<PathBuf>);
+
+impl Value for Paths {
+    fn form(&self) -> String {
+        "paths with commas between them, written out (`~` is not expanded)".to_owned()
+    }
+    fn take(&mut self, text: &str) -> Option<()> {
+        let mut paths = Vec::new();
+        for part in text.split(',') {
+            let mut path = PathBuf::new();
+            path.take(part.trim())?;
+            paths.push(path);
+        }
+        self.0 = paths;
+        Some(())
+    }
+    fn show(&self) -> String {
+        self.0.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(",")
+    }
+}
+
 impl Value for Secret {
     fn form(&self) -> String {
         "8 to 256 printable ASCII characters without spaces".to_owned()

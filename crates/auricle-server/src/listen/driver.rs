@@ -332,6 +332,7 @@ impl Driver {
                 let owned = self.ownership.as_ref().is_some_and(|own| own.conversation == conversation);
                 owned.then_some(Input::Superseded)
             }
+            Command::Dismiss => Some(Input::Refused(Close::UserDeleted)),
             Command::Drain => Some(Input::Drain),
             Command::Deliver { text, taken } => {
                 self.socket.as_ref()?;

@@ -174,6 +174,7 @@ pub(super) fn close_code(close: Close) -> (u16, &'static str) {
         Close::TooLarge => (1009, "message too large"),
         Close::Undecodable => (1011, "this audio cannot be decoded"),
         Close::Restarting => (1012, "server restarting"),
+        Close::UserDeleted => (1008, "user deleted"),
         Close::TooSlow => (1013, "messages are not read"),
     }
 }

@@ -12,7 +12,7 @@ use utoipa::IntoParams;
 
 use super::RestState;
 use super::answer::{Body, Caller, Id, Params, Refusal, page_limit, page_offset, written};
-use super::export::{self, EXPORT_MAX, ExportQuery, Format};
+use super::forms::{self, EXPORT_MAX, ExportQuery, Format};
 use crate::convert;
 
 const WHAT: &str = "Action item";
@@ -78,7 +78,7 @@ pub(super) async fn export(
     let format = query.format(&FORMATS)?;
     let filter = ActionItemFilter { limit: EXPORT_MAX, ..ActionItemFilter::default() };
     let found = state.store.action_items(&user, filter).await.map_err(|error| Refusal::store(WHAT, error))?;
-    Ok(export::action_items(found.iter().map(convert::action_item).collect(), format))
+    Ok(forms::action_items(found.iter().map(convert::action_item).collect(), format))
 }
 
 /// Makes an action item by hand.

@@ -1,150 +1,246 @@
-//! All of a user's records in a form to take away.
+//! Everything a user has, as one ZIP file that is made while it is sent.
+//!
+//! It runs on a thread of its own beside the background runtime, one conversation in memory at a time; a client that does not
+//! read holds it no longer than `limits.request_max`. A conversation that cannot be read is named in `errors.json` rather than
+//! left out, and what breaks off has no end, so that no reader takes it for whole.
 
-use std::fmt::Write as _;
+use std::collections::HashSet;
+use std::io::{self, Write};
+use std::sync::Arc;
+use std::time::Duration;
 
-use auricle_wire::rest::{ActionItem, Memory};
+use auricle_core::{ConversationId, UserId};
+use auricle_store::{ActionItemFilter, MemoryFilter, Store, StoreError};
+use auricle_wire::export::{Format, write};
+use auricle_wire::rest::Problem;
 use auricle_wire::time::WireTime;
-use axum::Json;
-use axum::http::header;
+use axum::body::{Body, Bytes};
+use axum::extract::State;
+use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use serde::Deserialize;
-use utoipa::IntoParams;
+use serde_json::{Value, json};
+use tokio::runtime::Handle;
+use tokio::sync::mpsc;
+use zip::write::SimpleFileOptions;
+use zip::{CompressionMethod, ZipWriter};
 
-use super::answer::Refusal;
+use super::RestState;
+use super::answer::{Caller, Refusal};
+use super::forms::EXPORT_MAX;
+use crate::convert;
 
-/// Records of one export. Full: the newest are exported. A person makes some in a day.
-pub(super) const EXPORT_MAX: usize = 100_000;
+/// Bytes of one piece of the body.
+const PIECE_BYTES: usize = 64 * 1024;
+/// Pieces that wait for the client. Full: the making waits.
+const PIECES_MAX: usize = 4;
+/// Conversations of one look at the list.
+const PAGE: usize = 200;
+/// Jobs that are listed; older ones tell nothing about what a user has.
+const JOBS_MAX: usize = 1_000;
+/// Tries of a read while the store is busy.
+const READS_MAX: u32 = 5;
+/// Wait between them.
+const READ_AGAIN_AFTER: Duration = Duration::from_secs(1);
 
-/// In which form.
-#[derive(Debug, Deserialize, IntoParams)]
-#[into_params(parameter_in = Query)]
-pub(super) struct ExportQuery {
-    /// `json` (if absent), `markdown`, or `csv` where there are columns.
-    format: Option<String>,
+/// Everything the caller has: `conversations/ID.json`, `.md`, `.srt` and `.vtt`, `user.json`, `jobs.json`, `api_keys.json`
+/// (their labels), `action_items.json`, `memories.json`, `messages.json`, `webhooks.json` (without their secrets), and `errors.json`
+/// about what could not be read.
+#[utoipa::path(get, path = "/v1/users/me/export", tag = "users", responses(
+    (status = 200, description = "A ZIP file", content_type = "application/zip"),
+    (status = 503, description = "Too many exports at once", body = Problem),
+))]
+pub(super) async fn export(
+    Caller(user): Caller,
+    State(state): State<RestState>,
+) -> Result<Response, Refusal> {
+    let Ok(place) = Arc::clone(&state.exports).try_acquire_owned() else {
+        return Err(Refusal::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "Too many exports at once; try again in a minute",
+        ));
+    };
+    let (pieces, mut ready) = mpsc::channel::<io::Result<Bytes>>(PIECES_MAX);
+    let handle = Handle::current();
+    tokio::task::spawn_blocking(move || {
+        let _place = place;
+        let messages_max = state.limits.messages_per_user_max;
+        let maker = Maker { store: state.store, user, messages_max, handle: handle.clone() };
+        let piece_max = state.limits.request_max;
+        let out = Pieces { pieces, handle, piece_max, gathered: Vec::with_capacity(PIECE_BYTES) };
+        if let Err(error) = maker.make(out) {
+            tracing::warn!(%error, "an export broke off");
+        }
+    });
+    let body = Body::from_stream(futures_util::stream::poll_fn(move |context| ready.poll_recv(context)));
+    let headers = [
+        (header::CONTENT_TYPE, "application/zip"),
+        (header::CONTENT_DISPOSITION, "attachment; filename=\"auricle-export.zip\""),
+    ];
+    Ok((headers, body).into_response())
 }
 
-/// A form that exports have.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Format {
-    Json,
-    Markdown,
-    Csv,
+/// What the ZIP's writer writes to.
+struct Pieces {
+    pieces: mpsc::Sender<io::Result<Bytes>>,
+    handle: Handle,
+    piece_max: Duration,
+    gathered: Vec<u8>,
 }
 
-impl ExportQuery {
-    /// The form asked for, of those that there are.
-    pub(super) fn format(&self, known: &[(&str, Format)]) -> Result<Format, Refusal> {
-        let asked = self.format.as_deref().unwrap_or("json");
-        known.iter().find(|(name, _)| *name == asked).map(|(_, format)| *format).ok_or_else(|| {
-            let names: Vec<_> = known.iter().map(|(name, _)| *name).collect();
-            Refusal::invalid(format!("Formats are {}", names.join(", ")))
+impl Pieces {
+    fn send(&mut self, piece: io::Result<Bytes>) -> io::Result<()> {
+        let sent = self
+            .handle
+            .block_on(async { tokio::time::timeout(self.piece_max, self.pieces.send(piece)).await });
+        match sent {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(_)) => Err(io::Error::other("the client has gone")),
+            Err(_) => Err(io::Error::other("the client does not read")),
+        }
+    }
+}
+
+impl Write for Pieces {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.gathered.extend_from_slice(bytes);
+        if self.gathered.len() >= PIECE_BYTES {
+            let piece = std::mem::replace(&mut self.gathered, Vec::with_capacity(PIECE_BYTES));
+            self.send(Ok(piece.into()))?;
+        }
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+struct Maker {
+    store: Arc<dyn Store>,
+    user: UserId,
+    messages_max: usize,
+    handle: Handle,
+}
+
+impl Maker {
+    /// The whole file. What breaks off is told to the body, so that the response does not end as if it were whole.
+    fn make(&self, out: Pieces) -> io::Result<()> {
+        let broken = out.pieces.clone();
+        let done = self.files(out);
+        if done.is_err() {
+            let _ = broken.try_send(Err(io::Error::other("the export broke off")));
+        }
+        done
+    }
+
+    fn files(&self, out: Pieces) -> io::Result<()> {
+        let mut zip = ZipWriter::new_stream(out);
+        let mut errors = Vec::new();
+        for id in self.ids()? {
+            match self.read(async || self.store.conversation(&self.user, &id).await) {
+                Ok(Some(found)) => {
+                    let shown = convert::conversation(&found);
+                    for format in Format::ALL {
+                        let name = format!("conversations/{}.{}", file_name(&id), format.extension());
+                        file(&mut zip, &name, write(&shown, format, &when).as_bytes())?;
+                    }
+                }
+                // Deleted meanwhile.
+                Ok(None) => {}
+                Err(error) if error.is_retryable() => return Err(io::Error::other(error)),
+                Err(error) => {
+                    tracing::error!(%error, conversation.id = %id, "export a conversation");
+                    errors.push(json!({ "conversation_id": id.as_str(), "error": "it cannot be read" }));
+                }
+            }
+        }
+        for (name, records) in self.records().map_err(io::Error::other)? {
+            let text = serde_json::to_vec_pretty(&records).map_err(io::Error::other)?;
+            file(&mut zip, name, &text)?;
+        }
+        if !errors.is_empty() {
+            file(&mut zip, "errors.json", Value::from(errors).to_string().as_bytes())?;
+        }
+        let mut out = zip.finish().map_err(io::Error::other)?.into_inner();
+        let last = std::mem::take(&mut out.gathered);
+        out.send(Ok(last.into()))
+    }
+
+    /// What a user has besides conversations: a line for each kind of record.
+    fn records(&self) -> Result<Vec<(&'static str, Value)>, StoreError> {
+        let (store, user) = (&self.store, &self.user);
+        let zone = self.read(async || store.time_zone(user).await)?;
+        let jobs = self.read(async || store.jobs(Some(user), None, JOBS_MAX).await)?;
+        let keys = self.read(async || store.api_keys(user).await)?;
+        let filter = ActionItemFilter { limit: EXPORT_MAX, ..ActionItemFilter::default() };
+        let items = self.read(async || store.action_items(user, filter.clone()).await)?;
+        let filter = MemoryFilter { limit: EXPORT_MAX, ..MemoryFilter::default() };
+        let memories = self.read(async || store.memories(user, filter.clone()).await)?;
+        // As many as there may be.
+        let messages = self.read(async || store.messages(user, self.messages_max, 0).await)?;
+        let targets = self.read(async || store.targets(user).await)?;
+        let key = |(label, at): &(String, _)| json!({ "label": label, "created_at": convert::time(*at) });
+        Ok(vec![
+            ("user.json", json!({ "uid": user.as_str(), "time_zone": zone })),
+            ("jobs.json", json!(jobs.iter().map(convert::job).collect::<Vec<_>>())),
+            ("api_keys.json", json!(keys.iter().map(key).collect::<Vec<_>>())),
+            ("action_items.json", json!(items.iter().map(convert::action_item).collect::<Vec<_>>())),
+            ("memories.json", json!(memories.iter().map(convert::memory).collect::<Vec<_>>())),
+            ("messages.json", json!(messages.iter().map(convert::message).collect::<Vec<_>>())),
+            ("webhooks.json", json!(targets.iter().map(convert::webhook).collect::<Vec<_>>())),
+        ])
+    }
+
+    /// Of all conversations there are, newest first. New ones push others onto later pages, so some come twice.
+    fn ids(&self) -> io::Result<Vec<ConversationId>> {
+        let (mut ids, mut seen) = (Vec::new(), HashSet::new());
+        let mut offset = 0;
+        loop {
+            let page = self.page(offset).map_err(io::Error::other)?;
+            let found = page.len();
+            ids.extend(page.into_iter().filter(|id| seen.insert(id.clone())));
+            if found < PAGE {
+                return Ok(ids);
+            }
+            offset += PAGE;
+        }
+    }
+
+    fn page(&self, offset: usize) -> Result<Vec<ConversationId>, StoreError> {
+        self.read(async || self.store.conversation_ids(&self.user, PAGE, offset).await)
+    }
+
+    /// A read, again while the store is busy.
+    fn read<T>(&self, read: impl AsyncFn() -> Result<T, StoreError>) -> Result<T, StoreError> {
+        self.handle.block_on(async {
+            let mut tries = 1;
+            loop {
+                match read().await {
+                    Err(error) if error.is_retryable() && tries < READS_MAX => tries += 1,
+                    done => return done,
+                }
+                tokio::time::sleep(READ_AGAIN_AFTER).await;
+            }
         })
     }
 }
 
-pub(super) fn action_items(items: Vec<ActionItem>, format: Format) -> Response {
-    match format {
-        Format::Json => Json(items).into_response(),
-        Format::Markdown => text("text/markdown; charset=utf-8", action_items_markdown(&items)),
-        Format::Csv => text("text/csv; charset=utf-8", action_items_csv(&items)),
-    }
+/// An id that a client chose may hold anything.
+fn file_name(id: &ConversationId) -> String {
+    let plain =
+        |letter: char| if letter.is_ascii_alphanumeric() || "-_".contains(letter) { letter } else { '_' };
+    id.as_str().chars().map(plain).collect()
 }
 
-pub(super) fn memories(memories: Vec<Memory>, format: Format) -> Response {
-    match format {
-        Format::Json | Format::Csv => Json(memories).into_response(),
-        Format::Markdown => text("text/markdown; charset=utf-8", memories_markdown(&memories)),
-    }
+fn file(zip: &mut ZipWriter<impl Write + io::Seek>, name: &str, bytes: &[u8]) -> io::Result<()> {
+    let options =
+        SimpleFileOptions::default().compression_method(CompressionMethod::Deflated).large_file(true);
+    zip.start_file(name, options).map_err(io::Error::other)?;
+    zip.write_all(bytes)
 }
 
-fn text(kind: &'static str, text: String) -> Response {
-    ([(header::CONTENT_TYPE, kind)], text).into_response()
-}
-
-fn action_items_markdown(items: &[ActionItem]) -> String {
-    let mut page = String::from("# Action items\n\n");
-    for item in items {
-        let mark = if item.completed { 'x' } else { ' ' };
-        let due = item.due_at.map(|at| format!(" (due {at})")).unwrap_or_default();
-        let _ = writeln!(page, "- [{mark}] {}{due}", line(&item.description));
-    }
-    page
-}
-
-fn memories_markdown(memories: &[Memory]) -> String {
-    let mut page = String::from("# Memories\n\n");
-    for memory in memories {
-        let _ = writeln!(page, "- {}", line(&memory.text));
-    }
-    page
-}
-
-/// What was heard stays one item of one list.
-fn line(text: &str) -> String {
-    text.split_whitespace().collect::<Vec<_>>().join(" ")
-}
-
-/// RFC 4180.
-fn action_items_csv(items: &[ActionItem]) -> String {
-    let mut table = String::from(
-        "id,description,completed,created_at,updated_at,due_at,completed_at,conversation_id\r\n",
-    );
-    let time = |at: Option<WireTime>| at.map(|at| at.to_string()).unwrap_or_default();
-    for item in items {
-        let row = [
-            field(&item.id),
-            field(&item.description),
-            item.completed.to_string(),
-            item.created_at.to_string(),
-            item.updated_at.to_string(),
-            time(item.due_at),
-            time(item.completed_at),
-            field(item.conversation_id.as_deref().unwrap_or_default()),
-        ];
-        let _ = write!(table, "{}\r\n", row.join(","));
-    }
-    table
-}
-
-/// In quotes. What a spreadsheet would take for a formula is made text: these words were heard from anybody.
-fn field(text: &str) -> String {
-    let guard = if text.starts_with(['=', '+', '-', '@', '\t', '\r']) { "'" } else { "" };
-    format!("\"{guard}{}\"", text.replace('"', "\"\""))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn item(description: &str, completed: bool) -> ActionItem {
-        ActionItem {
-            id: "i1".into(),
-            description: description.into(),
-            completed,
-            created_at: WireTime(0),
-            updated_at: WireTime(0),
-            due_at: Some(WireTime(0)),
-            completed_at: None,
-            conversation_id: None,
-            edited: false,
-        }
-    }
-
-    #[test]
-    fn csv_quotes_what_would_break_it_and_defuses_formulas() {
-        let table = action_items_csv(&[item("Say \"hi\", then\ngo", true), item("=1+1", false)]);
-        let rows: Vec<_> = table.split("\r\n").collect();
-        let epoch = "1970-01-01T00:00:00.000000Z";
-        assert_eq!(
-            rows[1],
-            format!("\"i1\",\"Say \"\"hi\"\", then\ngo\",true,{epoch},{epoch},{epoch},,\"\"")
-        );
-        assert!(rows[2].contains("\"'=1+1\""), "{}", rows[2]);
-    }
-
-    #[test]
-    fn markdown_is_a_list_to_tick_off() {
-        let page = action_items_markdown(&[item("Call\nAnn", true)]);
-        assert_eq!(page, "# Action items\n\n- [x] Call Ann (due 1970-01-01T00:00:00.000000Z)\n");
-    }
+/// A moment, in UTC: the file may be read anywhere.
+fn when(at: WireTime) -> String {
+    let at = jiff::Timestamp::from_microsecond(at.0).unwrap_or_default();
+    at.strftime("%Y-%m-%d %H:%M UTC").to_string()
 }

@@ -12,7 +12,7 @@ use utoipa::IntoParams;
 
 use super::RestState;
 use super::answer::{Body, Caller, Id, Params, Refusal, page_limit, page_offset, written};
-use super::export::{self, EXPORT_MAX, ExportQuery, Format};
+use super::forms::{self, EXPORT_MAX, ExportQuery, Format};
 use crate::convert;
 
 const WHAT: &str = "Memory";
@@ -63,7 +63,7 @@ pub(super) async fn export(
     let format = query.format(&FORMATS)?;
     let filter = MemoryFilter { limit: EXPORT_MAX, ..MemoryFilter::default() };
     let found = state.store.memories(&user, filter).await.map_err(|error| Refusal::store(WHAT, error))?;
-    Ok(export::memories(found.iter().map(convert::memory).collect(), format))
+    Ok(forms::memories(found.iter().map(convert::memory).collect(), format))
 }
 
 /// Makes a memory by hand.

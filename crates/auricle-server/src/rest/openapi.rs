@@ -9,7 +9,7 @@ use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityRequirement
 use utoipa::openapi::{Content, Ref, RefOr, ResponseBuilder};
 use utoipa::{Modify, OpenApi};
 
-use super::{action_items, conversations, finalise, jobs, memories, search, status, users, webhooks};
+use super::{action_items, conversations, export, finalise, jobs, memories, search, status, users, webhooks};
 
 #[derive(OpenApi)]
 #[openapi(
@@ -52,6 +52,8 @@ use super::{action_items, conversations, finalise, jobs, memories, search, statu
         webhooks::replay,
         webhooks::messages,
         users::me,
+        users::erase,
+        export::export,
         users::set_time_zone,
         health,
         v1_health,

@@ -3,8 +3,11 @@
 use auricle_wire::rest::{Problem, Status, TimeZoneRequest, User};
 use axum::Json;
 use axum::extract::State;
+use axum::http::StatusCode;
+use serde::Deserialize;
+use utoipa::IntoParams;
 
-use super::answer::{Body, Caller, Refusal};
+use super::answer::{Body, Caller, Params, Refusal};
 use super::{RestState, status};
 
 const WHAT: &str = "User";
@@ -34,4 +37,33 @@ pub(super) async fn set_time_zone(
     store.ensure_user(&user, state.clock.wall()).await.map_err(|error| Refusal::store(WHAT, error))?;
     store.set_time_zone(&user, zone).await.map_err(|error| Refusal::store(WHAT, error))?;
     Ok(status("Ok"))
+}
+
+/// The user's own id once more, so that no slip deletes everything.
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub(super) struct Confirmation {
+    /// The caller's own user id.
+    confirm: Option<String>,
+}
+
+/// Deletes the user: conversations, records, audio, keys, everything. It cannot be undone. The answer comes once it is certain to
+/// happen; live sessions are closed (1008, `user deleted`), and the rest is gone within seconds. Whoever comes back with good
+/// credentials afterwards is a new user.
+#[utoipa::path(delete, path = "/v1/users/me", tag = "users", params(Confirmation), responses(
+    (status = 202, description = "It is being deleted", body = Status),
+    (status = 422, description = "`confirm` is not the caller's own user id", body = Problem),
+))]
+pub(super) async fn erase(
+    Caller(user): Caller,
+    State(state): State<RestState>,
+    Params(confirmation): Params<Confirmation>,
+) -> Result<(StatusCode, Json<Status>), Refusal> {
+    if confirmation.confirm.as_deref() != Some(user.as_str()) {
+        return Err(Refusal::invalid("To delete everything, name your own user id: ?confirm=USER_ID"));
+    }
+    let begun = state.store.begin_erasing(&user, state.clock.wall()).await;
+    begun.map_err(|error| Refusal::store(WHAT, error))?;
+    state.live.dismiss(&user);
+    Ok((StatusCode::ACCEPTED, status("deleting")))
 }

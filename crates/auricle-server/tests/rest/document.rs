@@ -171,7 +171,14 @@ async fn calls(rig: &Rig) -> BTreeMap<(&'static str, &'static str), Vec<Call>> {
         add("post", path, vec![call(path, none()), call(format!("{path}?everybody=x"), none())]);
     }
     webhook_calls(rig, &mut add).await;
+    add("get", "/v1/users/me/export", vec![call("/v1/users/me/export", none())]);
     add("get", "/v1/users/me", vec![call("/v1/users/me", none())]);
+    // The last of all: nothing of the user is there any more.
+    add(
+        "delete",
+        "/v1/users/me",
+        vec![call("/v1/users/me?confirm=eve", none()), call("/v1/users/me?confirm=ana", none())],
+    );
     let zone = |name: &str| Some(json!({ "time_zone": name }));
     let path = "/v1/users/me/time-zone";
     add("put", path, vec![call(path, zone("Europe/Madrid")), call(path, zone("x"))]);

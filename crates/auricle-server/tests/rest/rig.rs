@@ -30,7 +30,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
-const ADMIN_KEY: &str = "the-admin-key-of-this-test:";
+pub(crate) const ADMIN_KEY: &str = "the-admin-key-of-this-test:";
 
 pub(crate) struct Rig {
     pub(crate) store: Arc<SqliteStore>,
@@ -40,7 +40,7 @@ pub(crate) struct Rig {
     process: ProcessId,
     embed: Option<Arc<dyn Embed>>,
     limits: Limits,
-    _dir: TempDir,
+    dir: TempDir,
 }
 
 /// The live side: owns at most one conversation, and answers as it was told.
@@ -64,6 +64,10 @@ impl ScriptedLive {
 impl LiveSessions for ScriptedLive {
     fn current(&self, _user: &UserId) -> Option<ConversationId> {
         self.owned.lock().unwrap().as_ref().map(|(id, _)| id.clone())
+    }
+
+    fn dismiss(&self, _user: &UserId) {
+        self.asked.fetch_add(1, Ordering::SeqCst);
     }
 
     async fn finalise(&self, _user: &UserId, conversation: &ConversationId) -> Option<Ended> {
@@ -125,6 +129,7 @@ impl Rig {
             }),
             waits: Arc::new(Semaphore::new(config.limits.records_awaited_max)),
             outgoing: Outgoing::open(allow_private, &config.limits, Arc::new(SystemClock)).unwrap(),
+            exports: Arc::new(Semaphore::new(config.limits.exports_running_max)),
             limits: Arc::new(config.limits.clone()),
             clock: SystemClock,
             embed,
@@ -132,7 +137,7 @@ impl Rig {
         let process = ProcessId::from("test-process");
         store.process_alive(&process, SystemClock.wall() + Duration::from_secs(600)).await.unwrap();
         let embed = state.embed.clone();
-        Self { store, live, wakes, router: router(state), process, embed, limits: config.limits, _dir: dir }
+        Self { store, live, wakes, router: router(state), process, embed, limits: config.limits, dir }
     }
 
     pub(crate) fn now(&self) -> UnixMicros {
@@ -170,8 +175,11 @@ impl Rig {
         }
         let response = self.send(request.body(Body::from(body)).unwrap()).await;
         let status = response.status().as_u16();
+        // The other kind of answer there is.
+        let is_zip =
+            response.headers().get(header::CONTENT_TYPE).is_some_and(|kind| kind == "application/zip");
         let bytes = to_bytes(response.into_body(), 16 << 20).await.unwrap();
-        let body = match bytes.is_empty() {
+        let body = match bytes.is_empty() || is_zip {
             true => Value::Null,
             false => serde_json::from_slice(&bytes)
                 .unwrap_or_else(|_| panic!("{method} {path}: not JSON: {bytes:?}")),
@@ -344,6 +352,13 @@ impl Rig {
     }
 
     /// What the store has of a conversation, past the interface.
+    /// Makes a conversation unreadable, as a damaged disk would.
+    pub(crate) fn spoil(&self, id: &ConversationId) {
+        let db = rusqlite::Connection::open(self.dir.path().join("auricle.db")).unwrap();
+        let sql = "UPDATE conversations SET structured = 'not JSON' WHERE id = ?1";
+        assert_eq!(db.execute(sql, [id.as_str()]).unwrap(), 1);
+    }
+
     pub(crate) async fn stored(&self, user: &str, id: &ConversationId) -> Option<Conversation> {
         self.store.conversation(&user.into(), id).await.unwrap()
     }

@@ -277,3 +277,16 @@ pub async fn the_users_title_and_place_are_kept(ground: Ground) {
     assert_eq!((found.title(), found.structured.title.as_str()), ("Mine", "Greeting"));
     assert_eq!(found.geolocation, Some(place));
 }
+
+pub async fn ids_are_listed_whatever_they_name(ground: Ground) {
+    ground.completed("c1", "words", "One").await;
+    ground.live("c2").await;
+    ground.ended("c3", "words").await;
+    let ids = async |user: &str, limit, offset| -> Vec<String> {
+        let found = ground.store.conversation_ids(&user.into(), limit, offset).await.unwrap();
+        found.iter().map(|id| id.as_str().to_owned()).collect()
+    };
+    assert_eq!(ids("ann", 10, 0).await, ["c3", "c2", "c1"]);
+    assert_eq!(ids("ann", 2, 1).await, ["c2", "c1"]);
+    assert_eq!(ids("bob", 10, 0).await, [""; 0]);
+}

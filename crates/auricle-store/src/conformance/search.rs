@@ -9,14 +9,14 @@ async fn find(ground: &Ground, user: &str, query: &str) -> Vec<SearchHit> {
     ground.store.search(&UserId::from(user), query, 10, 0).await.unwrap()
 }
 
-async fn ids(ground: &Ground, query: &str) -> Vec<String> {
+pub(super) async fn ids(ground: &Ground, query: &str) -> Vec<String> {
     let mut ids: Vec<_> =
         find(ground, "ann", query).await.iter().map(|hit| hit.conversation.id.as_str().to_owned()).collect();
     ids.sort();
     ids
 }
 
-async fn fill(ground: &Ground) {
+pub(super) async fn fill(ground: &Ground) {
     ground.completed("c1", "we met the dentist on a rainy Tuesday", "Teeth").await;
     ground.completed("c2", "the green tea was hot", "Tea at Carla's").await;
     let owner = ground.live("c3").await;
@@ -35,11 +35,10 @@ pub async fn words_are_anded_over_the_conversation(ground: Ground) {
     assert_eq!(ids(&ground, "dentists calling ").await, ["c3"]);
 }
 
-pub async fn phrases_and_prefixes(ground: Ground) {
+pub async fn phrases_stand_together(ground: Ground) {
     fill(&ground).await;
     assert_eq!(ids(&ground, "green tea ").await, ["c2", "c3"]);
     assert_eq!(ids(&ground, "\"green tea\"").await, ["c2"]);
-    assert_eq!(ids(&ground, "den").await, ["c1", "c3"]);
     assert_eq!(ids(&ground, "den ").await, [""; 0]);
 }
 
@@ -180,7 +179,7 @@ pub async fn records_are_found_by_their_words(ground: Ground) {
     let green = find(ann.clone(), "green ", 10).await;
     assert_eq!(ids(&green), ["i1", "i2", "m1"]);
     assert_eq!(green[1].1, "paint it \u{2}green\u{3}");
-    assert_eq!(ids(&find(ann.clone(), "green plumb", 10).await), ["i1"]);
+    assert_eq!(ids(&find(ann.clone(), "plumbers green ", 10).await), ["i1"]);
     assert_eq!(find(ann.clone(), "green ", 1).await.len(), 1);
     assert_eq!(ids(&find(bob, "green OR \"scope:u1", 10).await), [""; 0]);
     for query in ["", "\"", "?!", "nothing "] {

@@ -5,11 +5,16 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::record::{self, Record};
+use auricle_core::UserId;
+
+use super::record::{self, Header, Record};
 use super::{RunHeader, Shared, lock};
+use crate::protect::{KeyId, Place, Sealer};
 
 /// Where unreadable runs go.
 const QUARANTINE: &str = "quarantine";
+/// Where runs wait for a key that is not there.
+const LOCKED: &str = "locked";
 
 /// A run that nobody writes any more.
 pub struct Leftover {
@@ -18,6 +23,7 @@ pub struct Leftover {
     header: RunHeader,
     covered: u64,
     bytes: u64,
+    sealer: Arc<Sealer>,
 }
 
 /// One frame as it was received.
@@ -35,7 +41,7 @@ pub(super) fn bytes_on_disk(folder: &Path) -> io::Result<u64> {
     let mut total = 0;
     for entry in fs::read_dir(folder)? {
         let path = entry?.path();
-        if path.is_dir() && path.file_name().is_some_and(|name| name != QUARANTINE) {
+        if path.is_dir() && path.file_name().is_some_and(|name| name != QUARANTINE && name != LOCKED) {
             total += chunks(&path)?.iter().map(|(_, bytes)| bytes).sum::<u64>();
         }
     }
@@ -57,16 +63,20 @@ fn chunks(folder: &Path) -> io::Result<Vec<(PathBuf, u64)>> {
 }
 
 pub(super) fn list(shared: &Arc<Shared>) -> io::Result<Vec<Leftover>> {
+    unlock(shared)?;
     let mut found = Vec::new();
     for entry in fs::read_dir(&shared.folder)? {
         let folder = entry?.path();
         let Some(name) = folder.file_name().and_then(|name| name.to_str()) else { continue };
-        if name == QUARANTINE || !folder.is_dir() || lock(&shared.live).contains(name) {
+        if name == QUARANTINE || name == LOCKED || !folder.is_dir() || lock(&shared.live).contains(name) {
             continue;
         }
-        match read(shared, &folder)? {
-            Some(leftover) if leftover.has_uncovered() => found.push(leftover),
-            Some(leftover) => leftover.remove()?,
+        match header(shared, &folder, name)? {
+            Some(Header::Known(header)) => {
+                let leftover = read(shared, &folder, header)?;
+                if leftover.has_uncovered() { found.push(leftover) } else { leftover.remove()? }
+            }
+            Some(Header::Locked(key)) => lock_away(shared, &folder, name, key)?,
             None => quarantine(shared, &folder, name)?,
         }
     }
@@ -74,14 +84,17 @@ pub(super) fn list(shared: &Arc<Shared>) -> io::Result<Vec<Leftover>> {
     Ok(found)
 }
 
-/// `None` if its header is unreadable.
-fn read(shared: &Arc<Shared>, folder: &Path) -> io::Result<Option<Leftover>> {
+/// `None` if it is unreadable.
+fn header(shared: &Shared, folder: &Path, name: &str) -> io::Result<Option<Header>> {
     let bytes = match fs::read(folder.join("header")) {
         Ok(bytes) => bytes,
         Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
         Err(error) => return Err(error),
     };
-    let Some(header) = record::header_value(&bytes) else { return Ok(None) };
+    Ok(record::header_value(&bytes, name, &shared.options.ring))
+}
+
+fn read(shared: &Arc<Shared>, folder: &Path, header: RunHeader) -> io::Result<Leftover> {
     let chunks = chunks(folder)?;
     let mut covered = 0;
     if let Some((newest, _)) = chunks.last() {
@@ -95,7 +108,8 @@ fn read(shared: &Arc<Shared>, folder: &Path) -> io::Result<Option<Leftover>> {
         }
     }
     let bytes = chunks.iter().map(|(_, bytes)| bytes).sum();
-    Ok(Some(Leftover { shared: Arc::clone(shared), folder: folder.to_owned(), header, covered, bytes }))
+    let sealer = Arc::new(shared.options.ring.of(&header.user));
+    Ok(Leftover { shared: Arc::clone(shared), folder: folder.to_owned(), header, covered, bytes, sealer })
 }
 
 fn quarantine(shared: &Shared, folder: &Path, name: &str) -> io::Result<()> {
@@ -104,7 +118,16 @@ fn quarantine(shared: &Shared, folder: &Path, name: &str) -> io::Result<()> {
         // A crash between folder and header: there was no audio yet.
         return fs::remove_dir_all(folder);
     }
-    let place = shared.folder.join(QUARANTINE);
+    put_aside(shared, folder, name, QUARANTINE)?;
+    shared.shrank(chunks.iter().map(|(_, bytes)| bytes).sum());
+    metrics::counter!("auricle_spool_quarantined_total").increment(1);
+    tracing::warn!(run = name, "a run of the spool has an unreadable header; it was moved into quarantine");
+    Ok(())
+}
+
+/// Moves a run's folder into `place`, untouched.
+fn put_aside(shared: &Shared, folder: &Path, name: &str, place: &str) -> io::Result<()> {
+    let place = shared.folder.join(place);
     fs::create_dir_all(&place)?;
     let mut target = place.join(name);
     let mut number = 1;
@@ -112,10 +135,74 @@ fn quarantine(shared: &Shared, folder: &Path, name: &str) -> io::Result<()> {
         target = place.join(format!("{name}.{number}"));
         number += 1;
     }
-    fs::rename(folder, &target)?;
-    shared.shrank(chunks.iter().map(|(_, bytes)| bytes).sum());
-    metrics::counter!("auricle_spool_quarantined_total").increment(1);
-    tracing::warn!(run = name, "a run of the spool has an unreadable header; it was moved into quarantine");
+    fs::rename(folder, &target)
+}
+
+fn lock_away(shared: &Shared, folder: &Path, name: &str, key: KeyId) -> io::Result<()> {
+    let bytes = chunks(folder)?.iter().map(|(_, bytes)| bytes).sum();
+    put_aside(shared, folder, name, LOCKED)?;
+    shared.shrank(bytes);
+    metrics::counter!("auricle_spool_locked_total").increment(1);
+    tracing::error!(
+        run = name,
+        %key,
+        "a run of the spool is sealed under a key that is not configured; it waits in `locked` until the key is back \
+         (protection.old_key_files)"
+    );
+    Ok(())
+}
+
+pub(super) fn forget(shared: &Shared, user: &UserId) -> io::Result<usize> {
+    let mut removed = 0;
+    let homes = [
+        (shared.folder.clone(), true),
+        (shared.folder.join(QUARANTINE), false),
+        (shared.folder.join(LOCKED), false),
+    ];
+    for (home, counted) in homes {
+        if !home.exists() {
+            continue;
+        }
+        for entry in fs::read_dir(&home)? {
+            let folder = entry?.path();
+            let Some(name) = folder.file_name().and_then(|name| name.to_str()) else { continue };
+            let live = counted && (name == QUARANTINE || name == LOCKED || lock(&shared.live).contains(name));
+            if live || !folder.is_dir() {
+                continue;
+            }
+            let whose = match fs::read(folder.join("header")) {
+                Ok(bytes) => record::header_user(&bytes),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+                Err(error) => return Err(error),
+            };
+            if whose.as_ref() == Some(user) {
+                let bytes = chunks(&folder)?.iter().map(|(_, bytes)| bytes).sum();
+                fs::remove_dir_all(&folder)?;
+                shared.shrank(if counted { bytes } else { 0 });
+                removed += 1;
+            }
+        }
+    }
+    Ok(removed)
+}
+
+/// Takes back the runs whose key is there again.
+fn unlock(shared: &Shared) -> io::Result<()> {
+    let place = shared.folder.join(LOCKED);
+    if shared.options.ring.is_empty() || !place.exists() {
+        return Ok(());
+    }
+    for entry in fs::read_dir(&place)? {
+        let folder = entry?.path();
+        let Some(name) = folder.file_name().and_then(|name| name.to_str()) else { continue };
+        let home = shared.folder.join(name);
+        if matches!(header(shared, &folder, name)?, Some(Header::Known(_))) && !home.exists() {
+            let bytes = chunks(&folder)?.iter().map(|(_, bytes)| bytes).sum();
+            fs::rename(&folder, &home)?;
+            shared.grew(bytes);
+            tracing::info!(run = name, "the key of a run of the spool is back");
+        }
+    }
     Ok(())
 }
 
@@ -146,9 +233,9 @@ impl Leftover {
             torn();
             Vec::new()
         });
-        let covered = self.covered;
+        let (covered, sealer, run) = (self.covered, Arc::clone(&self.sealer), self.header.run.clone());
         chunks.into_iter().flat_map(move |(path, _)| match fs::read(&path) {
-            Ok(bytes) => frames_of(&bytes, covered),
+            Ok(bytes) => frames_of(&bytes, covered, &sealer, &run),
             Err(_) => {
                 torn();
                 Vec::new()
@@ -217,7 +304,7 @@ fn whole_bytes(bytes: &[u8]) -> u64 {
     whole as u64
 }
 
-fn frames_of(bytes: &[u8], covered: u64) -> Vec<SpooledFrame> {
+fn frames_of(bytes: &[u8], covered: u64, sealer: &Sealer, run: &str) -> Vec<SpooledFrame> {
     let mut frames = Vec::new();
     let mut position = 0;
     let mut rest = bytes;
@@ -225,6 +312,13 @@ fn frames_of(bytes: &[u8], covered: u64) -> Vec<SpooledFrame> {
         match record {
             Record::Position(at) => position = at,
             Record::Covered(_) => {}
+            Record::Sealed { key, sealed } => {
+                match sealer.open_audio(Place::new("spool", "record", &[run]), key, sealed) {
+                    Some(records) => frames.extend(frames_of(&records, covered, sealer, run)),
+                    // Each begins with its own position: what follows is still right.
+                    None => torn(),
+                }
+            }
             Record::Frame { samples, payload } => {
                 let from = position;
                 position += u64::from(samples);

@@ -2,18 +2,23 @@
 //!
 //! | bytes | what |
 //! | --- | --- |
-//! | 0 | kind: 0 frame, 1 position, 2 covered; the high bit is reserved for sealed (encrypted) payloads |
+//! | 0 | kind: 0 frame, 1 position, 2 covered, 0x83 sealed |
 //! | 1..4 | payload length, little-endian |
 //! | 4..8 | frame: its decoded length in samples, little-endian; else 0 |
 //! | 8..12 | CRC-32 of bytes 0..8 and the payload |
-//! | 12.. | payload: a frame as received, or a sample position (`u64`, little-endian) |
+//! | 12.. | payload: a frame as received, or a sample position (`u64`, little-endian); sealed: the key's id (8 hexadecimal digits), then what `protect` made of the records of one flush |
 //!
 //! Each flush begins with a position, so that audio that was not spooled leaves a hole and moves nothing.
+//! A flush is sealed whole rather than frame by frame: the lengths of frames, too, tell what was said.
 
-use auricle_core::{Source, UnixMicros};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD_NO_PAD as BASE64;
+
+use auricle_core::{Source, UnixMicros, UserId};
 use serde::{Deserialize, Serialize};
 
 use super::RunHeader;
+use crate::protect::{KeyId, Keyring, OVERHEAD_BYTES, Place, Sealer};
 
 const PREFIX: usize = 12;
 /// What the length field holds.
@@ -21,16 +26,30 @@ pub(super) const PAYLOAD_MAX: usize = (1 << 24) - 1;
 const FRAME: u8 = 0;
 const POSITION: u8 = 1;
 const COVERED: u8 = 2;
+const SEALED: u8 = 0x83;
+const KEY_BYTES: usize = 8;
+/// What a sealed record adds to the records in it.
+pub(super) const SEALED_BYTES: usize = PREFIX + KEY_BYTES + OVERHEAD_BYTES;
 
 const MAGIC: &[u8; 8] = b"AURSPOOL";
 const VERSION: u8 = 1;
+/// A header of which only the user and the key can be read without the key.
+const SEALED_VERSION: u8 = 2;
 
 /// One record as read.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Record<'a> {
-    Frame { samples: u32, payload: &'a [u8] },
+    Frame {
+        samples: u32,
+        payload: &'a [u8],
+    },
     Position(u64),
     Covered(u64),
+    /// Records that only this key opens.
+    Sealed {
+        key: KeyId,
+        sealed: &'a [u8],
+    },
 }
 
 pub(super) fn put_frame(buffer: &mut Vec<u8>, samples: u32, payload: &[u8]) {
@@ -43,6 +62,14 @@ pub(super) fn put_position(buffer: &mut Vec<u8>, sample: u64) {
 
 pub(super) fn put_covered(buffer: &mut Vec<u8>, sample: u64) {
     put(buffer, COVERED, 0, &sample.to_le_bytes());
+}
+
+/// `None` for more than one record holds.
+pub(super) fn put_sealed(buffer: &mut Vec<u8>, key: KeyId, sealed: &[u8]) -> Option<()> {
+    let mut payload = Vec::with_capacity(KEY_BYTES + sealed.len());
+    payload.extend_from_slice(key.to_string().as_bytes());
+    payload.extend_from_slice(sealed);
+    (payload.len() <= PAYLOAD_MAX).then(|| put(buffer, SEALED, 0, &payload))
 }
 
 fn put(buffer: &mut Vec<u8>, kind: u8, samples: u32, payload: &[u8]) {
@@ -78,6 +105,10 @@ pub(super) fn take(bytes: &[u8]) -> Option<(Record<'_>, usize)> {
         }
         POSITION => Record::Position(position()?),
         COVERED => Record::Covered(position()?),
+        SEALED => {
+            let (key, sealed) = payload.split_at_checked(KEY_BYTES)?;
+            Record::Sealed { key: KeyId::parse(std::str::from_utf8(key).ok()?)?, sealed }
+        }
         _ => return None,
     };
     Some((record, PREFIX + length))
@@ -98,8 +129,17 @@ struct HeaderJson {
     first_audio_at: i64,
 }
 
-/// A header file: magic, version, CRC-32 of the rest, JSON.
-pub(super) fn header_bytes(header: &RunHeader) -> Vec<u8> {
+/// A sealed header: whose it is, under which key, and the rest.
+#[derive(Serialize, Deserialize)]
+struct SealedHeaderJson {
+    user: String,
+    key: String,
+    /// Base64 of the sealed JSON of a plain header.
+    sealed: String,
+}
+
+/// A header file: magic, version, CRC-32 of the rest, JSON. `name`: the run's folder, for which alone it is sealed.
+pub(super) fn header_bytes(header: &RunHeader, name: &str, sealer: &Sealer) -> Vec<u8> {
     let json = serde_json::to_vec(&HeaderJson {
         run: header.run.clone(),
         user: header.user.as_str().into(),
@@ -114,21 +154,68 @@ pub(super) fn header_bytes(header: &RunHeader) -> Vec<u8> {
         first_audio_at: header.first_audio_at.0,
     })
     .expect("a struct of texts and numbers is always expressible as JSON");
+    let (version, json) = match sealer.seal_audio(Place::new("spool", "header", &[name]), &json) {
+        None => (VERSION, json),
+        Some((key, sealed)) => {
+            let sealed = SealedHeaderJson {
+                user: header.user.as_str().into(),
+                key: key.to_string(),
+                sealed: BASE64.encode(sealed),
+            };
+            (SEALED_VERSION, serde_json::to_vec(&sealed).expect("a struct of texts is expressible as JSON"))
+        }
+    };
     let mut bytes = Vec::with_capacity(MAGIC.len() + 5 + json.len());
     bytes.extend_from_slice(MAGIC);
-    bytes.push(VERSION);
+    bytes.push(version);
     bytes.extend_from_slice(&crc32fast::hash(&json).to_le_bytes());
     bytes.extend_from_slice(&json);
     bytes
 }
 
+/// What a header file holds.
+pub(super) enum Header {
+    Known(RunHeader),
+    /// Only a key that is not there opens it.
+    Locked(KeyId),
+}
+
 /// `None` if it is damaged or of an unknown version.
-pub(super) fn header_value(bytes: &[u8]) -> Option<RunHeader> {
-    let rest = bytes.strip_prefix(MAGIC)?.strip_prefix(&[VERSION])?;
+pub(super) fn header_value(bytes: &[u8], name: &str, ring: &Keyring) -> Option<Header> {
+    let (version, rest) = bytes.strip_prefix(MAGIC)?.split_first()?;
     let (stored, json) = rest.split_at_checked(4)?;
     if crc32fast::hash(json).to_le_bytes() != stored {
         return None;
     }
+    if *version == VERSION {
+        return plain_header(json).map(Header::Known);
+    }
+    if *version != SEALED_VERSION {
+        return None;
+    }
+    let json: SealedHeaderJson = serde_json::from_slice(json).ok()?;
+    let key = KeyId::parse(&json.key)?;
+    if !ring.known().contains(&key) {
+        return Some(Header::Locked(key));
+    }
+    let sealed = BASE64.decode(json.sealed).ok()?;
+    let opened =
+        ring.of(&json.user.into()).open_audio(Place::new("spool", "header", &[name]), key, &sealed)?;
+    plain_header(&opened).map(Header::Known)
+}
+
+/// Whose run it is, which is told without any key. `None` if the header is damaged.
+pub(super) fn header_user(bytes: &[u8]) -> Option<UserId> {
+    #[derive(Deserialize)]
+    struct UserJson {
+        user: String,
+    }
+    let (_, rest) = bytes.strip_prefix(MAGIC)?.split_first()?;
+    let (_, json) = rest.split_at_checked(4)?;
+    Some(serde_json::from_slice::<UserJson>(json).ok()?.user.into())
+}
+
+fn plain_header(json: &[u8]) -> Option<RunHeader> {
     let json: HeaderJson = serde_json::from_slice(json).ok()?;
     Some(RunHeader {
         run: json.run,

@@ -70,9 +70,10 @@ impl RunWriter {
         }
     }
 
-    /// Adds a frame as received; `samples` is its decoded length. At most 16 MiB - 1; a longer one is counted as lost.
+    /// Adds a frame as received; `samples` is its decoded length. At most 16 MiB - 1, with a key a
+    /// flush less; a longer one is counted as lost.
     pub fn append(&mut self, frame: &[u8], samples: u32) {
-        if frame.len() > record::PAYLOAD_MAX {
+        if frame.len() > self.shared.frame_bytes_max() {
             dropped("frame_too_large", frame.len());
             self.run.lost.fetch_add(u64::from(samples), Ordering::Relaxed);
             self.hand_over();

@@ -18,6 +18,7 @@ use auricle_core::Share;
 use super::run::{ABANDONED, FINISHED, LIVE, Run};
 use super::{Shared, dropped, lock, record};
 use crate::clock;
+use crate::protect::{Place, Sealer};
 
 /// How often each run is looked at even without a message: hints may be lost when the queue is full.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -54,6 +55,7 @@ struct Files {
     next_number: u32,
     /// The coverage that is on disk.
     marked: u64,
+    sealer: Sealer,
 }
 
 pub(super) struct Thread {
@@ -125,6 +127,7 @@ impl Thread {
             file: None,
             next_number: 1,
             marked: 0,
+            sealer: shared.options.ring.of(&run.header.user),
         });
         if needed && let Err((reason, error)) = files.append(shared, buffer, until) {
             dropped(reason, buffer.len());
@@ -161,6 +164,15 @@ type Refused = (&'static str, Option<io::Error>);
 
 impl Files {
     fn append(&mut self, shared: &Shared, buffer: &[u8], until: u64) -> Result<(), Refused> {
+        let place = [self.run.header.run.as_str()];
+        let mut record = Vec::new();
+        let buffer = match self.sealer.seal_audio(Place::new("spool", "record", &place), buffer) {
+            None => buffer,
+            Some((key, sealed)) => {
+                record::put_sealed(&mut record, key, &sealed).ok_or(("frame_too_large", None))?;
+                record.as_slice()
+            }
+        };
         let bytes = buffer.len() as u64;
         if self.chunks.iter().map(|chunk| chunk.bytes).sum::<u64>() + bytes > shared.options.run_bytes_max {
             return Err(("run_full", None));
@@ -180,7 +192,10 @@ impl Files {
     fn rotate(&mut self, shared: &Shared) -> io::Result<()> {
         if self.next_number == 1 {
             fs::create_dir_all(&self.folder)?;
-            fs::write(self.folder.join("header"), record::header_bytes(&self.run.header))?;
+            fs::write(
+                self.folder.join("header"),
+                record::header_bytes(&self.run.header, &self.run.name, &self.sealer),
+            )?;
         }
         let number = self.next_number;
         let path = self.folder.join(format!("{number:08}.chunk"));

@@ -1,17 +1,21 @@
 //! Users, their keys, and the processes that own things.
 
 use auricle_core::{ProcessId, UnixMicros, UserId};
-use rusqlite::{Connection, OptionalExtension, params};
+use rusqlite::{OptionalExtension, params};
 
-use super::rows;
+use super::db::Db;
+use super::{erasing, rows};
 use crate::store::{Result, StoreError};
 
 /// A process that has been silent for this long is forgotten, in microseconds: one day.
 const FORGET_AFTER: i64 = 24 * 3_600 * 1_000_000;
 
 /// Makes the user if absent. Returns its key and whether it is new.
-pub(super) fn ensure(db: &Connection, user: &UserId, now: UnixMicros) -> Result<(i64, bool)> {
+pub(super) fn ensure(db: &Db, user: &UserId, now: UnixMicros) -> Result<(i64, bool)> {
     if let Some(rid) = rows::user_rid(db, user)? {
+        if erasing::is_marked(db, rid)? {
+            return Err(StoreError::Conflict(format!("user {user} is being deleted")));
+        }
         return Ok((rid, false));
     }
     db.prepare_cached("INSERT INTO users (id, created_at) VALUES (?1, ?2)")?
@@ -19,7 +23,7 @@ pub(super) fn ensure(db: &Connection, user: &UserId, now: UnixMicros) -> Result<
     Ok((db.last_insert_rowid(), true))
 }
 
-pub(super) fn process_alive(db: &Connection, process: &ProcessId, until: UnixMicros) -> Result<()> {
+pub(super) fn process_alive(db: &Db, process: &ProcessId, until: UnixMicros) -> Result<()> {
     db.prepare_cached(
         "INSERT INTO processes (id, until) VALUES (?1, ?2) ON CONFLICT (id) DO UPDATE SET until = excluded.until",
     )?
@@ -30,7 +34,7 @@ pub(super) fn process_alive(db: &Connection, process: &ProcessId, until: UnixMic
 }
 
 /// Frees all that the process holds. Leases end by a new epoch, so that a write it left in flight changes nothing.
-pub(super) fn process_gone(db: &Connection, process: &ProcessId, now: UnixMicros) -> Result<()> {
+pub(super) fn process_gone(db: &Db, process: &ProcessId, now: UnixMicros) -> Result<()> {
     let id = process.as_str();
     db.execute("DELETE FROM processes WHERE id = ?1", [id])?;
     db.execute("UPDATE conversations SET owner = NULL WHERE owner = ?1", [id])?;
@@ -52,7 +56,7 @@ pub(super) fn process_gone(db: &Connection, process: &ProcessId, now: UnixMicros
     Ok(())
 }
 
-pub(super) fn time_zone(db: &Connection, user: &UserId) -> Result<Option<String>> {
+pub(super) fn time_zone(db: &Db, user: &UserId) -> Result<Option<String>> {
     let zone = db
         .prepare_cached("SELECT time_zone FROM users WHERE id = ?1")?
         .query_row([user.as_str()], |row| row.get(0))
@@ -60,19 +64,13 @@ pub(super) fn time_zone(db: &Connection, user: &UserId) -> Result<Option<String>
     Ok(zone.flatten())
 }
 
-pub(super) fn set_time_zone(db: &Connection, user: &UserId, zone: &str) -> Result<()> {
+pub(super) fn set_time_zone(db: &Db, user: &UserId, zone: &str) -> Result<()> {
     let changed =
         db.execute("UPDATE users SET time_zone = ?2 WHERE id = ?1", params![user.as_str(), zone])?;
     if changed == 0 { Err(StoreError::NotFound(format!("user {user}"))) } else { Ok(()) }
 }
 
-pub(super) fn add_key(
-    db: &Connection,
-    user: &UserId,
-    key: [u8; 32],
-    label: &str,
-    now: UnixMicros,
-) -> Result<()> {
+pub(super) fn add_key(db: &Db, user: &UserId, key: [u8; 32], label: &str, now: UnixMicros) -> Result<()> {
     let (user_rid, _) = ensure(db, user, now)?;
     let holder: Option<i64> = db
         .query_row("SELECT user FROM api_keys WHERE sha256 = ?1", [key.as_slice()], |row| row.get(0))
@@ -90,7 +88,7 @@ pub(super) fn add_key(
     }
 }
 
-pub(super) fn key_user(db: &Connection, key: [u8; 32]) -> Result<Option<UserId>> {
+pub(super) fn key_user(db: &Db, key: [u8; 32]) -> Result<Option<UserId>> {
     let user: Option<String> = db
         .prepare_cached("SELECT u.id FROM api_keys k JOIN users u ON u.rid = k.user WHERE k.sha256 = ?1")?
         .query_row([key.as_slice()], |row| row.get(0))
@@ -98,14 +96,14 @@ pub(super) fn key_user(db: &Connection, key: [u8; 32]) -> Result<Option<UserId>>
     Ok(user.map(Into::into))
 }
 
-pub(super) fn remove_key(db: &Connection, user: &UserId, label: &str) -> Result<usize> {
+pub(super) fn remove_key(db: &Db, user: &UserId, label: &str) -> Result<usize> {
     Ok(db.execute(
         "DELETE FROM api_keys WHERE label = ?2 AND user = (SELECT rid FROM users WHERE id = ?1)",
         params![user.as_str(), label],
     )?)
 }
 
-pub(super) fn keys(db: &Connection, user: &UserId) -> Result<Vec<(String, UnixMicros)>> {
+pub(super) fn keys(db: &Db, user: &UserId) -> Result<Vec<(String, UnixMicros)>> {
     let mut query = db.prepare_cached(
         "SELECT k.label, k.created_at FROM api_keys k JOIN users u ON u.rid = k.user WHERE u.id = ?1 \
          ORDER BY k.created_at, k.label",

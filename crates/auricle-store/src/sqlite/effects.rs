@@ -8,9 +8,11 @@ use auricle_core::{
     ConversationId, EffectId, EffectKey, EffectState, EffectSubject, Epoch, ProcessId, Revision, TargetId,
     TargetKind, TargetState, Trigger, UnixMicros, UserId,
 };
-use rusqlite::{Connection, OptionalExtension, Row, params};
+use rusqlite::{OptionalExtension, Row, params};
 
+use super::db::Db;
 use super::{rows, targets};
+use crate::protect::Place;
 use crate::store::{Effect, EffectOutcome, JobLease, NewEffect, Result, StoreError};
 
 /// Due effects that a claim looks at before it goes through the lanes one by one.
@@ -25,7 +27,9 @@ const EFFECT: &str = "e.id, c.id, e.revision, e.name, u.id, e.payload, e.state, 
      FROM effects e LEFT JOIN conversations c ON c.rid = e.conversation JOIN users u ON u.rid = e.user \
      LEFT JOIN targets t ON t.rid = e.target";
 
-fn effect(row: &Row<'_>) -> Result<Effect> {
+fn effect(db: &Db, row: &Row<'_>) -> Result<Effect> {
+    let (id, user): (String, String) = (row.get(0)?, row.get(4)?);
+    let payload = db.open(&user, Place::new("effects", "payload", &[&id]), row.get(5)?)?;
     let revision = Revision(row.get(2)?);
     let subject = match (row.get::<_, Option<String>>(1)?, row.get(13)?) {
         (Some(conversation), _) => {
@@ -35,11 +39,11 @@ fn effect(row: &Row<'_>) -> Result<Effect> {
         (None, None) => return Err(StoreError::Damaged("an effect about nothing".into())),
     };
     Ok(Effect {
-        id: row.get::<_, String>(0)?.into(),
+        id: id.into(),
         key: EffectKey { subject, name: row.get(3)? },
-        user: row.get::<_, String>(4)?.into(),
+        user: user.into(),
         target: row.get::<_, Option<String>>(14)?.map(Into::into),
-        payload: row.get(5)?,
+        payload,
         state: rows::known(EffectState::parse, &row.get::<_, String>(6)?, "effect state")?,
         attempts: row.get(7)?,
         run_at: UnixMicros(row.get(8)?),
@@ -54,8 +58,8 @@ fn effect(row: &Row<'_>) -> Result<Effect> {
 
 /// Records a completion's effects. A key that is there already stays as it is.
 pub(super) fn record(
-    db: &Connection,
-    conversation: i64,
+    db: &Db,
+    (conversation, user): (i64, &str),
     revision: u32,
     new: &[NewEffect],
     now: UnixMicros,
@@ -66,7 +70,8 @@ pub(super) fn record(
          ON CONFLICT DO NOTHING",
     )?;
     for each in new {
-        insert.execute(params![each.id.as_str(), conversation, revision, each.name, each.payload, now.0])?;
+        let payload = db.seal(user, Place::new("effects", "payload", &[each.id.as_str()]), &each.payload);
+        insert.execute(params![each.id.as_str(), conversation, revision, each.name, payload, now.0])?;
     }
     Ok(())
 }
@@ -80,7 +85,7 @@ struct Told {
 }
 
 /// The targets of the user `rid` that are not off and hear of `trigger`, apps only if `apps`.
-fn told(db: &Connection, user: i64, trigger: Trigger, apps: bool) -> Result<Vec<Told>> {
+fn told(db: &Db, user: i64, trigger: Trigger, apps: bool) -> Result<Vec<Told>> {
     let mut query = db.prepare_cached(
         "SELECT rid, id, host, state FROM targets WHERE user = ?1 AND state <> 'off' \
          AND instr(triggers, ' ' || ?2 || ' ') > 0 AND (?3 OR kind <> ?4) ORDER BY rid",
@@ -103,7 +108,7 @@ impl Told {
 
 /// One effect for each of the user's targets, with the first completion of a conversation.
 pub(super) fn record_targets(
-    db: &Connection,
+    db: &Db,
     lease: &JobLease,
     conversation: i64,
     discarded: bool,
@@ -125,13 +130,15 @@ pub(super) fn record_targets(
     if before {
         return Ok(());
     }
+    let (whose, _) = rows::whose(db, conversation)?;
     let mut insert = db.prepare_cached(
         "INSERT INTO effects (id, conversation, user, target, lane, revision, name, payload, state, run_at, due_at, \
-         created_at) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, '{}', 'pending', ?8, ?9, ?8) ON CONFLICT DO NOTHING",
+         created_at) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?10, 'pending', ?8, ?9, ?8) ON CONFLICT DO NOTHING",
     )?;
     for each in told {
         let key = EffectKey::of_conversation(lease.conversation.clone(), revision, told_name(&each.id));
         let id = named(&key.idempotency_key());
+        let payload = db.seal(&whose, Place::new("effects", "payload", &[&id]), "{}");
         insert.execute(params![
             id,
             conversation,
@@ -141,24 +148,20 @@ pub(super) fn record_targets(
             revision.0,
             key.name,
             now.0,
-            each.due_at(now).0
+            each.due_at(now).0,
+            payload
         ])?;
     }
     Ok(())
 }
 
-pub(super) fn record_day(
-    db: &Connection,
-    user: &UserId,
-    day: &str,
-    payload: &str,
-    now: UnixMicros,
-) -> Result<usize> {
-    let Some(user) = rows::user_rid(db, user)? else { return Ok(0) };
+pub(super) fn record_day(db: &Db, user: &UserId, day: &str, payload: &str, now: UnixMicros) -> Result<usize> {
+    let Some(rid) = rows::user_rid(db, user)? else { return Ok(0) };
     let mut recorded = 0;
-    for each in told(db, user, Trigger::DaySummary, false)? {
+    for each in told(db, rid, Trigger::DaySummary, false)? {
         let subject = format!("day:{day}");
-        let new = Other { user, target: Some(each.rid), lane: &each.host, subject: &subject, payload };
+        let new =
+            Other { user: (rid, user), target: Some(each.rid), lane: &each.host, subject: &subject, payload };
         recorded += other(db, &new, &told_name(&each.id), each.due_at(now), now)?;
     }
     Ok(recorded)
@@ -166,7 +169,7 @@ pub(super) fn record_day(
 
 /// An effect that is about no conversation.
 pub(super) struct Other<'a> {
-    pub(super) user: i64,
+    pub(super) user: (i64, &'a UserId),
     pub(super) target: Option<i64>,
     pub(super) lane: &'a str,
     pub(super) subject: &'a str,
@@ -175,14 +178,16 @@ pub(super) struct Other<'a> {
 
 /// Records it, unless its key is there already. Returns how many were.
 pub(super) fn other(
-    db: &Connection,
+    db: &Db,
     new: &Other<'_>,
     name: &str,
     due_at: UnixMicros,
     now: UnixMicros,
 ) -> Result<usize> {
     // Two users may have a day of the same name.
-    let id = named(&format!("{}:{}:{name}", new.user, new.subject));
+    let (user, whose) = new.user;
+    let id = named(&format!("{user}:{}:{name}", new.subject));
+    let payload = db.seal(whose.as_str(), Place::new("effects", "payload", &[&id]), new.payload);
     Ok(db
         .prepare_cached(
             "INSERT INTO effects (id, subject, user, target, lane, revision, name, payload, state, run_at, due_at, \
@@ -191,11 +196,11 @@ pub(super) fn other(
         .execute(params![
             id,
             new.subject,
-            new.user,
+            user,
             new.target,
             new.lane,
             name,
-            new.payload,
+            payload,
             now.0,
             due_at.0
         ])?)
@@ -225,7 +230,7 @@ pub(super) struct Claim {
 
 /// What a claim has taken so far.
 struct Taking<'a> {
-    db: &'a Connection,
+    db: &'a Db,
     claim: &'a Claim,
     /// How many more each lane may have; counted when it is first met.
     rooms: HashMap<String, usize>,
@@ -269,7 +274,7 @@ impl Taking<'_> {
 }
 
 /// It waits until its target is on again.
-fn hold(db: &Connection, rid: i64) -> Result<()> {
+fn hold(db: &Db, rid: i64) -> Result<()> {
     db.prepare_cached(
         "UPDATE effects SET state = 'pending', due_at = ?2, leased_by = NULL, epoch = epoch + 1 WHERE rid = ?1",
     )?
@@ -277,7 +282,7 @@ fn hold(db: &Connection, rid: i64) -> Result<()> {
     Ok(())
 }
 
-fn fail_off(db: &Connection, rid: i64, now: UnixMicros) -> Result<()> {
+fn fail_off(db: &Db, rid: i64, now: UnixMicros) -> Result<()> {
     db.prepare_cached(
         "UPDATE effects SET state = 'failed', leased_by = NULL, epoch = epoch + 1, ended_at = ?2, \
          last_error = 'its target is off' WHERE rid = ?1",
@@ -287,7 +292,7 @@ fn fail_off(db: &Connection, rid: i64, now: UnixMicros) -> Result<()> {
 }
 
 /// What waits for a target that is off fails, or what waits for one that is on again is due.
-pub(super) fn follow(db: &Connection, target: i64, state: TargetState, now: UnixMicros) -> Result<()> {
+pub(super) fn follow(db: &Db, target: i64, state: TargetState, now: UnixMicros) -> Result<()> {
     match state {
         TargetState::On => db
             .prepare_cached(
@@ -307,7 +312,7 @@ pub(super) fn follow(db: &Connection, target: i64, state: TargetState, now: Unix
     Ok(())
 }
 
-pub(super) fn claim(db: &Connection, claim: &Claim) -> Result<Vec<Effect>> {
+pub(super) fn claim(db: &Db, claim: &Claim) -> Result<Vec<Effect>> {
     let now = claim.now;
     let kinds = serde_json::Value::from(claim.kinds.as_slice()).to_string();
     // Deliverers that died with it, again and again: it must end some time too.
@@ -343,7 +348,7 @@ pub(super) fn claim(db: &Connection, claim: &Claim) -> Result<Vec<Effect>> {
         take.execute(params![rid, claim.process.as_str(), (now + claim.lease).0])?;
         let mut found = read.query([rid])?;
         if let Some(row) = found.next()? {
-            claimed.push(effect(row)?);
+            claimed.push(effect(db, row)?);
         }
     }
     Ok(claimed)
@@ -387,7 +392,7 @@ fn take_from_lanes(taking: &mut Taking<'_>, kinds: &str) -> Result<()> {
 }
 
 pub(super) fn end(
-    db: &Connection,
+    db: &Db,
     id: &EffectId,
     epoch: Epoch,
     outcome: &EffectOutcome,
@@ -437,12 +442,7 @@ pub(super) fn end(
     Ok(())
 }
 
-pub(super) fn retry_failed(
-    db: &Connection,
-    user: Option<&UserId>,
-    now: UnixMicros,
-    limit: usize,
-) -> Result<usize> {
+pub(super) fn retry_failed(db: &Db, user: Option<&UserId>, now: UnixMicros, limit: usize) -> Result<usize> {
     let limit = i64::try_from(limit).unwrap_or(i64::MAX);
     let revived = db
         .prepare_cached(
@@ -457,7 +457,7 @@ pub(super) fn retry_failed(
 }
 
 /// Those of one target that have failed, the oldest first.
-pub(super) fn retry_failed_of(db: &Connection, target: i64, now: UnixMicros, limit: usize) -> Result<usize> {
+pub(super) fn retry_failed_of(db: &Db, target: i64, now: UnixMicros, limit: usize) -> Result<usize> {
     let limit = i64::try_from(limit).unwrap_or(i64::MAX);
     let mut failed = db.prepare_cached(
         "SELECT rid FROM effects WHERE target = ?1 AND state = 'failed' ORDER BY rid LIMIT ?2",
@@ -470,7 +470,7 @@ pub(super) fn retry_failed_of(db: &Connection, target: i64, now: UnixMicros, lim
 }
 
 /// One of a target, whatever it ended as.
-pub(super) fn again_one(db: &Connection, target: i64, id: &EffectId, now: UnixMicros) -> Result<()> {
+pub(super) fn again_one(db: &Db, target: i64, id: &EffectId, now: UnixMicros) -> Result<()> {
     let found: Option<(i64, String)> = db
         .prepare_cached("SELECT rid, state FROM effects WHERE id = ?1 AND target = ?2")?
         .query_row(params![id.as_str(), target], |row| Ok((row.get(0)?, row.get(1)?)))
@@ -482,7 +482,7 @@ pub(super) fn again_one(db: &Connection, target: i64, id: &EffectId, now: UnixMi
     again(db, rid, now)
 }
 
-fn again(db: &Connection, rid: i64, now: UnixMicros) -> Result<()> {
+fn again(db: &Db, rid: i64, now: UnixMicros) -> Result<()> {
     db.prepare_cached(
         "UPDATE effects SET state = 'pending', attempts = 0, epoch = epoch + 1, run_at = ?2, due_at = ?2, \
          postponed = 0, away_since = NULL, ended_at = NULL WHERE rid = ?1",
@@ -492,7 +492,7 @@ fn again(db: &Connection, rid: i64, now: UnixMicros) -> Result<()> {
 }
 
 /// What waits for a target goes to its host.
-pub(super) fn move_lane(db: &Connection, target: i64, host: &str) -> Result<()> {
+pub(super) fn move_lane(db: &Db, target: i64, host: &str) -> Result<()> {
     db.prepare_cached(
         "UPDATE effects SET lane = ?2 WHERE target = ?1 AND state IN ('pending', 'leased', 'failed')",
     )?
@@ -500,15 +500,15 @@ pub(super) fn move_lane(db: &Connection, target: i64, host: &str) -> Result<()> 
     Ok(())
 }
 
-pub(super) fn of_target(db: &Connection, user: &UserId, id: &TargetId, limit: usize) -> Result<Vec<Effect>> {
+pub(super) fn of_target(db: &Db, user: &UserId, id: &TargetId, limit: usize) -> Result<Vec<Effect>> {
     let target = targets::rid(db, user, id)?;
     let limit = i64::try_from(limit).unwrap_or(i64::MAX);
     let mut query =
         db.prepare_cached(&format!("SELECT {EFFECT} WHERE e.target = ?1 ORDER BY e.rid DESC LIMIT ?2"))?;
-    rows::collect(query.query(params![target, limit])?, effect)
+    rows::collect(query.query(params![target, limit])?, |row| effect(db, row))
 }
 
-pub(super) fn list(db: &Connection, conversation: &ConversationId) -> Result<Vec<Effect>> {
+pub(super) fn list(db: &Db, conversation: &ConversationId) -> Result<Vec<Effect>> {
     let mut query = db.prepare_cached(&format!("SELECT {EFFECT} WHERE c.id = ?1 ORDER BY e.rid"))?;
-    rows::collect(query.query([conversation.as_str()])?, effect)
+    rows::collect(query.query([conversation.as_str()])?, |row| effect(db, row))
 }

@@ -7,14 +7,15 @@
 use std::time::Duration;
 
 use auricle_core::{Epoch, ProcessId, UnixMicros};
-use rusqlite::{Connection, OptionalExtension, params};
+use rusqlite::{OptionalExtension, params};
 
+use super::db::Db;
 use super::nearest::{self, Code};
 use super::rows;
 use crate::store::{Embedded, EmbeddingClaim, EmbeddingCounts, EmbeddingOutcome, Result, StoreError};
 
 /// The conversation is to be embedded anew; whoever does so now is fenced.
-pub(super) fn changed(db: &Connection, conversation: i64, at: UnixMicros) -> Result<()> {
+pub(super) fn changed(db: &Db, conversation: i64, at: UnixMicros) -> Result<()> {
     db.prepare_cached(
         "INSERT INTO embedding_work (conversation, due_at) \
          SELECT rid, ?2 FROM conversations WHERE rid = ?1 AND status = 'completed' AND discarded IS NULL \
@@ -26,14 +27,14 @@ pub(super) fn changed(db: &Connection, conversation: i64, at: UnixMicros) -> Res
 }
 
 /// What is set aside is not searched by meaning.
-pub(super) fn set_aside(db: &Connection, conversation: i64) -> Result<()> {
+pub(super) fn set_aside(db: &Db, conversation: i64) -> Result<()> {
     conversation_goes(db, conversation)?;
     db.prepare_cached("DELETE FROM embedding_work WHERE conversation = ?1")?.execute([conversation])?;
     Ok(())
 }
 
 /// Its vectors go, and its user's searches notice.
-pub(super) fn conversation_goes(db: &Connection, conversation: i64) -> Result<()> {
+pub(super) fn conversation_goes(db: &Db, conversation: i64) -> Result<()> {
     // Codes go with them.
     let gone = db.prepare_cached("DELETE FROM vectors WHERE conversation = ?1")?.execute([conversation])?;
     if gone > 0 {
@@ -42,9 +43,11 @@ pub(super) fn conversation_goes(db: &Connection, conversation: i64) -> Result<()
     Ok(())
 }
 
-fn raise_version(db: &Connection, conversation: i64) -> Result<()> {
+fn raise_version(db: &Db, conversation: i64) -> Result<()> {
+    // It begins anywhere: a new user may get the key of one who was deleted, and must not meet what is kept of them.
     db.prepare_cached(
-        "INSERT INTO vector_versions (user, version) SELECT user, 1 FROM conversations WHERE rid = ?1 \
+        "INSERT INTO vector_versions (user, version) SELECT user, random() >> 2 & 0x1fffffffffffffff FROM conversations \
+         WHERE rid = ?1 \
          ON CONFLICT (user) DO UPDATE SET version = version + 1",
     )?
     .execute([conversation])?;
@@ -52,7 +55,7 @@ fn raise_version(db: &Connection, conversation: i64) -> Result<()> {
 }
 
 /// Those whose vectors are another model's, and those given up, are due; the newest first.
-pub(super) fn requeue(db: &Connection, model: &str, now: UnixMicros, limit: usize) -> Result<usize> {
+pub(super) fn requeue(db: &Db, model: &str, now: UnixMicros, limit: usize) -> Result<usize> {
     let limit = i64::try_from(limit).unwrap_or(i64::MAX);
     Ok(db
         .prepare_cached(
@@ -65,7 +68,7 @@ pub(super) fn requeue(db: &Connection, model: &str, now: UnixMicros, limit: usiz
 
 /// Claims the latest due: what was just said is looked for first.
 pub(super) fn claim(
-    db: &Connection,
+    db: &Db,
     process: &ProcessId,
     now: UnixMicros,
     lease: Duration,
@@ -102,7 +105,7 @@ pub(super) fn claim(
 }
 
 /// The conversation of a claim that still holds.
-fn held(db: &Connection, claim: &EmbeddingClaim) -> Result<i64> {
+fn held(db: &Db, claim: &EmbeddingClaim) -> Result<i64> {
     let id = &claim.conversation;
     let found: Option<(i64, i64, bool)> = db
         .prepare_cached(
@@ -122,19 +125,14 @@ fn held(db: &Connection, claim: &EmbeddingClaim) -> Result<i64> {
     Ok(conversation)
 }
 
-pub(super) fn renew(db: &Connection, claim: &EmbeddingClaim, until: UnixMicros) -> Result<()> {
+pub(super) fn renew(db: &Db, claim: &EmbeddingClaim, until: UnixMicros) -> Result<()> {
     let conversation = held(db, claim)?;
     db.prepare_cached("UPDATE embedding_work SET due_at = ?2 WHERE conversation = ?1")?
         .execute(params![conversation, until.0])?;
     Ok(())
 }
 
-pub(super) fn complete(
-    db: &Connection,
-    claim: &EmbeddingClaim,
-    model: &str,
-    embedded: &[Embedded],
-) -> Result<()> {
+pub(super) fn complete(db: &Db, claim: &EmbeddingClaim, model: &str, embedded: &[Embedded]) -> Result<()> {
     let conversation = held(db, claim)?;
     db.prepare_cached("DELETE FROM vectors WHERE conversation = ?1")?.execute([conversation])?;
     let mut vectors = db.prepare_cached(
@@ -163,7 +161,7 @@ pub(super) fn complete(
 }
 
 pub(super) fn end(
-    db: &Connection,
+    db: &Db,
     claim: &EmbeddingClaim,
     outcome: &EmbeddingOutcome,
     now: UnixMicros,
@@ -183,7 +181,7 @@ pub(super) fn end(
     Ok(())
 }
 
-pub(super) fn counts(db: &Connection) -> Result<EmbeddingCounts> {
+pub(super) fn counts(db: &Db) -> Result<EmbeddingCounts> {
     let count = |sql: &str| -> Result<u64> {
         Ok(db.prepare_cached(sql)?.query_row([], |row| row.get(0).map(rows::count))?)
     };

@@ -1,8 +1,9 @@
 //! How conversations end, start again, are mended and go: every check stands in the transaction that acts on it.
 
 use auricle_core::{ConversationId, ConversationStatus, FinaliseReason, JobId, Revision, UnixMicros, UserId};
-use rusqlite::{Connection, OptionalExtension, params};
+use rusqlite::{OptionalExtension, params};
 
+use super::db::Db;
 use super::live::{self, Head};
 use super::{embeddings, items, memories, rows, search};
 use crate::store::{Finalise, Finalised, InsertRecovered, Orphan, Result, StoreError};
@@ -15,7 +16,7 @@ const WEAK_REASONS: [FinaliseReason; 4] = [
     FinaliseReason::Requested,
 ];
 
-pub(super) fn finalise(db: &Connection, finalise: &Finalise, attempts_max: u32) -> Result<Finalised> {
+pub(super) fn finalise(db: &Db, finalise: &Finalise, attempts_max: u32) -> Result<Finalised> {
     let id = &finalise.conversation;
     let head = Head::find(db, id)?.ok_or_else(|| StoreError::NotFound(format!("conversation {id}")))?;
     if let Some(revision) = job_revision(db, head.rid, &finalise.job_id)? {
@@ -49,7 +50,7 @@ pub(super) fn finalise(db: &Connection, finalise: &Finalise, attempts_max: u32) 
 
 /// Without an owner's word, only what nobody live owns may end; and for a vanished client only once its time is over:
 /// it may have come back since the sweeper looked.
-fn refuse_live(db: &Connection, head: &Head, finalise: &Finalise) -> Result<()> {
+fn refuse_live(db: &Db, head: &Head, finalise: &Finalise) -> Result<()> {
     let id = &finalise.conversation;
     if head.has_live_owner(db, finalise.now)? {
         return Err(StoreError::Conflict(format!("conversation {id} is being heard by a live session")));
@@ -63,7 +64,7 @@ fn refuse_live(db: &Connection, head: &Head, finalise: &Finalise) -> Result<()> 
     Ok(())
 }
 
-fn is_empty(db: &Connection, rid: i64) -> Result<bool> {
+fn is_empty(db: &Db, rid: i64) -> Result<bool> {
     Ok(db
         .prepare_cached(
             "SELECT NOT EXISTS (SELECT 1 FROM segments WHERE conversation = ?1) \
@@ -73,7 +74,7 @@ fn is_empty(db: &Connection, rid: i64) -> Result<bool> {
         .query_row([rid], |row| row.get(0))?)
 }
 
-fn job_revision(db: &Connection, rid: i64, job: &JobId) -> Result<Option<Revision>> {
+fn job_revision(db: &Db, rid: i64, job: &JobId) -> Result<Option<Revision>> {
     Ok(db
         .prepare_cached("SELECT revision FROM jobs WHERE id = ?1 AND conversation = ?2")?
         .query_row(params![job.as_str(), rid], |row| row.get(0).map(Revision))
@@ -81,7 +82,7 @@ fn job_revision(db: &Connection, rid: i64, job: &JobId) -> Result<Option<Revisio
 }
 
 fn queue_job(
-    db: &Connection,
+    db: &Db,
     head: &Head,
     job: &JobId,
     revision: Revision,
@@ -98,7 +99,7 @@ fn queue_job(
 }
 
 /// Deletes a conversation and all that hangs on it.
-fn remove(db: &Connection, rid: i64) -> Result<()> {
+fn remove(db: &Db, rid: i64) -> Result<()> {
     search::remove_conversation(db, rid)?;
     items::conversation_goes(db, rid)?;
     embeddings::conversation_goes(db, rid)?;
@@ -107,13 +108,13 @@ fn remove(db: &Connection, rid: i64) -> Result<()> {
     Ok(())
 }
 
-pub(super) fn delete(db: &Connection, user: &UserId, id: &ConversationId) -> Result<()> {
+pub(super) fn delete(db: &Db, user: &UserId, id: &ConversationId) -> Result<()> {
     let head = Head::of_user(db, user, id)?;
     remove(db, head.rid)
 }
 
 pub(super) fn reprocess(
-    db: &Connection,
+    db: &Db,
     user: &UserId,
     id: &ConversationId,
     job: &JobId,
@@ -140,7 +141,7 @@ pub(super) fn reprocess(
 }
 
 /// The condition is the index's.
-pub(super) fn stand_ins(db: &Connection, limit: usize) -> Result<Vec<(UserId, ConversationId)>> {
+pub(super) fn stand_ins(db: &Db, limit: usize) -> Result<Vec<(UserId, ConversationId)>> {
     let mut query = db.prepare_cached(
         "SELECT u.id, c.id FROM conversations c JOIN users u ON u.rid = c.user \
          WHERE c.provider_version LIKE '%/fallback' AND c.status = 'completed' \
@@ -151,7 +152,7 @@ pub(super) fn stand_ins(db: &Connection, limit: usize) -> Result<Vec<(UserId, Co
     })
 }
 
-pub(super) fn orphans(db: &Connection, now: UnixMicros, limit: usize) -> Result<Vec<Orphan>> {
+pub(super) fn orphans(db: &Db, now: UnixMicros, limit: usize) -> Result<Vec<Orphan>> {
     let mut query = db.prepare_cached(
         "SELECT c.id, u.id, c.finished_at FROM conversations c JOIN users u ON u.rid = c.user \
          WHERE c.status = 'in_progress' AND c.finished_at <= ?1 AND c.finished_at + c.timeout_us <= ?1 \
@@ -167,7 +168,7 @@ pub(super) fn orphans(db: &Connection, now: UnixMicros, limit: usize) -> Result<
     })
 }
 
-pub(super) fn insert_recovered(db: &Connection, insert: &InsertRecovered) -> Result<()> {
+pub(super) fn insert_recovered(db: &Db, insert: &InsertRecovered) -> Result<()> {
     let id = &insert.conversation;
     let head = Head::find(db, id)?.ok_or_else(|| StoreError::NotFound(format!("conversation {id}")))?;
     let until = i64::try_from(insert.until_sample).unwrap_or(i64::MAX);
@@ -196,7 +197,7 @@ pub(super) fn insert_recovered(db: &Connection, insert: &InsertRecovered) -> Res
         moved.start += offset;
         moved.end += offset;
         last_end = Some(last_end.map_or(moved.end, |end| end.max(moved.end)));
-        live::put_segment(db, head.rid, head.user, &moved)?;
+        live::put_plain_segment(db, &head, &moved)?;
     }
     if let Some(end) = last_end {
         db.execute(
@@ -213,7 +214,7 @@ pub(super) fn insert_recovered(db: &Connection, insert: &InsertRecovered) -> Res
     Ok(())
 }
 
-fn add_gap(db: &Connection, rid: i64, gap: (f64, f64)) -> Result<()> {
+fn add_gap(db: &Db, rid: i64, gap: (f64, f64)) -> Result<()> {
     let stored = db.query_row("SELECT gaps FROM conversations WHERE rid = ?1", [rid], |row| row.get(0))?;
     let mut gaps = rows::gaps_value(stored)?;
     gaps.push(gap);

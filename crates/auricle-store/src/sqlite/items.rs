@@ -8,10 +8,12 @@ use std::collections::HashMap;
 
 use auricle_core::records::{self, Fate, Kept};
 use auricle_core::{ActionItem, ActionItemId, Conversation, ConversationId, Revision, UnixMicros, UserId};
-use rusqlite::{Connection, OptionalExtension, Row, params};
+use rusqlite::{OptionalExtension, Row, params};
 
+use super::db::Db;
 use super::live::Head;
 use super::{accounts, records_search, rows};
+use crate::protect::Place;
 use crate::store::{
     ActionItemEdit, ActionItemFilter, ActionItemRecord, Completion, NewActionItem, Result, StoreError,
 };
@@ -20,13 +22,23 @@ const ITEM: &str = "i.id, c.id, i.revision, i.description, i.completed, i.comple
      i.updated_at, i.description_edited OR i.due_edited \
      FROM action_items i JOIN users u ON u.rid = i.user LEFT JOIN conversations c ON c.rid = i.conversation";
 
-fn record(row: &Row<'_>) -> Result<ActionItemRecord> {
+fn description_of<'a>(id: &'a [&'a str]) -> Place<'a> {
+    Place::new("action_items", "description", id)
+}
+
+fn made_of<'a>(id: &'a [&'a str]) -> Place<'a> {
+    Place::new("action_items", "made", id)
+}
+
+fn record(db: &Db, user: &UserId, row: &Row<'_>) -> Result<ActionItemRecord> {
+    let id: String = row.get(0)?;
+    let description = db.open(user.as_str(), description_of(&[&id]), row.get(3)?)?;
     let time = |at: usize| row.get::<_, Option<i64>>(at).map(|time| time.map(UnixMicros));
     Ok(ActionItemRecord {
-        id: row.get::<_, String>(0)?.into(),
+        id: id.into(),
         conversation: row.get::<_, Option<String>>(1)?.map(Into::into),
         revision: row.get::<_, Option<u32>>(2)?.map(Revision),
-        description: row.get(3)?,
+        description,
         completed: row.get(4)?,
         completed_at: time(5)?,
         due_at: time(6)?,
@@ -40,11 +52,7 @@ fn missing(id: &ActionItemId) -> StoreError {
     StoreError::NotFound(format!("action item {id}"))
 }
 
-pub(super) fn list(
-    db: &Connection,
-    user: &UserId,
-    filter: &ActionItemFilter,
-) -> Result<Vec<ActionItemRecord>> {
+pub(super) fn list(db: &Db, user: &UserId, filter: &ActionItemFilter) -> Result<Vec<ActionItemRecord>> {
     let mut query = db.prepare_cached(&format!(
         "SELECT {ITEM} WHERE u.id = ?1 AND i.deleted_at IS NULL AND (?2 IS NULL OR i.completed = ?2) \
          AND (?3 IS NULL OR i.due_at >= ?3) AND (?4 IS NULL OR i.due_at < ?4) AND (?5 IS NULL OR i.created_at >= ?5) \
@@ -63,25 +71,25 @@ pub(super) fn list(
         i64::try_from(filter.limit).unwrap_or(i64::MAX),
         i64::try_from(filter.offset).unwrap_or(i64::MAX),
     ])?;
-    rows::collect(found, record)
+    rows::collect(found, |row| record(db, user, row))
 }
 
-pub(super) fn find(db: &Connection, user: &UserId, id: &ActionItemId) -> Result<Option<ActionItemRecord>> {
+pub(super) fn find(db: &Db, user: &UserId, id: &ActionItemId) -> Result<Option<ActionItemRecord>> {
     let mut query =
         db.prepare_cached(&format!("SELECT {ITEM} WHERE i.id = ?1 AND u.id = ?2 AND i.deleted_at IS NULL"))?;
     let mut found = query.query([id.as_str(), user.as_str()])?;
-    found.next()?.map(record).transpose()
+    found.next()?.map(|row| record(db, user, row)).transpose()
 }
 
-pub(super) fn by_rid(db: &Connection, user: &UserId, rid: i64) -> Result<Option<ActionItemRecord>> {
+pub(super) fn by_rid(db: &Db, user: &UserId, rid: i64) -> Result<Option<ActionItemRecord>> {
     let mut query =
         db.prepare_cached(&format!("SELECT {ITEM} WHERE i.rid = ?1 AND u.id = ?2 AND i.deleted_at IS NULL"))?;
     let mut found = query.query(params![rid, user.as_str()])?;
-    found.next()?.map(record).transpose()
+    found.next()?.map(|row| record(db, user, row)).transpose()
 }
 
 /// The row that is `user`'s and not deleted.
-fn rid_of(db: &Connection, user: &UserId, id: &ActionItemId) -> Result<Option<i64>> {
+fn rid_of(db: &Db, user: &UserId, id: &ActionItemId) -> Result<Option<i64>> {
     Ok(db
         .prepare_cached(
             "SELECT i.rid FROM action_items i JOIN users u ON u.rid = i.user \
@@ -91,13 +99,14 @@ fn rid_of(db: &Connection, user: &UserId, id: &ActionItemId) -> Result<Option<i6
         .optional()?)
 }
 
-pub(super) fn add(db: &Connection, user: &UserId, new: &NewActionItem) -> Result<ActionItemRecord> {
+pub(super) fn add(db: &Db, user: &UserId, new: &NewActionItem) -> Result<ActionItemRecord> {
     if let Some(found) = find(db, user, &new.id)? {
         return Ok(found);
     }
     let conversation =
         new.conversation.as_ref().map(|id| Head::of_user(db, user, id).map(|head| head.rid)).transpose()?;
     let (owner, _) = accounts::ensure(db, user, new.now)?;
+    let description = db.seal(user.as_str(), description_of(&[new.id.as_str()]), &new.description);
     let added = db
         .prepare_cached(
             "INSERT INTO action_items (id, user, conversation, description, due_at, created_at, updated_at, \
@@ -107,32 +116,35 @@ pub(super) fn add(db: &Connection, user: &UserId, new: &NewActionItem) -> Result
             new.id.as_str(),
             owner,
             conversation,
-            new.description,
+            description,
             new.due_at.map(|at| at.0),
             new.now.0
         ])?;
     if added == 0 {
         return Err(StoreError::Conflict(format!("the id {} is taken", new.id)));
     }
-    records_search::put(db, records_search::item_row(db.last_insert_rowid()), owner, &new.description)?;
+    let row = records_search::item_row(db.last_insert_rowid());
+    records_search::put(db, row, (owner, user.as_str()), &new.description)?;
     find(db, user, &new.id)?.ok_or_else(|| missing(&new.id))
 }
 
 pub(super) fn edit(
-    db: &Connection,
+    db: &Db,
     user: &UserId,
     id: &ActionItemId,
     edit: &ActionItemEdit,
     now: UnixMicros,
 ) -> Result<ActionItemRecord> {
     let rid = rid_of(db, user, id)?.ok_or_else(|| missing(id))?;
-    if let Some(description) = &edit.description {
+    if let Some(description) = &edit.description
+        && find(db, user, id)?.is_some_and(|found| found.description != *description)
+    {
+        let sealed = db.seal(user.as_str(), description_of(&[id.as_str()]), description);
         db.prepare_cached(
-            "UPDATE action_items SET description = ?2, description_edited = 1, updated_at = ?3 \
-             WHERE rid = ?1 AND description <> ?2",
+            "UPDATE action_items SET description = ?2, description_edited = 1, updated_at = ?3 WHERE rid = ?1",
         )?
-        .execute(params![rid, description, now.0])?;
-        records_search::change(db, records_search::item_row(rid), description)?;
+        .execute(params![rid, sealed, now.0])?;
+        records_search::change(db, records_search::item_row(rid), user.as_str(), description)?;
     }
     if let Some(due_at) = edit.due_at {
         db.prepare_cached(
@@ -151,7 +163,7 @@ pub(super) fn edit(
 }
 
 /// Leaves a row that keeps its like from coming back with the next revision; without a conversation there is none.
-pub(super) fn remove(db: &Connection, user: &UserId, id: &ActionItemId, now: UnixMicros) -> Result<()> {
+pub(super) fn remove(db: &Db, user: &UserId, id: &ActionItemId, now: UnixMicros) -> Result<()> {
     let rid = rid_of(db, user, id)?.ok_or_else(|| missing(id))?;
     records_search::remove(db, records_search::item_row(rid))?;
     db.prepare_cached("DELETE FROM action_items WHERE rid = ?1 AND conversation IS NULL")?.execute([rid])?;
@@ -163,30 +175,32 @@ pub(super) fn remove(db: &Connection, user: &UserId, id: &ActionItemId, now: Uni
 /// A row of the conversation, deleted or not.
 struct Old {
     rid: i64,
+    id: String,
     description: String,
     made: Option<String>,
+    /// Whether the user worded it.
+    worded: bool,
     stays: bool,
     deleted: bool,
 }
 
 /// Brings a conversation's rows in step with the revision that was just understood.
-pub(super) fn keep_in_step(
-    db: &Connection,
-    conversation: i64,
-    revision: u32,
-    done: &Completion,
-) -> Result<()> {
+pub(super) fn keep_in_step(db: &Db, conversation: i64, revision: u32, done: &Completion) -> Result<()> {
     let made = &done.structured.action_items;
+    let (whose, _) = rows::whose(db, conversation)?;
     let old = {
         let mut query = db.prepare_cached(
             "SELECT rid, description, made, description_edited OR due_edited OR completed_edited OR completed \
-             OR deleted_at IS NOT NULL, deleted_at IS NOT NULL FROM action_items WHERE conversation = ?1 ORDER BY rid",
+             OR deleted_at IS NOT NULL, deleted_at IS NOT NULL, id, description_edited FROM action_items WHERE conversation = ?1 ORDER BY rid",
         )?;
         rows::collect(query.query([conversation])?, |row| {
+            let id: String = row.get(5)?;
             Ok(Old {
                 rid: row.get(0)?,
-                description: row.get(1)?,
-                made: row.get(2)?,
+                description: db.open(&whose, description_of(&[&id]), row.get(1)?)?,
+                made: db.open_some(&whose, made_of(&[&id]), row.get(2)?)?,
+                id,
+                worded: row.get(6)?,
                 stays: row.get(3)?,
                 deleted: row.get(4)?,
             })
@@ -205,7 +219,7 @@ pub(super) fn keep_in_step(
                 records_search::remove(db, records_search::item_row(old.rid))?;
                 db.prepare_cached("DELETE FROM action_items WHERE rid = ?1")?.execute([old.rid])?;
             }
-            Fate::MadeAgain(number) => make_again(db, old, revision, &made[number], done.now)?,
+            Fate::MadeAgain(number) => make_again(db, &whose, old, revision, &made[number], done.now)?,
         }
     }
     let user: i64 = db
@@ -213,37 +227,55 @@ pub(super) fn keep_in_step(
         .query_row([conversation], |row| row.get(0))?;
     for number in plan.added {
         let item = &made[number];
+        let id = rows::derived_id(&done.lease.job, "action_item", number);
         let time = |at: Option<UnixMicros>| at.map(|at| at.0);
         db.prepare_cached(
             "INSERT INTO action_items (id, user, conversation, revision, description, made, completed, completed_at, \
-             due_at, created_at, updated_at) VALUES (?1, ?2, ?3, ?4, ?5, ?5, ?6, ?7, ?8, ?9, ?10)",
+             due_at, created_at, updated_at) VALUES (?1, ?2, ?3, ?4, ?5, ?11, ?6, ?7, ?8, ?9, ?10)",
         )?
         .execute(params![
-            rows::derived_id(&done.lease.job, "action_item", number),
+            id,
             user,
             conversation,
             revision,
-            item.description,
+            db.seal(&whose, description_of(&[&id]), &item.description),
             item.completed,
             time(item.completed_at),
             time(item.due_at),
             item.created_at.unwrap_or(done.now).0,
             item.updated_at.or(item.created_at).unwrap_or(done.now).0,
+            db.seal(&whose, made_of(&[&id]), &item.description),
         ])?;
         let row = records_search::item_row(db.last_insert_rowid());
-        records_search::put(db, row, user, &item.description)?;
+        records_search::put(db, row, (user, &whose), &item.description)?;
     }
     Ok(())
 }
 
 /// What the user did not touch becomes what the new revision says.
-fn make_again(db: &Connection, old: &Old, revision: u32, item: &ActionItem, now: UnixMicros) -> Result<()> {
+fn make_again(
+    db: &Db,
+    whose: &str,
+    old: &Old,
+    revision: u32,
+    item: &ActionItem,
+    now: UnixMicros,
+) -> Result<()> {
+    let text = if old.worded { &old.description } else { &item.description };
     db.prepare_cached(
-        "UPDATE action_items SET revision = ?2, made = ?3, \
-         updated_at = iif((description_edited OR description = ?3) AND (due_edited OR due_at IS ?4), updated_at, ?5), \
-         description = iif(description_edited, description, ?3), due_at = iif(due_edited, due_at, ?4) WHERE rid = ?1",
+        "UPDATE action_items SET revision = ?2, made = ?3, description = ?6, \
+         updated_at = iif(?7 AND (due_edited OR due_at IS ?4), updated_at, ?5), \
+         due_at = iif(due_edited, due_at, ?4) WHERE rid = ?1",
     )?
-    .execute(params![old.rid, revision, item.description, item.due_at.map(|at| at.0), now.0])?;
+    .execute(params![
+        old.rid,
+        revision,
+        db.seal(whose, made_of(&[&old.id]), &item.description),
+        item.due_at.map(|at| at.0),
+        now.0,
+        db.seal(whose, description_of(&[&old.id]), text),
+        *text == old.description
+    ])?;
     if item.completed {
         db.prepare_cached(
             "UPDATE action_items SET completed = 1, completed_at = ?2 WHERE rid = ?1 AND NOT completed_edited \
@@ -252,16 +284,13 @@ fn make_again(db: &Connection, old: &Old, revision: u32, item: &ActionItem, now:
         .execute(params![old.rid, item.completed_at.unwrap_or(now).0])?;
     }
     if !old.deleted {
-        let text: String = db
-            .prepare_cached("SELECT description FROM action_items WHERE rid = ?1")?
-            .query_row([old.rid], |row| row.get(0))?;
-        records_search::change(db, records_search::item_row(old.rid), &text)?;
+        records_search::change(db, records_search::item_row(old.rid), whose, text)?;
     }
     Ok(())
 }
 
 /// Before its conversation goes: what the user has worded stays, without it; the rest goes with it.
-pub(super) fn conversation_goes(db: &Connection, conversation: i64) -> Result<()> {
+pub(super) fn conversation_goes(db: &Db, conversation: i64) -> Result<()> {
     const GOING: &str = "conversation = ?1 AND (deleted_at IS NOT NULL OR NOT description_edited)";
     db.prepare_cached(&format!(
         "DELETE FROM records_search WHERE rowid IN (SELECT rid * 2 FROM action_items WHERE {GOING})"
@@ -274,11 +303,11 @@ pub(super) fn conversation_goes(db: &Connection, conversation: i64) -> Result<()
 }
 
 /// Puts their action items into conversations, each with its `rid`.
-pub(super) fn attach(db: &Connection, conversations: &mut [(i64, Conversation)]) -> Result<()> {
+pub(super) fn attach(db: &Db, conversations: &mut [(i64, Conversation)]) -> Result<()> {
     let rids: Vec<i64> = conversations.iter().map(|(rid, _)| *rid).collect();
     let mut query = db.prepare_cached(
-        "SELECT conversation, description, completed, created_at, updated_at, due_at, completed_at FROM action_items \
-         WHERE conversation IN (SELECT value FROM json_each(?1)) AND deleted_at IS NULL ORDER BY rid",
+        "SELECT conversation, description, completed, created_at, updated_at, due_at, completed_at, id \
+         FROM action_items WHERE conversation IN (SELECT value FROM json_each(?1)) AND deleted_at IS NULL ORDER BY rid",
     )?;
     let found = rows::collect(query.query([rows::to_json(&rids)?])?, |row| {
         let time = |at: usize| row.get::<_, Option<i64>>(at).map(|time| time.map(UnixMicros));
@@ -290,14 +319,19 @@ pub(super) fn attach(db: &Connection, conversations: &mut [(i64, Conversation)])
             due_at: time(5)?,
             completed_at: time(6)?,
         };
-        Ok((row.get::<_, i64>(0)?, item))
+        Ok((row.get::<_, i64>(0)?, row.get::<_, String>(7)?, item))
     })?;
-    let mut items: HashMap<i64, Vec<ActionItem>> = HashMap::new();
-    for (rid, item) in found {
-        items.entry(rid).or_default().push(item);
+    let mut items: HashMap<i64, Vec<(String, ActionItem)>> = HashMap::new();
+    for (rid, id, item) in found {
+        items.entry(rid).or_default().push((id, item));
     }
     for (rid, conversation) in conversations {
-        conversation.structured.action_items = items.remove(rid).unwrap_or_default();
+        let opened = items.remove(rid).unwrap_or_default().into_iter().map(|(id, item)| {
+            let description =
+                db.open(conversation.user.as_str(), description_of(&[&id]), item.description)?;
+            Ok(ActionItem { description, ..item })
+        });
+        conversation.structured.action_items = opened.collect::<Result<_>>()?;
     }
     Ok(())
 }

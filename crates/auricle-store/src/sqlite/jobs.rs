@@ -8,9 +8,11 @@ use std::time::Duration;
 use auricle_core::{
     ConversationId, Epoch, FinaliseReason, JobId, JobState, ProcessId, Revision, UnixMicros, UserId,
 };
-use rusqlite::{Connection, OptionalExtension, Row, params};
+use rusqlite::{OptionalExtension, Row, params};
 
+use super::db::Db;
 use super::{effects, embeddings, items, memories, rows, search};
+use crate::protect::Place;
 use crate::store::{
     AttemptOutcome, ClaimRule, ClaimedJob, Completion, Job, JobCounts, JobLease, Result, StepRecord,
     StoreError,
@@ -56,7 +58,7 @@ struct Held {
 }
 
 impl Held {
-    fn find(db: &Connection, id: &JobId) -> Result<Option<Self>> {
+    fn find(db: &Db, id: &JobId) -> Result<Option<Self>> {
         let mut query = db.prepare_cached(
             "SELECT j.rid, j.conversation, j.revision, j.state, j.epoch, c.revision \
              FROM jobs j JOIN conversations c ON c.rid = j.conversation WHERE j.id = ?1",
@@ -74,7 +76,7 @@ impl Held {
     }
 
     /// The job of a lease, whatever its state, if no later claim took it.
-    fn of_lease(db: &Connection, lease: &JobLease) -> Result<Self> {
+    fn of_lease(db: &Db, lease: &JobLease) -> Result<Self> {
         let job = &lease.job;
         let held = Self::find(db, job)?
             .ok_or_else(|| StoreError::NotFound(format!("job {job}: its conversation was deleted")))?;
@@ -94,7 +96,7 @@ impl Held {
         Err(StoreError::Fenced(format!("job {} is {}", lease.job, self.state.as_str())))
     }
 
-    fn leased(db: &Connection, lease: &JobLease) -> Result<Self> {
+    fn leased(db: &Db, lease: &JobLease) -> Result<Self> {
         let held = Self::of_lease(db, lease)?;
         held.refuse_unleased(lease)?;
         Ok(held)
@@ -102,7 +104,7 @@ impl Held {
 }
 
 pub(super) fn claim(
-    db: &Connection,
+    db: &Db,
     process: &ProcessId,
     now: UnixMicros,
     lease: Duration,
@@ -145,7 +147,7 @@ pub(super) fn claim(
 }
 
 /// Job and conversation fail together, so that neither can be left behind (S4). The transcript stays.
-fn fail(db: &Connection, rid: i64, conversation: i64, error: &str, now: UnixMicros) -> Result<()> {
+fn fail(db: &Db, rid: i64, conversation: i64, error: &str, now: UnixMicros) -> Result<()> {
     db.execute(
         "UPDATE jobs SET state = 'failed', last_error = ?2, leased_by = NULL, lease_expires_at = NULL, updated_at = ?3 \
          WHERE rid = ?1",
@@ -159,7 +161,7 @@ fn fail(db: &Connection, rid: i64, conversation: i64, error: &str, now: UnixMicr
     Ok(())
 }
 
-pub(super) fn renew(db: &Connection, lease: &JobLease, until: UnixMicros) -> Result<()> {
+pub(super) fn renew(db: &Db, lease: &JobLease, until: UnixMicros) -> Result<()> {
     let held = Held::leased(db, lease)?;
     db.prepare_cached("UPDATE jobs SET lease_expires_at = ?2, due_at = ?2 WHERE rid = ?1")?
         .execute(params![held.rid, until.0])?;
@@ -167,13 +169,16 @@ pub(super) fn renew(db: &Connection, lease: &JobLease, until: UnixMicros) -> Res
 }
 
 pub(super) fn record_step(
-    db: &Connection,
+    db: &Db,
     lease: &JobLease,
     step: &str,
     result: &str,
     now: UnixMicros,
 ) -> Result<()> {
     let held = Held::leased(db, lease)?;
+    let (user, conversation) = rows::whose(db, held.conversation)?;
+    let revision = held.revision.to_string();
+    let result = db.seal(&user, Place::new("steps", "result", &[&conversation, &revision, step]), result);
     db.prepare_cached(
         "INSERT INTO steps (conversation, revision, step, result, at) VALUES (?1, ?2, ?3, ?4, ?5) \
          ON CONFLICT DO NOTHING",
@@ -182,27 +187,30 @@ pub(super) fn record_step(
     Ok(())
 }
 
-pub(super) fn steps(
-    db: &Connection,
-    conversation: &ConversationId,
-    revision: Revision,
-) -> Result<Vec<StepRecord>> {
+pub(super) fn steps(db: &Db, conversation: &ConversationId, revision: Revision) -> Result<Vec<StepRecord>> {
     let mut query = db.prepare_cached(
-        "SELECT s.step, s.result, s.at FROM steps s JOIN conversations c ON c.rid = s.conversation \
-         WHERE c.id = ?1 AND s.revision = ?2 ORDER BY s.at, s.step",
+        "SELECT s.step, s.result, s.at, u.id FROM steps s JOIN conversations c ON c.rid = s.conversation \
+         JOIN users u ON u.rid = c.user WHERE c.id = ?1 AND s.revision = ?2 ORDER BY s.at, s.step",
     )?;
     rows::collect(query.query(params![conversation.as_str(), revision.0])?, |row| {
-        Ok(StepRecord { step: row.get(0)?, result: row.get(1)?, at: UnixMicros(row.get(2)?) })
+        let (step, user): (String, String) = (row.get(0)?, row.get(3)?);
+        let of = revision.0.to_string();
+        let place = [conversation.as_str(), of.as_str(), step.as_str()];
+        let result = db.open(&user, Place::new("steps", "result", &place), row.get(1)?)?;
+        Ok(StepRecord { step, result, at: UnixMicros(row.get(2)?) })
     })
 }
 
 /// A field-level merge (L35): only what understanding owns is written; it never makes a row.
-pub(super) fn complete(db: &Connection, done: &Completion) -> Result<()> {
+pub(super) fn complete(db: &Db, done: &Completion) -> Result<()> {
     let held = Held::of_lease(db, &done.lease)?;
     if held.state == JobState::Completed {
         return Ok(());
     }
     held.refuse_unleased(&done.lease)?;
+    let (user, conversation) = rows::whose(db, held.conversation)?;
+    let structured = rows::structured_json(&done.structured)?;
+    let structured = db.seal(&user, Place::new("conversations", "structured", &[&conversation]), &structured);
     let merged = db
         .prepare_cached(
             "UPDATE conversations SET structured = ?3, provider = ?4, provider_version = ?5, discarded = ?6, \
@@ -211,7 +219,7 @@ pub(super) fn complete(db: &Connection, done: &Completion) -> Result<()> {
         .execute(params![
             held.conversation,
             held.revision,
-            rows::structured_json(&done.structured)?,
+            structured,
             done.provenance.provider,
             done.provenance.version,
             done.discarded.map(|reason| reason.as_str())
@@ -233,12 +241,12 @@ pub(super) fn complete(db: &Connection, done: &Completion) -> Result<()> {
         None => embeddings::changed(db, held.conversation, done.now)?,
     }
     search::index_title(db, held.conversation)?;
-    effects::record(db, held.conversation, held.revision, &done.effects, done.now)?;
+    effects::record(db, (held.conversation, &user), held.revision, &done.effects, done.now)?;
     effects::record_targets(db, &done.lease, held.conversation, done.discarded.is_some(), done.now)
 }
 
 pub(super) fn end_attempt(
-    db: &Connection,
+    db: &Db,
     lease: &JobLease,
     outcome: &AttemptOutcome,
     now: UnixMicros,
@@ -272,13 +280,13 @@ pub(super) fn end_attempt(
 }
 
 /// What it needs answered, or it begins anew.
-fn not_away(db: &Connection, rid: i64) -> Result<()> {
+fn not_away(db: &Db, rid: i64) -> Result<()> {
     db.prepare_cached("UPDATE jobs SET postponed = 0, away_since = NULL WHERE rid = ?1")?.execute([rid])?;
     Ok(())
 }
 
 fn requeue(
-    db: &Connection,
+    db: &Db,
     rid: i64,
     at: UnixMicros,
     uncounted: u32,
@@ -294,7 +302,7 @@ fn requeue(
 }
 
 pub(super) fn list(
-    db: &Connection,
+    db: &Db,
     user: Option<&UserId>,
     state: Option<JobState>,
     limit: usize,
@@ -312,18 +320,18 @@ pub(super) fn list(
 }
 
 /// The job whose `column` has this value.
-fn one(db: &Connection, column: &str, value: &dyn rusqlite::ToSql) -> Result<Option<Job>> {
+fn one(db: &Db, column: &str, value: &dyn rusqlite::ToSql) -> Result<Option<Job>> {
     let mut query = db.prepare_cached(&format!("SELECT {JOB} WHERE {column} = ?1"))?;
     let mut found = query.query([value])?;
     found.next()?.map(job_value).transpose()
 }
 
-pub(super) fn find(db: &Connection, user: Option<&UserId>, id: &JobId) -> Result<Option<Job>> {
+pub(super) fn find(db: &Db, user: Option<&UserId>, id: &JobId) -> Result<Option<Job>> {
     let found = one(db, "j.id", &id.as_str())?;
     Ok(found.filter(|job| user.is_none_or(|user| *user == job.user)))
 }
 
-pub(super) fn retry(db: &Connection, user: Option<&UserId>, id: &JobId, now: UnixMicros) -> Result<()> {
+pub(super) fn retry(db: &Db, user: Option<&UserId>, id: &JobId, now: UnixMicros) -> Result<()> {
     find(db, user, id)?.ok_or_else(|| StoreError::NotFound(format!("job {id}")))?;
     let held = Held::find(db, id)?.ok_or_else(|| StoreError::NotFound(format!("job {id}")))?;
     if held.state != JobState::Failed {
@@ -338,7 +346,7 @@ pub(super) fn retry(db: &Connection, user: Option<&UserId>, id: &JobId, now: Uni
     revive(db, held.rid, held.conversation, now)
 }
 
-fn revive(db: &Connection, rid: i64, conversation: i64, now: UnixMicros) -> Result<()> {
+fn revive(db: &Db, rid: i64, conversation: i64, now: UnixMicros) -> Result<()> {
     db.prepare_cached(
         "UPDATE jobs SET state = 'queued', attempts = 0, epoch = epoch + 1, run_at = ?2, due_at = ?2, updated_at = ?2 \
          WHERE rid = ?1",
@@ -352,12 +360,7 @@ fn revive(db: &Connection, rid: i64, conversation: i64, now: UnixMicros) -> Resu
     Ok(())
 }
 
-pub(super) fn retry_failed(
-    db: &Connection,
-    user: Option<&UserId>,
-    now: UnixMicros,
-    limit: usize,
-) -> Result<usize> {
+pub(super) fn retry_failed(db: &Db, user: Option<&UserId>, now: UnixMicros, limit: usize) -> Result<usize> {
     let failed = {
         let mut query = db.prepare_cached(
             "SELECT j.rid, j.conversation FROM jobs j JOIN conversations c ON c.rid = j.conversation \
@@ -375,7 +378,7 @@ pub(super) fn retry_failed(
     Ok(failed.len())
 }
 
-pub(super) fn counts(db: &Connection, now: UnixMicros) -> Result<JobCounts> {
+pub(super) fn counts(db: &Db, now: UnixMicros) -> Result<JobCounts> {
     let mut counts = JobCounts::default();
     let waited = |since: Option<i64>| since.map_or(Duration::ZERO, |at| now.saturating_since(UnixMicros(at)));
     let mut jobs = db.prepare_cached(

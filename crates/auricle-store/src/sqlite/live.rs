@@ -7,9 +7,12 @@ use auricle_core::{
     ConversationId, ConversationStatus, Epoch, FinaliseReason, Photo, PhotoId, ProcessId, Segment, SegmentId,
     Source, UnixMicros, UserId,
 };
-use rusqlite::{Connection, OptionalExtension, params};
+use rusqlite::{OptionalExtension, params};
 
+use super::db::Db;
+use super::rows::Texts;
 use super::{accounts, rows, search};
+use crate::protect::Place;
 use crate::store::{AppendSegments, Choice, OpenConversation, Opened, Ownership, Result, StoreError};
 
 /// Sources that take photos themselves: their first photo does not rename them. Source: listen-protocol 6.3.
@@ -18,6 +21,7 @@ const PHOTO_SOURCES: [Source; 3] = [Source::Openglass, Source::RaybanMeta, Sourc
 /// What the operations need to know of a conversation before they write.
 pub(super) struct Head {
     pub(super) rid: i64,
+    pub(super) id: String,
     pub(super) user: i64,
     pub(super) status: ConversationStatus,
     pub(super) epoch: i64,
@@ -33,10 +37,10 @@ pub(super) struct Head {
 
 impl Head {
     /// By its public id, whoever's it is.
-    pub(super) fn find(db: &Connection, id: &ConversationId) -> Result<Option<Self>> {
+    pub(super) fn find(db: &Db, id: &ConversationId) -> Result<Option<Self>> {
         let mut query = db.prepare_cached(
             "SELECT c.rid, c.user, c.status, c.epoch, c.owner, c.source, c.started_at, c.finished_at, c.timeout_us, \
-             c.revision, c.client_id, u.id FROM conversations c JOIN users u ON u.rid = c.user WHERE c.id = ?1",
+             c.revision, c.client_id, u.id, c.id FROM conversations c JOIN users u ON u.rid = c.user WHERE c.id = ?1",
         )?;
         let mut found = query.query([id.as_str()])?;
         let Some(row) = found.next()? else { return Ok(None) };
@@ -53,18 +57,19 @@ impl Head {
             revision: row.get(9)?,
             client_id: row.get(10)?,
             user_id: row.get(11)?,
+            id: row.get(12)?,
         }))
     }
 
     /// By id, for its own user only.
-    pub(super) fn of_user(db: &Connection, user: &UserId, id: &ConversationId) -> Result<Self> {
+    pub(super) fn of_user(db: &Db, user: &UserId, id: &ConversationId) -> Result<Self> {
         Self::find(db, id)?
             .filter(|head| head.user_id == user.as_str())
             .ok_or_else(|| StoreError::NotFound(format!("conversation {id}")))
     }
 
     /// For its present owner only.
-    pub(super) fn owned(db: &Connection, ownership: &Ownership) -> Result<Self> {
+    pub(super) fn owned(db: &Db, ownership: &Ownership) -> Result<Self> {
         let id = &ownership.conversation;
         let head = Self::find(db, id)?
             .filter(|head| head.user_id == ownership.user.as_str())
@@ -85,7 +90,7 @@ impl Head {
     }
 
     /// Whether a process that is still announced owns it.
-    pub(super) fn has_live_owner(&self, db: &Connection, now: UnixMicros) -> Result<bool> {
+    pub(super) fn has_live_owner(&self, db: &Db, now: UnixMicros) -> Result<bool> {
         let Some(owner) = &self.owner else { return Ok(false) };
         Ok(db
             .prepare_cached("SELECT 1 FROM processes WHERE id = ?1 AND until > ?2")?
@@ -93,7 +98,7 @@ impl Head {
     }
 }
 
-pub(super) fn open(db: &Connection, open: &OpenConversation) -> Result<Opened> {
+pub(super) fn open(db: &Db, open: &OpenConversation) -> Result<Opened> {
     let (user, _) = accounts::ensure(db, &open.user, open.now)?;
     let client_id = match &open.choice {
         Choice::Named(id) => Some(id.as_str()),
@@ -106,7 +111,7 @@ pub(super) fn open(db: &Connection, open: &OpenConversation) -> Result<Opened> {
 }
 
 /// The conversation to resume; `None` to make one.
-fn choose(db: &Connection, open: &OpenConversation, user: i64) -> Result<Option<Head>> {
+fn choose(db: &Db, open: &OpenConversation, user: i64) -> Result<Option<Head>> {
     let found: Option<String> = match &open.choice {
         Choice::New => None,
         Choice::Resume => {
@@ -140,7 +145,7 @@ fn choose(db: &Connection, open: &OpenConversation, user: i64) -> Result<Option<
     Ok(again.filter(|head| head.user == user && head.status == ConversationStatus::InProgress))
 }
 
-fn resume(db: &Connection, open: &OpenConversation, head: &Head, client_id: Option<&str>) -> Result<Opened> {
+fn resume(db: &Db, open: &OpenConversation, head: &Head, client_id: Option<&str>) -> Result<Opened> {
     let taken_over = head.has_live_owner(db, open.now)?;
     db.prepare_cached(
         "UPDATE conversations SET epoch = epoch + 1, owner = ?2, timeout_us = ?3, client_id = coalesce(?4, client_id), \
@@ -157,6 +162,7 @@ fn resume(db: &Connection, open: &OpenConversation, head: &Head, client_id: Opti
     let id: String = db
         .prepare_cached("SELECT id FROM conversations WHERE rid = ?1")?
         .query_row([head.rid], |row| row.get(0))?;
+    let tail = tail(db, head.rid, open.user.as_str(), &id)?;
     let counted = |table: &str| -> Result<u64> {
         let sql = format!("SELECT count(*) FROM {table} WHERE conversation = ?1");
         Ok(rows::count(db.prepare_cached(&sql)?.query_row([head.rid], |row| row.get(0))?))
@@ -172,7 +178,7 @@ fn resume(db: &Connection, open: &OpenConversation, head: &Head, client_id: Opti
         started_at: head.started_at,
         finished_at: head.finished_at,
         source: head.source,
-        tail: tail(db, head.rid)?,
+        tail,
         segment_count: counted("segments")?,
         photo_count: counted("photos")?,
         client_conversation_id: client_id.map(str::to_owned).or_else(|| head.client_id.clone()),
@@ -180,7 +186,7 @@ fn resume(db: &Connection, open: &OpenConversation, head: &Head, client_id: Opti
     })
 }
 
-fn make(db: &Connection, open: &OpenConversation, user: i64, client_id: Option<&str>) -> Result<Opened> {
+fn make(db: &Db, open: &OpenConversation, user: i64, client_id: Option<&str>) -> Result<Opened> {
     let (id, named) = match &open.choice {
         Choice::Named(id) if Head::find(db, id)?.is_none() => (id, true),
         Choice::Named(_) => (&open.fresh_id, true),
@@ -225,17 +231,17 @@ fn make(db: &Connection, open: &OpenConversation, user: i64, client_id: Option<&
     })
 }
 
-fn tail(db: &Connection, rid: i64) -> Result<Option<Segment>> {
+fn tail(db: &Db, rid: i64, user: &str, conversation: &str) -> Result<Option<Segment>> {
     let sql = format!(
         "SELECT {} FROM segments WHERE conversation = ?1 ORDER BY start DESC, rid DESC LIMIT 1",
         rows::SEGMENT
     );
     let mut query = db.prepare_cached(&sql)?;
     let mut found = query.query([rid])?;
-    found.next()?.map(rows::segment).transpose()
+    found.next()?.map(|row| rows::segment(&db.sealer(user), conversation, row)).transpose()
 }
 
-fn last_completed(db: &Connection, user: i64) -> Result<Option<ConversationId>> {
+fn last_completed(db: &Db, user: i64) -> Result<Option<ConversationId>> {
     let id: Option<String> = db
         .prepare_cached(
             "SELECT id FROM conversations WHERE user = ?1 AND status = 'completed' AND discarded IS NULL \
@@ -246,7 +252,8 @@ fn last_completed(db: &Connection, user: i64) -> Result<Option<ConversationId>> 
     Ok(id.map(Into::into))
 }
 
-pub(super) fn append(db: &Connection, batch: &AppendSegments) -> Result<()> {
+/// `texts`: of `batch.upsert`, if somebody made them before.
+pub(super) fn append(db: &Db, batch: &AppendSegments, texts: Option<&[Texts<'_>]>) -> Result<()> {
     let head = Head::owned(db, &batch.ownership)?;
     if let Some(started_at) = batch.started_at.filter(|at| *at != head.started_at) {
         move_zero(db, head.rid, head.started_at, started_at)?;
@@ -254,8 +261,11 @@ pub(super) fn append(db: &Connection, batch: &AppendSegments) -> Result<()> {
     for id in &batch.delete {
         remove_segment(db, head.rid, id)?;
     }
-    for segment in &batch.upsert {
-        put_segment(db, head.rid, head.user, segment)?;
+    for (number, segment) in batch.upsert.iter().enumerate() {
+        match texts.and_then(|texts| texts.get(number)) {
+            Some(texts) => put_segment(db, &head, segment, texts)?,
+            None => put_plain_segment(db, &head, segment)?,
+        }
     }
     db.prepare_cached("UPDATE conversations SET finished_at = max(finished_at, ?2) WHERE rid = ?1")?
         .execute(params![head.rid, batch.now.0])?;
@@ -263,7 +273,7 @@ pub(super) fn append(db: &Connection, batch: &AppendSegments) -> Result<()> {
 }
 
 /// Sets the transcript's zero. Words that recovery put in before keep their wall-clock time.
-pub(super) fn move_zero(db: &Connection, rid: i64, from: UnixMicros, to: UnixMicros) -> Result<()> {
+pub(super) fn move_zero(db: &Db, rid: i64, from: UnixMicros, to: UnixMicros) -> Result<()> {
     db.prepare_cached("UPDATE conversations SET started_at = ?2 WHERE rid = ?1")?
         .execute(params![rid, to.0])?;
     db.prepare_cached(
@@ -273,18 +283,24 @@ pub(super) fn move_zero(db: &Connection, rid: i64, from: UnixMicros, to: UnixMic
     Ok(())
 }
 
+/// Stores a segment whose texts nobody has made yet.
+pub(super) fn put_plain_segment(db: &Db, head: &Head, segment: &Segment) -> Result<()> {
+    put_segment(db, head, segment, &rows::texts(&db.sealer(&head.user_id), &head.id, segment)?)
+}
+
 /// Stores a segment over whatever row has its id.
-pub(super) fn put_segment(db: &Connection, rid: i64, user: i64, segment: &Segment) -> Result<()> {
+fn put_segment(db: &Db, head: &Head, segment: &Segment, texts: &Texts<'_>) -> Result<()> {
+    let rid = head.rid;
     let values = params![
         rid,
         segment.id.as_str(),
         segment.start,
         segment.end,
-        segment.text,
+        texts.text,
         segment.speaker.as_ref().map(|speaker| speaker.label()),
         segment.is_user,
         segment.person_id.as_ref().map(|person| person.as_str()),
-        rows::translations_json(&segment.translations)?,
+        texts.translations,
         segment.speech_profile_processed,
         segment.stt_provider
     ];
@@ -296,17 +312,17 @@ pub(super) fn put_segment(db: &Connection, rid: i64, user: i64, segment: &Segmen
         .query_row(values, |row| row.get(0))
         .optional()?;
     if let Some(found) = changed {
-        return search::change_segment(db, found, &segment.text);
+        return search::change_segment(db, found, &texts.indexed);
     }
     db.prepare_cached(
         "INSERT INTO segments (conversation, id, start, \"end\", text, speaker, is_user, person, translations, profiled, \
          provider) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)",
     )?
     .execute(values)?;
-    search::add_segment(db, db.last_insert_rowid(), rid, user, &segment.text)
+    search::add_segment(db, db.last_insert_rowid(), rid, head.user, &texts.indexed)
 }
 
-fn remove_segment(db: &Connection, rid: i64, id: &SegmentId) -> Result<()> {
+fn remove_segment(db: &Db, rid: i64, id: &SegmentId) -> Result<()> {
     let gone: Option<i64> = db
         .prepare_cached("DELETE FROM segments WHERE conversation = ?1 AND id = ?2 RETURNING rid")?
         .query_row(params![rid, id.as_str()], |row| row.get(0))
@@ -314,7 +330,8 @@ fn remove_segment(db: &Connection, rid: i64, id: &SegmentId) -> Result<()> {
     gone.map_or(Ok(()), |found| search::remove_segment(db, found))
 }
 
-pub(super) fn append_photo(db: &Connection, ownership: &Ownership, photo: &Photo) -> Result<()> {
+/// The photo's texts are as they are to be stored.
+pub(super) fn append_photo(db: &Db, ownership: &Ownership, photo: &Photo) -> Result<()> {
     let head = Head::owned(db, ownership)?;
     db.prepare_cached(
         "INSERT INTO photos (conversation, id, base64, description, created_at, discarded) \
@@ -337,7 +354,7 @@ pub(super) fn append_photo(db: &Connection, ownership: &Ownership, photo: &Photo
 }
 
 pub(super) fn describe_photo(
-    db: &Connection,
+    db: &Db,
     user: &UserId,
     conversation: &ConversationId,
     photo: &PhotoId,
@@ -345,6 +362,9 @@ pub(super) fn describe_photo(
     discarded: bool,
 ) -> Result<()> {
     let head = Head::of_user(db, user, conversation)?;
+    let place = [conversation.as_str(), photo.as_str()];
+    let description =
+        description.map(|text| db.seal(user.as_str(), Place::new("photos", "description", &place), text));
     let changed = db
         .prepare_cached(
             "UPDATE photos SET description = ?3, discarded = ?4 WHERE conversation = ?1 AND id = ?2",
@@ -354,7 +374,7 @@ pub(super) fn describe_photo(
 }
 
 pub(super) fn assign_segments(
-    db: &Connection,
+    db: &Db,
     user: &UserId,
     conversation: &ConversationId,
     segments: &[SegmentId],
@@ -373,7 +393,7 @@ pub(super) fn assign_segments(
     Ok(changed)
 }
 
-pub(super) fn note_reason(db: &Connection, ownership: &Ownership, reason: FinaliseReason) -> Result<()> {
+pub(super) fn note_reason(db: &Db, ownership: &Ownership, reason: FinaliseReason) -> Result<()> {
     let head = Head::owned(db, ownership)?;
     db.execute(
         "UPDATE conversations SET noted_reason = ?2 WHERE rid = ?1",
@@ -383,7 +403,7 @@ pub(super) fn note_reason(db: &Connection, ownership: &Ownership, reason: Finali
 }
 
 /// Repeating it, or releasing what has ended, changes nothing.
-pub(super) fn release(db: &Connection, ownership: &Ownership) -> Result<()> {
+pub(super) fn release(db: &Db, ownership: &Ownership) -> Result<()> {
     let head = Head::of_user(db, &ownership.user, &ownership.conversation)?;
     if head.epoch.unsigned_abs() != ownership.epoch.0 {
         return Err(StoreError::Fenced(format!(
@@ -395,7 +415,7 @@ pub(super) fn release(db: &Connection, ownership: &Ownership) -> Result<()> {
     Ok(())
 }
 
-pub(super) fn owned(db: &Connection, process: &ProcessId, limit: usize) -> Result<Vec<Ownership>> {
+pub(super) fn owned(db: &Db, process: &ProcessId, limit: usize) -> Result<Vec<Ownership>> {
     let mut query = db.prepare_cached(
         "SELECT u.id, c.id, c.epoch FROM conversations c JOIN users u ON u.rid = c.user \
          WHERE c.owner = ?1 AND c.status = 'in_progress' ORDER BY c.rid LIMIT ?2",

@@ -1,9 +1,11 @@
 //! Messages to a user: of their apps, and about their webhooks.
 
 use auricle_core::{MessageId, UnixMicros, UserId};
-use rusqlite::{Connection, OptionalExtension, Row, params};
+use rusqlite::{OptionalExtension, Row, params};
 
+use super::db::Db;
 use super::{SqliteOptions, effects, rows};
+use crate::protect::Place;
 use crate::store::{Message, NewMessage, Result};
 
 /// The effect that tells a connected client.
@@ -13,19 +15,21 @@ const MESSAGE: &str = "m.id, t.id, m.sender, c.id, m.text, m.created_at, m.deliv
      FROM messages m JOIN users u ON u.rid = m.user LEFT JOIN targets t ON t.rid = m.target \
      LEFT JOIN conversations c ON c.rid = m.conversation";
 
-fn message(row: &Row<'_>) -> Result<Message> {
+fn message(db: &Db, user: &UserId, row: &Row<'_>) -> Result<Message> {
+    let id: String = row.get(0)?;
+    let text = db.open(user.as_str(), Place::new("messages", "text", &[&id]), row.get(4)?)?;
     Ok(Message {
-        id: row.get::<_, String>(0)?.into(),
+        id: id.into(),
         target: row.get::<_, Option<String>>(1)?.map(Into::into),
         sender: row.get(2)?,
         conversation: row.get::<_, Option<String>>(3)?.map(Into::into),
-        text: row.get(4)?,
+        text,
         created_at: UnixMicros(row.get(5)?),
         delivered_at: row.get::<_, Option<i64>>(6)?.map(UnixMicros),
     })
 }
 
-pub(super) fn add(db: &Connection, new: &NewMessage, options: &SqliteOptions) -> Result<bool> {
+pub(super) fn add(db: &Db, new: &NewMessage, options: &SqliteOptions) -> Result<bool> {
     let of: Option<(i64, i64, String)> = db
         .prepare_cached(
             "SELECT t.rid, t.user, t.name FROM targets t JOIN users u ON u.rid = t.user WHERE t.id = ?1 AND u.id = ?2",
@@ -44,6 +48,7 @@ pub(super) fn add(db: &Connection, new: &NewMessage, options: &SqliteOptions) ->
     };
     let id = effects::named(&format!("{user}:message:{}", new.key));
     let text: String = new.text.chars().take(options.message_chars_max).collect();
+    let text = db.seal(new.user.as_str(), Place::new("messages", "text", &[&id]), &text);
     let added = db
         .prepare_cached(
             "INSERT INTO messages (id, user, target, sender, conversation, key, text, created_at) \
@@ -60,26 +65,34 @@ pub(super) fn add(db: &Connection, new: &NewMessage, options: &SqliteOptions) ->
     .execute(params![user, i64::try_from(options.messages_per_user_max).unwrap_or(i64::MAX)])?;
     let payload = serde_json::json!({ "message": id }).to_string();
     let subject = format!("message:{id}");
-    let effect = effects::Other { user, target: None, lane: NOTIFY, subject: &subject, payload: &payload };
+    let effect = effects::Other {
+        user: (user, &new.user),
+        target: None,
+        lane: NOTIFY,
+        subject: &subject,
+        payload: &payload,
+    };
     effects::other(db, &effect, NOTIFY, new.now, new.now)?;
     Ok(true)
 }
 
-pub(super) fn list(db: &Connection, user: &UserId, limit: usize, offset: usize) -> Result<Vec<Message>> {
+pub(super) fn list(db: &Db, user: &UserId, limit: usize, offset: usize) -> Result<Vec<Message>> {
     let mut query = db.prepare_cached(&format!(
         "SELECT {MESSAGE} WHERE u.id = ?1 ORDER BY m.rid DESC LIMIT ?2 OFFSET ?3"
     ))?;
     let number = |count| i64::try_from(count).unwrap_or(i64::MAX);
-    rows::collect(query.query(params![user.as_str(), number(limit), number(offset)])?, message)
+    rows::collect(query.query(params![user.as_str(), number(limit), number(offset)])?, |row| {
+        message(db, user, row)
+    })
 }
 
-pub(super) fn find(db: &Connection, user: &UserId, id: &MessageId) -> Result<Option<Message>> {
+pub(super) fn find(db: &Db, user: &UserId, id: &MessageId) -> Result<Option<Message>> {
     let mut query = db.prepare_cached(&format!("SELECT {MESSAGE} WHERE u.id = ?1 AND m.id = ?2"))?;
     let mut found = query.query([user.as_str(), id.as_str()])?;
-    found.next()?.map(message).transpose()
+    found.next()?.map(|row| message(db, user, row)).transpose()
 }
 
-pub(super) fn delivered(db: &Connection, user: &UserId, id: &MessageId, now: UnixMicros) -> Result<()> {
+pub(super) fn delivered(db: &Db, user: &UserId, id: &MessageId, now: UnixMicros) -> Result<()> {
     db.prepare_cached(
         "UPDATE messages SET delivered_at = coalesce(delivered_at, ?3) \
          WHERE id = ?2 AND user = (SELECT rid FROM users WHERE id = ?1)",

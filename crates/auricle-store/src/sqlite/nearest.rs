@@ -8,8 +8,9 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use auricle_core::UserId;
-use rusqlite::{Connection, OptionalExtension, params};
+use rusqlite::{OptionalExtension, params};
 
+use super::db::Db;
 use super::rows;
 use crate::store::{Near, Result, StoreError};
 
@@ -108,7 +109,7 @@ impl Matrix {
     }
 
     /// Keeps what is still there and reads what is new.
-    fn refresh(&mut self, db: &Connection, user: i64, version: i64) -> Result<()> {
+    fn refresh(&mut self, db: &Db, user: i64, version: i64) -> Result<()> {
         let there = rids(db, user, &self.model)?;
         if self.rids.iter().any(|rid| there.binary_search(rid).is_err()) {
             let mut left = Self {
@@ -144,7 +145,7 @@ impl Matrix {
 }
 
 /// The user's vectors of this model, ascending: from the index alone.
-fn rids(db: &Connection, user: i64, model: &str) -> Result<Vec<i64>> {
+fn rids(db: &Db, user: i64, model: &str) -> Result<Vec<i64>> {
     let mut query =
         db.prepare_cached("SELECT rid FROM vector_codes WHERE user = ?1 AND model = ?2 ORDER BY rid")?;
     rows::collect(query.query(params![user, model])?, |row| Ok(row.get(0)?))
@@ -152,7 +153,7 @@ fn rids(db: &Connection, user: i64, model: &str) -> Result<Vec<i64>> {
 
 /// Reads codes after `last`, in order.
 fn each_code(
-    db: &Connection,
+    db: &Db,
     user: i64,
     model: &str,
     last: i64,
@@ -233,7 +234,7 @@ impl Cache {
     /// Conversations nearest to `query`, best first.
     pub(super) fn search(
         &self,
-        db: &Connection,
+        db: &Db,
         user: &UserId,
         model: &str,
         query: &[f32],
@@ -247,7 +248,7 @@ impl Cache {
         rescored(db, user, model, &query, best, limit)
     }
 
-    fn scan(&self, db: &Connection, user: i64, model: &str, query: &Code, best: &mut Best) -> Result<()> {
+    fn scan(&self, db: &Db, user: i64, model: &str, query: &Code, best: &mut Best) -> Result<()> {
         let version = version(db, user)?;
         let number: i64 = db
             .prepare_cached("SELECT count(*) FROM vector_codes WHERE user = ?1 AND model = ?2")?
@@ -306,7 +307,7 @@ impl Cache {
     }
 }
 
-fn version(db: &Connection, user: i64) -> Result<i64> {
+fn version(db: &Db, user: i64) -> Result<i64> {
     let version = db
         .prepare_cached("SELECT version FROM vector_versions WHERE user = ?1")?
         .query_row([user], |row| row.get(0))
@@ -315,14 +316,7 @@ fn version(db: &Connection, user: i64) -> Result<i64> {
 }
 
 /// Scores the best again with the stored numbers; each conversation by its nearest text.
-fn rescored(
-    db: &Connection,
-    user: i64,
-    model: &str,
-    query: &[f32],
-    best: Best,
-    limit: usize,
-) -> Result<Vec<Near>> {
+fn rescored(db: &Db, user: i64, model: &str, query: &[f32], best: Best, limit: usize) -> Result<Vec<Near>> {
     let mut read = db.prepare_cached(
         "SELECT v.vector, c.id, v.first_segment, v.last_segment FROM vectors v JOIN vector_codes k ON k.rid = v.rid \
          JOIN conversations c ON c.rid = v.conversation \

@@ -10,7 +10,8 @@ use std::time::Duration;
 
 use rusqlite::{Connection, OpenFlags, TransactionBehavior};
 
-use super::SqliteOptions;
+use super::db::Db;
+use super::{SqliteOptions, sealing};
 use crate::clock;
 use crate::store::{Result, StoreError};
 
@@ -27,6 +28,8 @@ const MIGRATIONS: &[&str] = &[
     include_str!("migrations/0006_embeddings.sql"),
     include_str!("migrations/0007_targets.sql"),
     include_str!("migrations/0008_messages.sql"),
+    include_str!("migrations/0009_protection.sql"),
+    include_str!("migrations/0010_deleting_users.sql"),
 ];
 
 /// How many prepared statements a connection keeps; more than there are distinct statements in this crate.
@@ -39,7 +42,7 @@ const WAL_BYTES_KEPT: u64 = 16 * 1024 * 1024;
 const CHECK_INSTRUCTIONS: i32 = 20_000;
 
 /// Opens for writing, checked and migrated.
-pub(super) fn writer(path: &Path, options: &SqliteOptions) -> Result<Connection> {
+pub(super) fn writer(path: &Path, options: &SqliteOptions) -> Result<Db> {
     inspect(path, options)?;
     let mut db = connect(
         path,
@@ -64,12 +67,15 @@ pub(super) fn writer(path: &Path, options: &SqliteOptions) -> Result<Connection>
         let pages = i64::try_from(bytes).unwrap_or(i64::MAX) / page.max(1);
         db.pragma_update_and_check(None, "max_page_count", pages, |_| Ok(()))?;
     }
+    let db = Db::new(db, options.ring.clone());
+    sealing::admit(&db).map_err(|error| named(path, error))?;
     Ok(db)
 }
 
 /// Opens for reading. The file exists and is ours.
-pub(super) fn reader(path: &Path, options: &SqliteOptions) -> Result<Connection> {
-    connect(path, OpenFlags::SQLITE_OPEN_READ_ONLY, options.lock_wait_max)
+pub(super) fn reader(path: &Path, options: &SqliteOptions) -> Result<Db> {
+    let db = connect(path, OpenFlags::SQLITE_OPEN_READ_ONLY, options.lock_wait_max)?;
+    Ok(Db::new(db, options.ring.clone()))
 }
 
 fn connect(path: &Path, flags: OpenFlags, lock_wait_max: Duration) -> Result<Connection> {

@@ -6,13 +6,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-use rusqlite::Connection;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
+use super::db::Db;
 use crate::clock;
 use crate::store::{Result, StoreError};
 
-type Query = Box<dyn FnOnce(&Connection) + Send>;
+type Query = Box<dyn FnOnce(&Db) + Send>;
 
 enum Message {
     Read { query: Query, _room: OwnedSemaphorePermit },
@@ -28,7 +28,7 @@ pub(super) struct Readers {
 }
 
 impl Readers {
-    pub(super) fn start(connections: Vec<Connection>, queue_max: usize, wait_max: Duration) -> Result<Self> {
+    pub(super) fn start(connections: Vec<Db>, queue_max: usize, wait_max: Duration) -> Result<Self> {
         let threads = connections.len();
         let (queue, messages) = sync_channel(queue_max + threads);
         let messages = Arc::new(Mutex::new(messages));
@@ -46,7 +46,7 @@ impl Readers {
     pub(super) async fn read<T, F>(&self, query: F) -> Result<T>
     where
         T: Send + 'static,
-        F: FnOnce(&Connection) -> Result<T> + Send + 'static,
+        F: FnOnce(&Db) -> Result<T> + Send + 'static,
     {
         let deadline = tokio::time::Instant::from_std(clock::monotonic() + self.wait_max);
         let late = || {
@@ -78,14 +78,14 @@ impl Readers {
 }
 
 /// One read transaction, so that a query made of several statements sees one state.
-fn snapshot<T>(db: &Connection, query: impl FnOnce(&Connection) -> Result<T>) -> Result<T> {
+fn snapshot<T>(db: &Db, query: impl FnOnce(&Db) -> Result<T>) -> Result<T> {
     let transaction = db.unchecked_transaction()?;
-    let result = query(&transaction);
+    let result = query(db);
     transaction.finish()?;
     result
 }
 
-fn run(db: &Connection, messages: &Mutex<Receiver<Message>>) {
+fn run(db: &Db, messages: &Mutex<Receiver<Message>>) {
     loop {
         let message = messages.lock().unwrap_or_else(PoisonError::into_inner).recv();
         match message {

@@ -3,39 +3,37 @@
 use auricle_core::{
     Conversation, ConversationId, ConversationStatus, Geolocation, Revision, UnixMicros, UserId,
 };
-use rusqlite::{Connection, OptionalExtension, params};
+use rusqlite::{OptionalExtension, params};
 
+use super::db::Db;
 use super::live::Head;
 use super::{embeddings, items, rows, search};
+use crate::protect::Place;
 use crate::store::{ListFilter, Result};
 
 /// A conversation's row without segments and photos, with its `rid`.
-fn row_of(db: &Connection, user: &UserId, id: &ConversationId) -> Result<Option<(i64, Conversation)>> {
+fn row_of(db: &Db, user: &UserId, id: &ConversationId) -> Result<Option<(i64, Conversation)>> {
     let sql = format!(
         "SELECT {} FROM conversations c JOIN users u ON u.rid = c.user WHERE c.id = ?1 AND u.id = ?2",
         rows::CONVERSATION
     );
     let mut query = db.prepare_cached(&sql)?;
     let mut found = query.query([id.as_str(), user.as_str()])?;
-    found.next()?.map(rows::conversation).transpose()
+    found.next()?.map(|row| rows::conversation(db, row)).transpose()
 }
 
-pub(super) fn conversation(
-    db: &Connection,
-    user: &UserId,
-    id: &ConversationId,
-) -> Result<Option<Conversation>> {
+pub(super) fn conversation(db: &Db, user: &UserId, id: &ConversationId) -> Result<Option<Conversation>> {
     let Some(found) = row_of(db, user, id)? else { return Ok(None) };
     let mut found = [found];
     items::attach(db, &mut found)?;
     let [(rid, mut found)] = found;
-    found.segments = rows::segments(db, rid)?;
-    found.photos = rows::photos(db, rid)?;
+    found.segments = rows::segments(db, rid, &found)?;
+    found.photos = rows::photos(db, rid, &found)?;
     Ok(Some(found))
 }
 
 pub(super) fn status(
-    db: &Connection,
+    db: &Db,
     user: &UserId,
     id: &ConversationId,
 ) -> Result<Option<(ConversationStatus, Revision)>> {
@@ -49,7 +47,7 @@ pub(super) fn status(
     Ok(Some((status, Revision(row.get(1)?))))
 }
 
-pub(super) fn current(db: &Connection, user: &UserId) -> Result<Option<ConversationId>> {
+pub(super) fn current(db: &Db, user: &UserId) -> Result<Option<ConversationId>> {
     let id: Option<String> = db
         .prepare_cached(
             "SELECT c.id FROM conversations c JOIN users u ON u.rid = c.user WHERE u.id = ?1 \
@@ -60,7 +58,7 @@ pub(super) fn current(db: &Connection, user: &UserId) -> Result<Option<Conversat
     Ok(id.map(Into::into))
 }
 
-pub(super) fn list(db: &Connection, user: &UserId, filter: &ListFilter) -> Result<Vec<Conversation>> {
+pub(super) fn list(db: &Db, user: &UserId, filter: &ListFilter) -> Result<Vec<Conversation>> {
     let statuses: Vec<&str> = filter.statuses.iter().map(|status| status.as_str()).collect();
     let sql = format!(
         "SELECT {} FROM conversations c JOIN users u ON u.rid = c.user WHERE u.id = ?1 \
@@ -78,33 +76,46 @@ pub(super) fn list(db: &Connection, user: &UserId, filter: &ListFilter) -> Resul
         limit,
         offset
     ])?;
-    let mut found = rows::collect(found, rows::conversation)?;
+    let mut found = rows::collect(found, |row| rows::conversation(db, row))?;
     items::attach(db, &mut found)?;
     Ok(found.into_iter().map(|(_, conversation)| conversation).collect())
 }
 
+pub(super) fn ids(db: &Db, user: &UserId, limit: usize, offset: usize) -> Result<Vec<ConversationId>> {
+    let mut query = db.prepare_cached(
+        "SELECT c.id FROM conversations c JOIN users u ON u.rid = c.user WHERE u.id = ?1 \
+         ORDER BY c.created_at DESC, c.rid DESC LIMIT ?2 OFFSET ?3",
+    )?;
+    let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+    let offset = i64::try_from(offset).unwrap_or(i64::MAX);
+    let found = query.query(params![user.as_str(), limit, offset])?;
+    rows::collect(found, |row| Ok(row.get::<_, String>(0)?.into()))
+}
+
 pub(super) fn rename(
-    db: &Connection,
+    db: &Db,
     user: &UserId,
     id: &ConversationId,
     title: &str,
     now: UnixMicros,
 ) -> Result<()> {
     let head = Head::of_user(db, user, id)?;
-    db.execute("UPDATE conversations SET user_title = ?2 WHERE rid = ?1", params![head.rid, title])?;
+    let sealed = db.seal(user.as_str(), Place::new("conversations", "user_title", &[id.as_str()]), title);
+    db.execute("UPDATE conversations SET user_title = ?2 WHERE rid = ?1", params![head.rid, sealed])?;
     // Its text begins with the title.
     embeddings::changed(db, head.rid, now)?;
     search::index_title(db, head.rid)
 }
 
 pub(super) fn set_geolocation(
-    db: &Connection,
+    db: &Db,
     user: &UserId,
     id: &ConversationId,
     place: &Geolocation,
 ) -> Result<()> {
     let head = Head::of_user(db, user, id)?;
     let json = rows::geolocation_json(place)?;
+    let json = db.seal(user.as_str(), Place::new("conversations", "geolocation", &[id.as_str()]), &json);
     db.execute("UPDATE conversations SET geolocation = ?2 WHERE rid = ?1", params![head.rid, json])?;
     Ok(())
 }

@@ -7,9 +7,13 @@ use auricle_core::{
     JobId, Photo, Provenance, Revision, Section, SectionKind, Segment, SegmentId, Source, Speaker,
     Structured, Translation, UnixMicros, UserId,
 };
-use rusqlite::{Connection, OptionalExtension, Row};
+use std::borrow::Cow;
+
+use rusqlite::{OptionalExtension, Row};
 use serde::{Deserialize, Serialize};
 
+use super::db::Db;
+use crate::protect::{Place, Sealer, words};
 use crate::store::{Result, StoreError};
 
 impl From<rusqlite::Error> for StoreError {
@@ -200,24 +204,31 @@ pub(super) const CONVERSATION: &str = "c.rid, c.id, u.id, c.created_at, c.starte
      c.client_id, c.call_id, c.geolocation, c.starred, c.gaps";
 
 /// A conversation without segments and photos, with its `rid`.
-pub(super) fn conversation(row: &Row<'_>) -> Result<(i64, Conversation)> {
+pub(super) fn conversation(db: &Db, row: &Row<'_>) -> Result<(i64, Conversation)> {
     let text = |at: usize| row.get::<_, Option<String>>(at);
+    let (id, user): (String, String) = (row.get(1)?, row.get(2)?);
+    let opened =
+        |at: usize, column| db.open_some(&user, Place::new("conversations", column, &[&id]), text(at)?);
     let provenance = match (text(11)?, text(12)?) {
         (Some(provider), Some(version)) => Some(Provenance { provider, version }),
         _ => None,
     };
     // Beside the point of a conversation: a place that cannot be read costs only itself (L13).
-    let geolocation =
-        from_json::<GeolocationJson>(text(19)?, "geolocation").unwrap_or_default().map(|place| Geolocation {
+    let geolocation = opened(19, "geolocation")
+        .and_then(|text| from_json::<GeolocationJson>(text, "geolocation"))
+        .unwrap_or_default()
+        .map(|place| Geolocation {
             google_place_id: place.google_place_id,
             latitude: place.latitude,
             longitude: place.longitude,
             address: place.address,
             location_type: place.location_type,
         });
+    let structured = structured_value(opened(10, "structured")?)?;
+    let user_title = opened(16, "user_title")?;
     let found = Conversation {
-        id: row.get::<_, String>(1)?.into(),
-        user: row.get::<_, String>(2)?.into(),
+        id: id.into(),
+        user: user.into(),
         created_at: UnixMicros(row.get(3)?),
         started_at: UnixMicros(row.get(4)?),
         finished_at: UnixMicros(row.get(5)?),
@@ -225,12 +236,12 @@ pub(super) fn conversation(row: &Row<'_>) -> Result<(i64, Conversation)> {
         language: text(7)?,
         status: known(ConversationStatus::parse, &row.get::<_, String>(8)?, "status")?,
         revision: Revision(row.get(9)?),
-        structured: structured_value(text(10)?)?,
+        structured,
         provenance,
         discarded: text(13)?.map(|text| known(DiscardReason::parse, &text, "discard reason")).transpose()?,
         finalise_reason: text(14)?.map(|text| known(FinaliseReason::parse, &text, "reason")).transpose()?,
         failure: text(15)?,
-        user_title: text(16)?,
+        user_title,
         client_conversation_id: text(17)?,
         call_id: text(18)?,
         geolocation,
@@ -246,11 +257,17 @@ pub(super) fn conversation(row: &Row<'_>) -> Result<(i64, Conversation)> {
 pub(super) const SEGMENT: &str =
     "id, text, speaker, is_user, person, start, \"end\", translations, profiled, provider";
 
-pub(super) fn segment(row: &Row<'_>) -> Result<Segment> {
-    let translations: Option<Vec<(String, String)>> = from_json(row.get(7)?, "translations")?;
+pub(super) fn segment(sealer: &Sealer, conversation: &str, row: &Row<'_>) -> Result<Segment> {
+    let id: String = row.get(0)?;
+    let of = [conversation, id.as_str()];
+    let translations: Option<String> = row.get(7)?;
+    let translations = translations
+        .map(|stored| sealer.open(Place::new("segments", "translations", &of), stored))
+        .transpose()?;
+    let translations: Option<Vec<(String, String)>> = from_json(translations, "translations")?;
     Ok(Segment {
-        id: row.get::<_, String>(0)?.into(),
-        text: row.get(1)?,
+        text: sealer.open(Place::new("segments", "text", &of), row.get(1)?)?,
+        id: id.into(),
         speaker: row.get::<_, Option<String>>(2)?.map(Speaker::new),
         is_user: row.get(3)?,
         person_id: row.get::<_, Option<String>>(4)?.map(Into::into),
@@ -266,24 +283,62 @@ pub(super) fn segment(row: &Row<'_>) -> Result<Segment> {
     })
 }
 
+/// A segment's texts as the tables and the index hold them.
+pub(super) struct Texts<'a> {
+    pub(super) text: Cow<'a, str>,
+    pub(super) translations: Option<String>,
+    pub(super) indexed: Cow<'a, str>,
+}
+
+/// With a key this is the costly part of storing words: it needs no database, so it need not happen on the writer's thread.
+pub(super) fn texts<'a>(sealer: &Sealer, conversation: &str, segment: &'a Segment) -> Result<Texts<'a>> {
+    let of = [conversation, segment.id.as_str()];
+    let translations = translations_json(&segment.translations)?
+        .map(|json| sealer.seal(Place::new("segments", "translations", &of), &json).into_owned());
+    let indexed = words::blinded(sealer, &segment.text).map_or(segment.text.as_str().into(), Cow::Owned);
+    Ok(Texts { text: sealer.seal(Place::new("segments", "text", &of), &segment.text), translations, indexed })
+}
+
+/// The same of many, to be sent to another thread.
+pub(super) fn all_texts(
+    sealer: &Sealer,
+    conversation: &str,
+    segments: &[Segment],
+) -> Result<Vec<Texts<'static>>> {
+    let owned = |texts: Texts<'_>| Texts {
+        text: texts.text.into_owned().into(),
+        translations: texts.translations,
+        indexed: texts.indexed.into_owned().into(),
+    };
+    segments.iter().map(|segment| texts(sealer, conversation, segment).map(owned)).collect()
+}
+
 /// All segments of a conversation, in order of `start`.
-pub(super) fn segments(db: &Connection, rid: i64) -> Result<Vec<Segment>> {
+pub(super) fn segments(db: &Db, rid: i64, of: &Conversation) -> Result<Vec<Segment>> {
+    let sealer = db.sealer(of.user.as_str());
     let mut query = db.prepare_cached(&format!(
         "SELECT {SEGMENT} FROM segments WHERE conversation = ?1 ORDER BY start, rid"
     ))?;
-    collect(query.query([rid])?, segment)
+    collect(query.query([rid])?, |row| segment(&sealer, of.id.as_str(), row))
 }
 
 /// All photos of a conversation, in order of arrival.
-pub(super) fn photos(db: &Connection, rid: i64) -> Result<Vec<Photo>> {
+pub(super) fn photos(db: &Db, rid: i64, of: &Conversation) -> Result<Vec<Photo>> {
+    let sealer = db.sealer(of.user.as_str());
     let mut query = db.prepare_cached(
         "SELECT id, base64, description, created_at, discarded FROM photos WHERE conversation = ?1 ORDER BY rid",
     )?;
     collect(query.query([rid])?, |row| {
+        let id: String = row.get(0)?;
+        let place = [of.id.as_str(), id.as_str()];
+        let description: Option<String> = row.get(2)?;
+        let description = description
+            .map(|stored| sealer.open(Place::new("photos", "description", &place), stored))
+            .transpose()?;
         Ok(Photo {
-            id: row.get::<_, String>(0)?.into(),
-            base64: row.get(1)?,
-            description: row.get(2)?,
+            base64: sealer.open(Place::new("photos", "base64", &place), row.get(1)?)?,
+            id: id.into(),
+            description,
             created_at: UnixMicros(row.get(3)?),
             discarded: row.get(4)?,
         })
@@ -307,8 +362,17 @@ pub(super) fn derived_id(job: &JobId, kind: &str, number: usize) -> String {
     uuid::Uuid::new_v5(&uuid::Uuid::NAMESPACE_OID, name.as_bytes()).to_string()
 }
 
+/// Whose a conversation is and what it is called: the user's id and its own.
+pub(super) fn whose(db: &Db, rid: i64) -> Result<(String, String)> {
+    Ok(db
+        .prepare_cached(
+            "SELECT u.id, c.id FROM conversations c JOIN users u ON u.rid = c.user WHERE c.rid = ?1",
+        )?
+        .query_row([rid], |row| Ok((row.get(0)?, row.get(1)?)))?)
+}
+
 /// The user's own key; `None` if unknown.
-pub(super) fn user_rid(db: &Connection, user: &UserId) -> Result<Option<i64>> {
+pub(super) fn user_rid(db: &Db, user: &UserId) -> Result<Option<i64>> {
     Ok(db
         .prepare_cached("SELECT rid FROM users WHERE id = ?1")?
         .query_row([user.as_str()], |row| row.get(0))

@@ -3,11 +3,18 @@
 //! A query's words are and-ed over the whole conversation: one may stand in the title and another in the last segment.
 //! The last word matches as a prefix while it is being typed. Quotes make phrases. Everything else is quoted before it
 //! reaches the database's query language, so no text is a syntax error and none can widen the search to another user.
+//!
+//! Under a key the index is blind: it holds each word's stem as a number that only the user's key gives, and so does the
+//! query. Whole words, phrases and ranks work as ever; beginnings of words do not. What is shown is cut from the opened text.
+
+use std::borrow::Cow;
 
 use auricle_core::{Conversation, SegmentId, UserId};
-use rusqlite::{Connection, OptionalExtension, params, params_from_iter, types::Value};
+use rusqlite::{OptionalExtension, params, params_from_iter, types::Value};
 
+use super::db::Db;
 use super::{items, rows};
+use crate::protect::{Place, Sealer, words};
 use crate::store::{Near, Result, SearchHit, Snippet};
 
 /// Words and phrases of one query; more are ignored.
@@ -28,17 +35,11 @@ fn title_row(rid: i64) -> i64 {
     rid * 2 + 1
 }
 
-pub(super) fn add_segment(
-    db: &Connection,
-    segment: i64,
-    conversation: i64,
-    user: i64,
-    text: &str,
-) -> Result<()> {
+pub(super) fn add_segment(db: &Db, segment: i64, conversation: i64, user: i64, text: &str) -> Result<()> {
     insert(db, segment_row(segment), conversation, user, text)
 }
 
-fn insert(db: &Connection, row: i64, conversation: i64, user: i64, text: &str) -> Result<()> {
+fn insert(db: &Db, row: i64, conversation: i64, user: i64, text: &str) -> Result<()> {
     db.prepare_cached(
         "INSERT INTO search (rowid, scope, body, conversation) VALUES (?1, 'u' || ?2, ?3, ?4)",
     )?
@@ -46,18 +47,27 @@ fn insert(db: &Connection, row: i64, conversation: i64, user: i64, text: &str) -
     Ok(())
 }
 
-pub(super) fn change_segment(db: &Connection, segment: i64, text: &str) -> Result<()> {
+pub(super) fn change_segment(db: &Db, segment: i64, text: &str) -> Result<()> {
     db.prepare_cached("UPDATE search SET body = ?2 WHERE rowid = ?1")?
         .execute(params![segment_row(segment), text])?;
     Ok(())
 }
 
-pub(super) fn remove_segment(db: &Connection, segment: i64) -> Result<()> {
+pub(super) fn remove_segment(db: &Db, segment: i64) -> Result<()> {
     db.prepare_cached("DELETE FROM search WHERE rowid = ?1")?.execute([segment_row(segment)])?;
     Ok(())
 }
 
-pub(super) fn remove_conversation(db: &Connection, rid: i64) -> Result<()> {
+/// Removes the words of a conversation's first segments, in the order in which they were stored.
+pub(super) fn remove_segments(db: &Db, conversation: i64, limit: usize) -> Result<()> {
+    db.prepare_cached(
+        "DELETE FROM search WHERE rowid IN (SELECT rid * 2 FROM segments WHERE conversation = ?1 ORDER BY rid LIMIT ?2)",
+    )?
+    .execute(params![conversation, i64::try_from(limit).unwrap_or(i64::MAX)])?;
+    Ok(())
+}
+
+pub(super) fn remove_conversation(db: &Db, rid: i64) -> Result<()> {
     db.prepare_cached(
         "DELETE FROM search WHERE rowid IN (SELECT rid * 2 FROM segments WHERE conversation = ?1)",
     )?
@@ -67,77 +77,143 @@ pub(super) fn remove_conversation(db: &Connection, rid: i64) -> Result<()> {
 }
 
 /// Indexes the shown title and the overview as they now are.
-pub(super) fn index_title(db: &Connection, rid: i64) -> Result<()> {
+pub(super) fn index_title(db: &Db, rid: i64) -> Result<()> {
+    let (user, shown) = title_text(db, rid)?;
+    db.prepare_cached("DELETE FROM search WHERE rowid = ?1")?.execute([title_row(rid)])?;
+    let Some(shown) = shown else { return Ok(()) };
+    let sealer = db.sealer(&rows::whose(db, rid)?.0);
+    insert(db, title_row(rid), rid, user, &indexed(&sealer, &shown))
+}
+
+/// The user's key, and the shown title above the overview; `None` if there is neither.
+fn title_text(db: &Db, rid: i64) -> Result<(i64, Option<String>)> {
     let (user, structured, user_title): (i64, Option<String>, Option<String>) = db
         .prepare_cached("SELECT user, structured, user_title FROM conversations WHERE rid = ?1")?
         .query_row([rid], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
-    let structured = rows::structured_value(structured)?;
-    let title = user_title.as_deref().unwrap_or(&structured.title);
-    db.prepare_cached("DELETE FROM search WHERE rowid = ?1")?.execute([title_row(rid)])?;
-    if title.is_empty() && structured.overview.is_empty() {
-        return Ok(());
-    }
-    insert(db, title_row(rid), rid, user, &format!("{title}\n{}", structured.overview))
+    let (whose, id) = rows::whose(db, rid)?;
+    let opened = |column, stored| db.open_some(&whose, Place::new("conversations", column, &[&id]), stored);
+    let structured = rows::structured_value(opened("structured", structured)?)?;
+    let title = opened("user_title", user_title)?.unwrap_or(structured.title);
+    let any = !title.is_empty() || !structured.overview.is_empty();
+    Ok((user, any.then(|| format!("{title}\n{}", structured.overview))))
 }
 
-/// The query's words and phrases, each as an expression of the database's query language.
-fn terms(query: &str) -> Vec<String> {
+/// A text as the index holds it.
+pub(super) fn indexed<'t>(sealer: &Sealer, text: &'t str) -> Cow<'t, str> {
+    words::blinded(sealer, text).map_or(text.into(), Cow::Owned)
+}
+
+/// A word or phrase of a query.
+#[derive(Debug)]
+struct Term {
+    /// Without quotes, not empty.
+    text: String,
+    /// Whether its last word may be unfinished.
+    typing: bool,
+}
+
+impl Term {
+    /// `None` if there is no letter or digit in it: it would match nothing and hide everything.
+    fn new(text: &str, typing: bool) -> Option<Self> {
+        text.chars().any(char::is_alphanumeric).then(|| {
+            let clean = text.chars().filter(|each| *each != '"' && *each != '\0').collect();
+            Self { text: clean, typing }
+        })
+    }
+
+    /// As an expression of the database's query language.
+    fn plain(&self) -> String {
+        format!("\"{}\"{}", self.text, if self.typing { " *" } else { "" })
+    }
+
+    /// The same over a blind index, and over rows that are not blind yet.
+    fn blind(&self, sealer: &Sealer) -> String {
+        let mut runs = sealer.blind_runs(&self.stems());
+        runs.push(self.text.clone());
+        format!("(\"{}\")", runs.join("\" OR \""))
+    }
+
+    fn stems(&self) -> Vec<String> {
+        words::words(&self.text).into_iter().map(|word| word.stem).collect()
+    }
+}
+
+/// The query's words and phrases.
+fn terms(query: &str) -> Vec<Term> {
     let mut terms = Vec::new();
     let mut parts = query.split('"').enumerate().peekable();
     while let Some((number, part)) = parts.next() {
         // The last word counts as unfinished while nothing follows it.
         let typing = parts.peek().is_none() && !part.ends_with(char::is_whitespace);
         if number % 2 == 1 {
-            terms.extend(term(part, typing));
+            terms.extend(Term::new(part, typing));
             continue;
         }
         let mut words = part.split_whitespace().peekable();
         while let Some(word) = words.next() {
-            terms.extend(term(word, typing && words.peek().is_none()));
+            terms.extend(Term::new(word, typing && words.peek().is_none()));
         }
     }
     terms.truncate(TERMS_MAX);
     terms
 }
 
-/// `None` if there is no letter or digit in it: it would match nothing and hide everything.
-fn term(text: &str, prefix: bool) -> Option<String> {
-    text.chars().any(char::is_alphanumeric).then(|| {
-        let clean: String = text.chars().filter(|each| *each != '"' && *each != '\0').collect();
-        format!("\"{clean}\"{}", if prefix { " *" } else { "" })
-    })
-}
-
 pub(super) fn search(
-    db: &Connection,
+    db: &Db,
     user: &UserId,
     query: &str,
     limit: usize,
     offset: usize,
 ) -> Result<Vec<SearchHit>> {
     let terms = terms(query);
-    let Some(user) = rows::user_rid(db, user)? else { return Ok(Vec::new()) };
+    let Some(rid) = rows::user_rid(db, user)? else { return Ok(Vec::new()) };
     if terms.is_empty() {
         return Ok(Vec::new());
     }
-    let any = scoped(user, &terms.join(" OR "));
-    let ranked = rank(db, user, &terms, &any, limit, offset)?;
+    let (stems, terms) = expressions(db, user, &terms);
+    let any = scoped(rid, &terms.join(" OR "));
+    let ranked = rank(db, rid, &terms, &any, limit, offset)?;
     ranked
         .into_iter()
         .map(|Ranked { rid, score, best }| {
-            Ok(SearchHit { conversation: listed(db, rid)?, snippets: snippets(db, &best, &any)?, score })
+            let conversation = listed(db, rid)?;
+            let snippets = match &stems {
+                None => snippets(db, &best, &any)?,
+                Some(stems) => opened_snippets(db, rid, &conversation, &best, stems)?,
+            };
+            Ok(SearchHit { conversation, snippets, score })
         })
         .collect()
 }
 
-/// What matches only rows of this user that hold every term; `None` if there is none.
-pub(super) fn every_term(user: i64, query: &str) -> Option<String> {
+/// What matches only rows of one user that hold every term.
+pub(super) struct EveryTerm {
+    pub(super) expression: String,
+    /// Each term's stems, if rows may be blind.
+    pub(super) stems: Option<Vec<Vec<String>>>,
+}
+
+/// `None` if there is no term. `user`: the key and the id.
+pub(super) fn every_term(db: &Db, (rid, user): (i64, &UserId), query: &str) -> Option<EveryTerm> {
     let terms = terms(query);
-    (!terms.is_empty()).then(|| scoped(user, &terms.join(" AND ")))
+    if terms.is_empty() {
+        return None;
+    }
+    let (stems, terms) = expressions(db, user, &terms);
+    Some(EveryTerm { expression: scoped(rid, &terms.join(" AND ")), stems })
+}
+
+/// Each term's stems, if rows may be blind, and each term for the index as it then is.
+fn expressions(db: &Db, user: &UserId, terms: &[Term]) -> (Option<Vec<Vec<String>>>, Vec<String>) {
+    if db.ring().is_empty() {
+        return (None, terms.iter().map(Term::plain).collect());
+    }
+    let sealer = db.sealer(user.as_str());
+    (Some(terms.iter().map(Term::stems).collect()), terms.iter().map(|term| term.blind(&sealer)).collect())
 }
 
 /// Hits of a search by meaning, each with the beginning of its nearest text.
-pub(super) fn near_hits(db: &Connection, user: &UserId, near: &[Near]) -> Result<Vec<SearchHit>> {
+pub(super) fn near_hits(db: &Db, user: &UserId, near: &[Near]) -> Result<Vec<SearchHit>> {
     let mut rid_of = db.prepare_cached(
         "SELECT c.rid FROM conversations c JOIN users u ON u.rid = c.user WHERE c.id = ?1 AND u.id = ?2",
     )?;
@@ -148,7 +224,7 @@ pub(super) fn near_hits(db: &Connection, user: &UserId, near: &[Near]) -> Result
         let Some(rid) = found else { continue };
         let conversation = listed(db, rid)?;
         let passage = match &each.segments {
-            Some((first, last)) => passage(db, rid, first, last)?,
+            Some((first, last)) => passage(db, rid, &conversation, (first, last))?,
             None => {
                 Some(Snippet { text: begun(&conversation.structured.overview), segment: None, start: None })
             }
@@ -160,7 +236,12 @@ pub(super) fn near_hits(db: &Connection, user: &UserId, near: &[Near]) -> Result
 }
 
 /// The beginning of a stretch of transcript; `None` if its first segment is gone.
-fn passage(db: &Connection, rid: i64, first: &SegmentId, last: &SegmentId) -> Result<Option<Snippet>> {
+fn passage(
+    db: &Db,
+    rid: i64,
+    of: &Conversation,
+    (first, last): (&SegmentId, &SegmentId),
+) -> Result<Option<Snippet>> {
     let start_of = |id: &SegmentId| -> Result<Option<f64>> {
         Ok(db
             .prepare_cached("SELECT start FROM segments WHERE conversation = ?1 AND id = ?2")?
@@ -169,11 +250,13 @@ fn passage(db: &Connection, rid: i64, first: &SegmentId, last: &SegmentId) -> Re
     };
     let Some(start) = start_of(first)? else { return Ok(None) };
     let until = start_of(last)?.unwrap_or(start);
+    let sealer = db.sealer(of.user.as_str());
     let mut query = db.prepare_cached(
-        "SELECT text FROM segments WHERE conversation = ?1 AND start BETWEEN ?2 AND ?3 ORDER BY start, rid LIMIT ?4",
+        "SELECT id, text FROM segments WHERE conversation = ?1 AND start BETWEEN ?2 AND ?3 ORDER BY start, rid LIMIT ?4",
     )?;
     let texts = rows::collect(query.query(params![rid, start, until, PASSAGE_SEGMENTS])?, |row| {
-        Ok(row.get::<_, String>(0)?)
+        let id: String = row.get(0)?;
+        sealer.open(Place::new("segments", "text", &[of.id.as_str(), &id]), row.get(1)?)
     })?;
     Ok(Some(Snippet { text: begun(&texts.join(" ")), segment: Some(first.clone()), start: Some(start) }))
 }
@@ -203,14 +286,7 @@ struct Ranked {
 /// Conversations that hold every term, best first. A match in title or overview counts double.
 ///
 /// The one place where `bm25` stands: whatever asks for it anew reads every match of the query once more.
-fn rank(
-    db: &Connection,
-    user: i64,
-    terms: &[String],
-    any: &str,
-    limit: usize,
-    offset: usize,
-) -> Result<Vec<Ranked>> {
+fn rank(db: &Db, user: i64, terms: &[String], any: &str, limit: usize, offset: usize) -> Result<Vec<Ranked>> {
     let mut values = vec![
         Value::from(any.to_owned()),
         Value::from(i64::try_from(limit).unwrap_or(i64::MAX)),
@@ -242,7 +318,7 @@ fn rank(
     })
 }
 
-fn listed(db: &Connection, rid: i64) -> Result<Conversation> {
+fn listed(db: &Db, rid: i64) -> Result<Conversation> {
     let sql = format!(
         "SELECT {} FROM conversations c JOIN users u ON u.rid = c.user WHERE c.rid = ?1",
         rows::CONVERSATION
@@ -252,14 +328,14 @@ fn listed(db: &Connection, rid: i64) -> Result<Conversation> {
     let row = found.next()?.ok_or_else(|| {
         crate::store::StoreError::Damaged("the search index names a conversation that is not there".into())
     })?;
-    let mut found = [rows::conversation(row)?];
+    let mut found = [rows::conversation(db, row)?];
     items::attach(db, &mut found)?;
     let [(_, conversation)] = found;
     Ok(conversation)
 }
 
 /// Of these rows of the index, in their order.
-fn snippets(db: &Connection, docs: &[i64], any: &str) -> Result<Vec<Snippet>> {
+fn snippets(db: &Db, docs: &[i64], any: &str) -> Result<Vec<Snippet>> {
     let mut query = db.prepare_cached(
         "SELECT snippet(search, 1, char(2), char(3), '…', ?3) FROM search WHERE search MATCH ?2 AND rowid = ?1",
     )?;
@@ -273,7 +349,37 @@ fn snippets(db: &Connection, docs: &[i64], any: &str) -> Result<Vec<Snippet>> {
         .collect()
 }
 
-fn place_of(db: &Connection, segment: i64) -> Result<Option<(SegmentId, f64)>> {
+/// The same from texts that the index does not hold.
+fn opened_snippets(
+    db: &Db,
+    rid: i64,
+    of: &Conversation,
+    docs: &[i64],
+    stems: &[Vec<String>],
+) -> Result<Vec<Snippet>> {
+    let cut = |text: &str| words::snippet(text, stems, SNIPPET_WORDS as usize);
+    let mut snippets = Vec::with_capacity(docs.len());
+    for &doc in docs {
+        if doc % 2 == 1 {
+            let text = title_text(db, rid)?.1.unwrap_or_default();
+            snippets.push(Snippet { text: cut(&text), segment: None, start: None });
+            continue;
+        }
+        let sql = format!("SELECT {} FROM segments WHERE rid = ?1", rows::SEGMENT);
+        let mut one = db.prepare_cached(&sql)?;
+        let mut found = one.query([doc / 2])?;
+        let Some(row) = found.next()? else { continue };
+        let segment = rows::segment(&db.sealer(of.user.as_str()), of.id.as_str(), row)?;
+        snippets.push(Snippet {
+            text: cut(&segment.text),
+            segment: Some(segment.id),
+            start: Some(segment.start),
+        });
+    }
+    Ok(snippets)
+}
+
+fn place_of(db: &Db, segment: i64) -> Result<Option<(SegmentId, f64)>> {
     Ok(db
         .prepare_cached("SELECT id, start FROM segments WHERE rid = ?1")?
         .query_row([segment], |row| Ok((row.get::<_, String>(0)?.into(), row.get(1)?)))
@@ -282,7 +388,7 @@ fn place_of(db: &Connection, segment: i64) -> Result<Option<(SegmentId, f64)>> {
 
 #[cfg(test)]
 mod tests {
-    use super::terms;
+    use super::{Term, terms};
 
     #[test]
     fn any_text_becomes_quoted_terms() {
@@ -299,7 +405,8 @@ mod tests {
             ("scope:u1", vec!["\"scope:u1\" *"]),
             ("x\" OR scope:\"u1", vec!["\"x\"", "\" OR scope:\"", "\"u1\" *"]),
         ] {
-            assert_eq!(terms(query), expected, "{query:?}");
+            let found: Vec<_> = terms(query).iter().map(Term::plain).collect();
+            assert_eq!(found, expected, "{query:?}");
         }
     }
 }

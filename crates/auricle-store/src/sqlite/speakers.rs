@@ -1,8 +1,9 @@
 //! Where people's voices were heard.
 
 use auricle_core::{ConversationId, PersonId, SegmentId, UnixMicros, UserId};
-use rusqlite::{Connection, OptionalExtension, params};
+use rusqlite::{OptionalExtension, params};
 
+use super::db::Db;
 use super::rows;
 use crate::store::{Result, SpeakerSample, StoreError};
 
@@ -12,7 +13,7 @@ const SAMPLES_MAX: u32 = 100;
 const SEGMENTS_MAX: usize = 200;
 
 pub(super) fn add(
-    db: &Connection,
+    db: &Db,
     user: &UserId,
     person: &PersonId,
     conversation: &ConversationId,
@@ -56,12 +57,7 @@ pub(super) fn add(
     Ok(())
 }
 
-pub(super) fn list(
-    db: &Connection,
-    user: &UserId,
-    person: &PersonId,
-    limit: usize,
-) -> Result<Vec<SpeakerSample>> {
+pub(super) fn list(db: &Db, user: &UserId, person: &PersonId, limit: usize) -> Result<Vec<SpeakerSample>> {
     let mut query = db.prepare_cached(
         "SELECT c.id, s.segments, s.kept_at FROM speaker_samples s JOIN users u ON u.rid = s.user \
          JOIN conversations c ON c.rid = s.conversation WHERE u.id = ?1 AND s.person = ?2 \

@@ -2,31 +2,45 @@
 //!
 //! Invariant: a change of settings raises its user's version; a delivery does not.
 
+use std::borrow::Cow;
+
 use auricle_core::target::{Health, Verdict};
 use auricle_core::{EffectId, TargetId, TargetKind, TargetState, Trigger, UnixMicros, UserId};
-use rusqlite::{Connection, OptionalExtension, Row, params};
+use rusqlite::{OptionalExtension, Row, params};
 
+use super::db::Db;
 use super::{SqliteOptions, accounts, effects, messages, rows};
+use crate::protect::Place;
 use crate::store::{
     DeliveryNote, NewMessage, NewTarget, Recipient, Result, Sensitive, StoreError, Target, TargetSettings,
 };
 
 const SETTINGS: &str = "t.id, u.id, t.kind, t.name, t.triggers, t.url, t.host, t.audio_secs, t.state";
 
-fn settings(row: &Row<'_>) -> Result<(TargetId, UserId, TargetKind, TargetSettings)> {
+/// What may hold a credential of its user's: the address and the secret.
+fn sealed<'t>(db: &Db, user: &UserId, id: &TargetId, column: &str, text: &'t Sensitive) -> Cow<'t, str> {
+    db.seal(user.as_str(), Place::new("targets", column, &[id.as_str()]), text.expose())
+}
+
+fn opened(db: &Db, user: &UserId, id: &TargetId, column: &str, stored: String) -> Result<Sensitive> {
+    db.open(user.as_str(), Place::new("targets", column, &[id.as_str()]), stored).map(Sensitive::new)
+}
+
+fn settings(db: &Db, row: &Row<'_>) -> Result<(TargetId, UserId, TargetKind, TargetSettings)> {
+    let (id, user) = (TargetId::from(row.get::<_, String>(0)?), UserId::from(row.get::<_, String>(1)?));
     let triggers: String = row.get(4)?;
     let triggers: Result<_> =
         triggers.split_whitespace().map(|name| rows::known(Trigger::parse, name, "trigger")).collect();
     let settings = TargetSettings {
         name: row.get(3)?,
         triggers: triggers?,
-        url: Sensitive::new(row.get::<_, String>(5)?),
+        url: opened(db, &user, &id, "url", row.get(5)?)?,
         host: row.get(6)?,
         audio_secs: row.get(7)?,
         state: rows::known(TargetState::parse, &row.get::<_, String>(8)?, "target state")?,
     };
     let kind = rows::known(TargetKind::parse, &row.get::<_, String>(2)?, "target kind")?;
-    Ok((row.get::<_, String>(0)?.into(), row.get::<_, String>(1)?.into(), kind, settings))
+    Ok((id, user, kind, settings))
 }
 
 fn trigger_text(triggers: &[Trigger]) -> String {
@@ -35,7 +49,7 @@ fn trigger_text(triggers: &[Trigger]) -> String {
 }
 
 /// The key of one of the user's targets.
-pub(super) fn rid(db: &Connection, user: &UserId, id: &TargetId) -> Result<i64> {
+pub(super) fn rid(db: &Db, user: &UserId, id: &TargetId) -> Result<i64> {
     let found = db
         .prepare_cached(
             "SELECT t.rid FROM targets t JOIN users u ON u.rid = t.user WHERE t.id = ?1 AND u.id = ?2",
@@ -46,7 +60,7 @@ pub(super) fn rid(db: &Connection, user: &UserId, id: &TargetId) -> Result<i64> 
 }
 
 /// Live sessions of this user learn of a change.
-fn changed_for(db: &Connection, user: &UserId) -> Result<()> {
+fn changed_for(db: &Db, user: &UserId) -> Result<()> {
     db.prepare_cached(
         "UPDATE users SET targets_version = (SELECT coalesce(max(targets_version), 0) + 1 FROM users \
          WHERE targets_version > 0) WHERE id = ?1",
@@ -55,7 +69,7 @@ fn changed_for(db: &Connection, user: &UserId) -> Result<()> {
     Ok(())
 }
 
-pub(super) fn add(db: &Connection, new: &NewTarget, max: usize) -> Result<()> {
+pub(super) fn add(db: &Db, new: &NewTarget, max: usize) -> Result<()> {
     let (user, _) = accounts::ensure(db, &new.user, new.now)?;
     let (has, is_there): (i64, bool) = db
         .prepare_cached("SELECT count(*), coalesce(max(id = ?2), 0) FROM targets WHERE user = ?1")?
@@ -79,9 +93,9 @@ pub(super) fn add(db: &Connection, new: &NewTarget, max: usize) -> Result<()> {
         new.kind.as_str(),
         settings.name,
         trigger_text(&settings.triggers),
-        settings.url.expose(),
+        sealed(db, &new.user, &new.id, "url", &settings.url),
         settings.host,
-        new.secret.expose(),
+        sealed(db, &new.user, &new.id, "secret", &new.secret),
         settings.audio_secs,
         settings.state.as_str(),
         new.now.0
@@ -89,7 +103,7 @@ pub(super) fn add(db: &Connection, new: &NewTarget, max: usize) -> Result<()> {
     changed_for(db, &new.user)
 }
 
-fn select(db: &Connection, user: &UserId, id: Option<&TargetId>) -> Result<Vec<Target>> {
+fn select(db: &Db, user: &UserId, id: Option<&TargetId>) -> Result<Vec<Target>> {
     let sql = format!(
         "SELECT {SETTINGS}, t.created_at, t.failing_since, t.failures, t.warned_at, t.off_at, t.last_delivery_at, \
          t.last_error, t.delivered, t.failed, \
@@ -100,7 +114,7 @@ fn select(db: &Connection, user: &UserId, id: Option<&TargetId>) -> Result<Vec<T
         |row: &Row<'_>, column| Ok::<_, StoreError>(row.get::<_, Option<i64>>(column)?.map(UnixMicros));
     let mut query = db.prepare_cached(&sql)?;
     rows::collect(query.query(params![user.as_str(), id.map(TargetId::as_str)])?, |row| {
-        let (id, user, kind, settings) = settings(row)?;
+        let (id, user, kind, settings) = settings(db, row)?;
         Ok(Target {
             id,
             user,
@@ -122,16 +136,16 @@ fn select(db: &Connection, user: &UserId, id: Option<&TargetId>) -> Result<Vec<T
     })
 }
 
-pub(super) fn list(db: &Connection, user: &UserId) -> Result<Vec<Target>> {
+pub(super) fn list(db: &Db, user: &UserId) -> Result<Vec<Target>> {
     select(db, user, None)
 }
 
-pub(super) fn find(db: &Connection, user: &UserId, id: &TargetId) -> Result<Option<Target>> {
+pub(super) fn find(db: &Db, user: &UserId, id: &TargetId) -> Result<Option<Target>> {
     Ok(select(db, user, Some(id))?.pop())
 }
 
 pub(super) fn change(
-    db: &Connection,
+    db: &Db,
     user: &UserId,
     id: &TargetId,
     settings: &TargetSettings,
@@ -147,7 +161,7 @@ pub(super) fn change(
         rid,
         settings.name,
         trigger_text(&settings.triggers),
-        settings.url.expose(),
+        sealed(db, user, id, "url", &settings.url),
         settings.host,
         settings.audio_secs,
         settings.state.as_str()
@@ -165,36 +179,37 @@ pub(super) fn change(
     changed_for(db, user)
 }
 
-pub(super) fn set_secret(db: &Connection, user: &UserId, id: &TargetId, secret: &Sensitive) -> Result<()> {
+pub(super) fn set_secret(db: &Db, user: &UserId, id: &TargetId, secret: &Sensitive) -> Result<()> {
     let rid = rid(db, user, id)?;
     db.prepare_cached("UPDATE targets SET secret = ?2 WHERE rid = ?1")?
-        .execute(params![rid, secret.expose()])?;
+        .execute(params![rid, sealed(db, user, id, "secret", secret)])?;
     changed_for(db, user)
 }
 
-pub(super) fn remove(db: &Connection, user: &UserId, id: &TargetId) -> Result<()> {
+pub(super) fn remove(db: &Db, user: &UserId, id: &TargetId) -> Result<()> {
     let rid = rid(db, user, id)?;
     db.execute("DELETE FROM targets WHERE rid = ?1", [rid])?;
     changed_for(db, user)
 }
 
-fn recipients(db: &Connection, user: &UserId, id: Option<&TargetId>) -> Result<Vec<Recipient>> {
+fn recipients(db: &Db, user: &UserId, id: Option<&TargetId>) -> Result<Vec<Recipient>> {
     let sql = format!(
         "SELECT {SETTINGS}, t.secret FROM targets t JOIN users u ON u.rid = t.user \
          WHERE u.id = ?1 AND (?2 IS NULL OR t.id = ?2) ORDER BY t.rid"
     );
     let mut query = db.prepare_cached(&sql)?;
     rows::collect(query.query(params![user.as_str(), id.map(TargetId::as_str)])?, |row| {
-        let (target, user, kind, settings) = settings(row)?;
-        Ok(Recipient { target, user, kind, settings, secret: Sensitive::new(row.get::<_, String>(9)?) })
+        let (target, user, kind, settings) = settings(db, row)?;
+        let secret = opened(db, &user, &target, "secret", row.get(9)?)?;
+        Ok(Recipient { target, user, kind, settings, secret })
     })
 }
 
-pub(super) fn recipient(db: &Connection, user: &UserId, id: &TargetId) -> Result<Option<Recipient>> {
+pub(super) fn recipient(db: &Db, user: &UserId, id: &TargetId) -> Result<Option<Recipient>> {
     Ok(recipients(db, user, Some(id))?.pop())
 }
 
-pub(super) fn realtime(db: &Connection, user: &UserId) -> Result<Vec<Recipient>> {
+pub(super) fn realtime(db: &Db, user: &UserId) -> Result<Vec<Recipient>> {
     let mut found = recipients(db, user, None)?;
     found.retain(|recipient| {
         let settings = &recipient.settings;
@@ -203,7 +218,7 @@ pub(super) fn realtime(db: &Connection, user: &UserId) -> Result<Vec<Recipient>>
     Ok(found)
 }
 
-pub(super) fn changed(db: &Connection, version: u64, limit: usize) -> Result<(Vec<UserId>, u64)> {
+pub(super) fn changed(db: &Db, version: u64, limit: usize) -> Result<(Vec<UserId>, u64)> {
     let mut query = db.prepare_cached(
         "SELECT id, targets_version FROM users WHERE targets_version > 0 AND targets_version > ?1 \
          ORDER BY targets_version LIMIT ?2",
@@ -218,7 +233,7 @@ pub(super) fn changed(db: &Connection, version: u64, limit: usize) -> Result<(Ve
 }
 
 pub(super) fn note(
-    db: &Connection,
+    db: &Db,
     id: &TargetId,
     note: &DeliveryNote,
     options: &SqliteOptions,
@@ -292,7 +307,7 @@ pub(super) fn note(
 }
 
 pub(super) fn replay(
-    db: &Connection,
+    db: &Db,
     user: &UserId,
     id: &TargetId,
     effect: Option<&EffectId>,

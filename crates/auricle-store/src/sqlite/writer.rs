@@ -8,15 +8,15 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-use rusqlite::Connection;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
 use super::SqliteOptions;
+use super::db::Db;
 use crate::clock;
 use crate::store::{Result, StoreError, StoreHealth};
 
@@ -38,10 +38,14 @@ struct Held {
 }
 
 /// Given the connection it runs; given an error instead, it was never run and answers with that.
-type Operation = Box<dyn FnOnce(Result<&Connection>) -> Held + Send>;
+type Operation = Box<dyn FnOnce(Result<&Db>) -> Held + Send>;
+
+/// Runs by itself, outside a transaction.
+type Alone = Box<dyn FnOnce(&Db) + Send>;
 
 enum Message {
     Write { operation: Operation, _room: OwnedSemaphorePermit },
+    Alone { operation: Alone, _room: OwnedSemaphorePermit },
     Stop(oneshot::Sender<()>),
 }
 
@@ -64,7 +68,7 @@ pub(super) struct Writer {
 }
 
 impl Writer {
-    pub(super) fn start(db: Connection, options: &SqliteOptions) -> Result<Self> {
+    pub(super) fn start(db: Db, options: &SqliteOptions) -> Result<Self> {
         // One more than the permits, for `Stop`.
         let (queue, messages) = sync_channel(options.queue_max + 1);
         let stamps = Arc::new(Stamps::default());
@@ -95,20 +99,10 @@ impl Writer {
     pub(super) async fn write<T, F>(&self, operation: F) -> Result<T>
     where
         T: Send + 'static,
-        F: FnOnce(&Connection) -> Result<T> + Send + 'static,
+        F: FnOnce(&Db) -> Result<T> + Send + 'static,
     {
         let deadline = tokio::time::Instant::from_std(clock::monotonic() + self.wait_max);
-        let room = match tokio::time::timeout_at(deadline, Arc::clone(&self.room).acquire_owned()).await {
-            Ok(Ok(room)) => room,
-            Ok(Err(_)) => return Err(closed()),
-            Err(_) => {
-                refused("queue_full");
-                return Err(StoreError::Busy(format!(
-                    "its queue of writes stayed full for {} s; nothing was written, try again",
-                    self.wait_max.as_secs_f64()
-                )));
-            }
-        };
+        let room = self.room(deadline).await?;
         let (reply, answer) = oneshot::channel();
         let operation: Operation = Box::new(move |db| {
             let result = db.and_then(operation);
@@ -120,14 +114,7 @@ impl Writer {
             };
             Held { succeeded, full, answer: Box::new(answer) }
         });
-        self.stamps.queued.fetch_add(1, Ordering::Relaxed);
-        match self.queue.try_send(Message::Write { operation, _room: room }) {
-            Ok(()) => {}
-            Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => {
-                self.stamps.queued.fetch_sub(1, Ordering::Relaxed);
-                return Err(closed());
-            }
-        }
+        self.send(Message::Write { operation, _room: room })?;
         match tokio::time::timeout_at(deadline, answer).await {
             Ok(Ok(result)) => result,
             Ok(Err(_)) => Err(StoreError::Busy("it ended before it answered".into())),
@@ -139,6 +126,43 @@ impl Writer {
                 )))
             }
         }
+    }
+
+    /// Runs `operation` outside a transaction, after what was queued before it. Waits until it is done, however long it takes.
+    pub(super) async fn alone<T, F>(&self, operation: F) -> Result<T>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Db) -> Result<T> + Send + 'static,
+    {
+        let room = self.room(tokio::time::Instant::from_std(clock::monotonic() + self.wait_max)).await?;
+        let (reply, answer) = oneshot::channel();
+        let operation: Alone = Box::new(move |db| {
+            let _ = reply.send(operation(db));
+        });
+        self.send(Message::Alone { operation, _room: room })?;
+        answer.await.map_err(|_| StoreError::Busy("it ended before it answered".into()))?
+    }
+
+    async fn room(&self, deadline: tokio::time::Instant) -> Result<OwnedSemaphorePermit> {
+        match tokio::time::timeout_at(deadline, Arc::clone(&self.room).acquire_owned()).await {
+            Ok(Ok(room)) => Ok(room),
+            Ok(Err(_)) => Err(closed()),
+            Err(_) => {
+                refused("queue_full");
+                Err(StoreError::Busy(format!(
+                    "its queue of writes stayed full for {} s; nothing was written, try again",
+                    self.wait_max.as_secs_f64()
+                )))
+            }
+        }
+    }
+
+    fn send(&self, message: Message) -> Result<()> {
+        self.stamps.queued.fetch_add(1, Ordering::Relaxed);
+        self.queue.try_send(message).map_err(|_| {
+            self.stamps.queued.fetch_sub(1, Ordering::Relaxed);
+            closed()
+        })
     }
 
     pub(super) fn health(&self) -> StoreHealth {
@@ -175,7 +199,7 @@ fn refused(reason: &'static str) {
 }
 
 struct Thread {
-    db: Connection,
+    db: Db,
     messages: Receiver<Message>,
     batch_max: usize,
     lock_wait_max: Duration,
@@ -192,9 +216,10 @@ impl Thread {
             let first = self.messages.recv_timeout(PROBE_EVERY);
             self.progress();
             self.stamps.waiting.store(false, Ordering::Relaxed);
-            let mut stop = None;
+            let (mut stop, mut alone) = (None, None);
             match first {
                 Ok(Message::Write { operation, .. }) => batch.push(operation),
+                Ok(Message::Alone { operation, .. }) => alone = Some(operation),
                 Ok(Message::Stop(done)) => stop = Some(done),
                 Err(RecvTimeoutError::Timeout) => {
                     self.probe_if_degraded();
@@ -202,9 +227,10 @@ impl Thread {
                 }
                 Err(RecvTimeoutError::Disconnected) => return,
             }
-            while stop.is_none() && batch.len() < self.batch_max {
+            while stop.is_none() && alone.is_none() && batch.len() < self.batch_max {
                 match self.messages.try_recv() {
                     Ok(Message::Write { operation, .. }) => batch.push(operation),
+                    Ok(Message::Alone { operation, .. }) => alone = Some(operation),
                     Ok(Message::Stop(done)) => stop = Some(done),
                     Err(_) => break,
                 }
@@ -223,6 +249,17 @@ impl Thread {
                 if let Some(breather) = self.breather.filter(|_| stop.is_none()) {
                     thread::sleep(breather);
                 }
+            }
+            if let Some(operation) = alone {
+                self.stamps.queued.fetch_sub(1, Ordering::Relaxed);
+                // It begins its own transactions, so it waits for other processes by itself.
+                self.wait_for_locks(self.lock_wait_max);
+                if catch_unwind(AssertUnwindSafe(|| operation(&self.db))).is_err() {
+                    tracing::error!("an operation of the store panicked");
+                    self.roll_back();
+                }
+                self.wait_for_locks(Duration::ZERO);
+                self.progress();
             }
             if let Some(done) = stop {
                 self.close();
@@ -299,6 +336,12 @@ impl Thread {
         }
     }
 
+    fn wait_for_locks(&self, wait: Duration) {
+        if let Err(error) = self.db.busy_timeout(wait) {
+            tracing::warn!(%error, "the store's writer keeps its wait for locks");
+        }
+    }
+
     fn execute(&self, sql: &str) -> Result<()> {
         self.db.prepare_cached(sql)?.execute([])?;
         Ok(())
@@ -351,7 +394,7 @@ impl Thread {
     }
 
     fn close(self) {
-        if let Err((_, error)) = self.db.close() {
+        if let Err(error) = self.db.close() {
             tracing::warn!(%error, "the store's writer did not close cleanly; the next start repairs it");
         }
     }

@@ -1,13 +1,23 @@
-//! A conversation in other forms.
+//! Conversations as files.
 
-use auricle_wire::conversation::{Conversation, Segment};
+use std::path::Path;
 
+use anyhow::Context as _;
+use auricle_wire::conversation::Conversation;
+use auricle_wire::export;
+use indicatif::{ProgressBar, ProgressStyle};
+
+use crate::client::{Target, encoded};
 use crate::output;
+
+/// Conversations of one page of the list.
+const PAGE: usize = 100;
 
 /// Forms of an export.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum Format {
     /// Markdown: record and transcript.
+    #[value(alias = "markdown")]
     Md,
     /// Everything, as the REST interface has it.
     Json,
@@ -16,110 +26,57 @@ pub(crate) enum Format {
     /// WebVTT subtitles.
     Vtt,
     /// Plain text: the transcript.
+    #[value(alias = "text")]
     Txt,
 }
 
-pub(super) fn write(conversation: &Conversation, format: Format) -> anyhow::Result<String> {
-    let segments = &conversation.transcript_segments;
-    Ok(match format {
-        Format::Json => serde_json::to_string_pretty(conversation)?,
-        Format::Md => markdown(conversation),
-        Format::Srt => {
-            let cues = segments.iter().enumerate().map(|(index, segment)| {
-                format!(
-                    "{}\n{} --> {}\n{}\n",
-                    index + 1,
-                    stamp(segment.start, ','),
-                    stamp(segment.end, ','),
-                    said(segment)
-                )
-            });
-            cues.collect::<Vec<_>>().join("\n")
-        }
-        Format::Vtt => {
-            let cues = segments.iter().map(|segment| {
-                format!(
-                    "\n{} --> {}\n{}\n",
-                    stamp(segment.start, '.'),
-                    stamp(segment.end, '.'),
-                    said(segment)
-                )
-            });
-            format!("WEBVTT\n{}", cues.collect::<String>())
-        }
-        Format::Txt => segments.iter().map(said).collect::<Vec<_>>().join("\n"),
-    })
-}
-
-fn said(segment: &Segment) -> String {
-    format!("{}: {}", output::speaker(segment.speaker.as_deref(), segment.is_user), segment.text)
-}
-
-fn stamp(secs: f64, mark: char) -> String {
-    let ms = (secs.max(0.0) * 1_000.0).round() as u64;
-    format!("{:02}:{:02}:{:02}{mark}{:03}", ms / 3_600_000, ms / 60_000 % 60, ms / 1_000 % 60, ms % 1_000)
-}
-
-fn markdown(conversation: &Conversation) -> String {
-    let made = &conversation.structured;
-    let title = if made.title.is_empty() { "Conversation" } else { made.title.as_str() };
-    let mut text = format!("# {} {title}\n\n{}\n", made.emoji, output::when(conversation.created_at));
-    if !made.overview.is_empty() {
-        text += &format!("\n{}\n", made.overview);
-    }
-    if !made.action_items.is_empty() {
-        text += "\n## To do\n\n";
-        for item in &made.action_items {
-            let due = item.due_at.map(|at| format!(" (by {})", output::when(at))).unwrap_or_default();
-            text += &format!("- [{}] {}{due}\n", if item.completed { "x" } else { " " }, item.description);
+impl From<Format> for export::Format {
+    fn from(format: Format) -> Self {
+        match format {
+            Format::Md => Self::Markdown,
+            Format::Json => Self::Json,
+            Format::Srt => Self::Srt,
+            Format::Vtt => Self::Vtt,
+            Format::Txt => Self::Text,
         }
     }
-    if !made.events.is_empty() {
-        text += "\n## Events\n\n";
-        for event in &made.events {
-            text += &format!("- {} ({})\n", event.title, output::when(event.start));
-        }
-    }
-    text += "\n## Transcript\n\n";
-    for segment in &conversation.transcript_segments {
-        let who = output::speaker(segment.speaker.as_deref(), segment.is_user);
-        text += &format!("**{who}** ({}): {}\n\n", output::clock(segment.start), segment.text);
-    }
-    text
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+pub(super) fn write(conversation: &Conversation, format: Format) -> String {
+    export::write(conversation, format.into(), &output::when)
+}
 
-    fn conversation() -> Conversation {
-        let json = serde_json::json!({
-            "id": "c", "created_at": "2026-01-15T17:00:00.000000Z", "structured": {"title": "A plan", "emoji": "💼"},
-            "transcript_segments": [
-                {"id": "a", "text": "Hello.", "speaker": "SPEAKER_0", "speaker_id": 0, "is_user": true, "person_id": null, "start": 0.0, "end": 1.25},
-                {"id": "b", "text": "Hi.", "speaker": "SPEAKER_1", "speaker_id": 1, "is_user": false, "person_id": null, "start": 3_661.5, "end": 3_662.0},
-            ],
-        });
-        serde_json::from_value(json).expect("the wire's shape")
+/// Writes every conversation into a file of its own. Returns how many.
+pub(super) async fn all(target: &Target, format: Format, folder: &Path) -> anyhow::Result<usize> {
+    std::fs::create_dir_all(folder).with_context(|| format!("make {}", folder.display()))?;
+    let mut ids = Vec::new();
+    loop {
+        let path = format!("/v1/conversations?limit={PAGE}&offset={}", ids.len());
+        let page: Vec<Conversation> = target.get(&path).await?;
+        let last = page.len() < PAGE;
+        ids.extend(page.into_iter().map(|conversation| conversation.id));
+        if last {
+            break;
+        }
     }
+    // Newer ones may have pushed some onto the next page.
+    ids.sort();
+    ids.dedup();
+    let bar = bar(ids.len() as u64);
+    for id in &ids {
+        let conversation = super::fetch(target, id).await?;
+        let name =
+            format!("{}.{}", encoded(id).replace("%2D", "-"), export::Format::from(format).extension());
+        let path = folder.join(name);
+        std::fs::write(&path, write(&conversation, format) + "\n")
+            .with_context(|| format!("write {}", path.display()))?;
+        bar.inc(1);
+    }
+    bar.finish_and_clear();
+    Ok(ids.len())
+}
 
-    #[test]
-    fn subtitles_have_their_times() {
-        assert_eq!(
-            write(&conversation(), Format::Srt).unwrap(),
-            "1\n00:00:00,000 --> 00:00:01,250\nYou: Hello.\n\n2\n01:01:01,500 --> 01:01:02,000\nSpeaker 1: Hi.\n"
-        );
-        assert!(
-            write(&conversation(), Format::Vtt)
-                .unwrap()
-                .starts_with("WEBVTT\n\n00:00:00.000 --> 00:00:01.250\n")
-        );
-    }
-
-    #[test]
-    fn text_and_markdown_have_every_word() {
-        assert_eq!(write(&conversation(), Format::Txt).unwrap(), "You: Hello.\nSpeaker 1: Hi.");
-        let markdown = write(&conversation(), Format::Md).unwrap();
-        assert!(markdown.starts_with("# 💼 A plan\n") && markdown.contains("**Speaker 1** (61:01): Hi."));
-    }
+fn bar(length: u64) -> ProgressBar {
+    let style = ProgressStyle::with_template("{bar:40} {pos} of {len} conversations");
+    ProgressBar::new(length).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
 }
