@@ -516,10 +516,15 @@ impl Driver {
 
     fn poll_socket(&mut self, cx: &mut Context<'_>) -> Poll<Woken> {
         let Some(socket) = &mut self.socket else { return Poll::Pending };
-        if !self.outbox.is_empty()
-            && let Poll::Ready(Err(_)) = self.outbox.poll_write(socket, cx)
-        {
-            return Poll::Ready(Woken::Gone(None));
+        if !self.outbox.is_empty() {
+            match self.outbox.poll_write(socket, cx) {
+                Poll::Ready(Err(_)) => return Poll::Ready(Woken::Gone(None)),
+                // That was what the session's end waited for, and nothing else may ever come.
+                Poll::Ready(Ok(())) if self.session.is_over() => {
+                    return Poll::Ready(Woken::Done(Done::Nothing));
+                }
+                _ => {}
+            }
         }
         if self.deaf {
             return Poll::Pending;
