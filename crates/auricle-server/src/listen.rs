@@ -271,7 +271,7 @@ impl Ready {
         metrics::counter!("auricle_sessions_opened_total").increment(1);
         let _closed = CountOnDrop("auricle_sessions_closed_total");
         let span = tracing::info_span!("listen", session.id = %self.run_owner.header.run);
-        let driver = Driver::new(
+        let mut driver = Driver::new(
             self.listen,
             self.spec,
             socket,

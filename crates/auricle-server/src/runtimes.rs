@@ -2,7 +2,7 @@
 //!
 //! | runtime | threads | for |
 //! | --- | --- | --- |
-//! | `session-N` | one each, current-thread | sockets and session machines; nothing holds one over 500 µs |
+//! | `session-N` | one each, current-thread, `nice` -5 where permitted | sockets and session machines; nothing holds one over 500 µs |
 //! | `background` | two, `nice` +5 | REST handlers, sweeper, outbox, repair |
 //! | `processing` | few, `nice` +10 | job attempts |
 //! | `probe` | one | `/livez`, `/readyz`, `/metrics` (see [`crate::probe`]) |
@@ -27,6 +27,9 @@ use crate::vitals::{Pulse, Role, Vitals};
 const STAMP_EVERY: Duration = Duration::from_millis(250);
 /// Connections handed to a worker that it has not taken yet. Full: the connection is dropped and counted.
 const HANDOVER_MAX: usize = 1_024;
+/// Priority of live sessions, so that another process that takes all it can get leaves them three quarters of a core. Needs
+/// privilege; done without if refused. The store's writer has the same.
+const SESSION_NICE: i32 = -5;
 /// Lower priority of listings, deliveries and repair: under contention sessions get about three times their share.
 const BACKGROUND_NICE: i32 = 5;
 /// Lower priority of job attempts: under contention sessions get about nine times their share.
@@ -56,7 +59,8 @@ impl SessionWorker {
         stop: CancellationToken,
     ) -> std::io::Result<(Self, std::thread::JoinHandle<()>)> {
         let name = format!("session-{index}");
-        let runtime = Builder::new_current_thread().enable_all().build()?;
+        // What blocks is done on threads that inherit the worker's priority, and need it less.
+        let runtime = Builder::new_current_thread().on_thread_start(usual_priority).enable_all().build()?;
         let pulse = vitals.add(&*name, Role::Session, monotonic());
         let (connections, handed) = mpsc::channel(HANDOVER_MAX);
         let open = Arc::new(AtomicUsize::new(0));
@@ -66,9 +70,10 @@ impl SessionWorker {
             pulse: Arc::clone(&pulse),
             handle: runtime.handle().clone(),
         };
-        let thread = std::thread::Builder::new()
-            .name(name)
-            .spawn(move || runtime.block_on(work(serve, handed, open, pulse, stop)))?;
+        let thread = std::thread::Builder::new().name(name).spawn(move || {
+            let _ = rustix::process::setpriority_process(None, SESSION_NICE);
+            runtime.block_on(work(serve, handed, open, pulse, stop));
+        })?;
         Ok((worker, thread))
     }
 
@@ -145,6 +150,11 @@ pub(crate) fn background() -> std::io::Result<Runtime> {
         .on_thread_start(|| lower_priority(BACKGROUND_NICE))
         .enable_all()
         .build()
+}
+
+/// Of the thread that calls it.
+fn usual_priority() {
+    let _ = rustix::process::setpriority_process(None, 0);
 }
 
 /// Of the thread that calls it.

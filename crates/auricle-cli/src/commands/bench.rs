@@ -186,14 +186,18 @@ fn figures(
     }
 }
 
-/// A runtime of one thread, at lower priority if `nice` is above 0: for what stands in for other machines.
+/// The priority of what speaks: that of the session workers that hear it, or a busy machine would keep it from speaking.
+/// Needs privilege; done without if refused.
+const SPEAKERS_NICE: i32 = -5;
+/// The priority of who comes and goes.
+const OTHERS_NICE: i32 = 10;
+
+/// A runtime of one thread at a priority of its own: for what stands in for other machines.
 fn one_thread(nice: i32) -> std::io::Result<tokio::runtime::Runtime> {
     tokio::runtime::Builder::new_multi_thread()
         .worker_threads(1)
         .on_thread_start(move || {
-            if nice > 0 {
-                let _ = rustix::process::setpriority_process(None, nice);
-            }
+            let _ = rustix::process::setpriority_process(None, nice);
         })
         .enable_all()
         .build()

@@ -153,8 +153,8 @@ impl Driver {
         }
     }
 
-    /// Runs the session to its end.
-    pub(super) async fn run(mut self) {
+    /// Runs the session to its end. By reference: a future that owned the driver would hold it twice.
+    pub(super) async fn run(&mut self) {
         loop {
             while let Some(output) = self.session.poll_output() {
                 self.perform(output);

@@ -22,6 +22,9 @@ use crate::store::{Result, StoreError, StoreHealth};
 
 /// How often a writer looks whether another process has let go of the file. SQLite's own wait grows to 100 ms between two looks,
 /// which is what words would wait for while a pusher processes.
+/// That of live sessions, which wait for it: also in a process without any, since whoever holds the file's lock must not be
+/// kept from letting go of it.
+const WRITER_NICE: i32 = -5;
 const LOCK_LOOK_EVERY: Duration = Duration::from_micros(500);
 /// How often a writer that could not write tries a small write of its own, so that readiness comes back without traffic.
 const PROBE_EVERY: Duration = Duration::from_secs(1);
@@ -85,7 +88,11 @@ impl Writer {
         };
         thread::Builder::new()
             .name("store-writer".into())
-            .spawn(move || task.run())
+            .spawn(move || {
+                // Refused without privilege: then it is one among the others. On Linux this is the calling thread's alone.
+                let _ = rustix::process::setpriority_process(None, WRITER_NICE);
+                task.run();
+            })
             .map_err(|error| StoreError::Other(format!("no thread for the store's writer: {error}")))?;
         Ok(Self {
             queue,

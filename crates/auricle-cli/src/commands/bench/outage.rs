@@ -124,7 +124,7 @@ struct Figures {
 }
 
 pub(super) fn run(args: &OutageArgs) -> anyhow::Result<ExitCode> {
-    let (load, others) = (super::one_thread(0)?, super::one_thread(10)?);
+    let (load, others) = (super::one_thread(super::SPEAKERS_NICE)?, super::one_thread(super::OTHERS_NICE)?);
     let figures = others.block_on(async {
         let (args, load) = (args.clone(), load.handle().clone());
         // On the runtime's own thread, as all that follows.

@@ -109,7 +109,8 @@ pub(super) fn run(args: &StormArgs) -> anyhow::Result<ExitCode> {
         bar.enable_steady_tick(Duration::from_millis(100));
     }
     let say = |text: String| bar.iter().for_each(|bar| bar.set_message(text.clone()));
-    let (load_runtime, clients_runtime) = (super::one_thread(0)?, super::one_thread(10)?);
+    let (load_runtime, clients_runtime) =
+        (super::one_thread(super::SPEAKERS_NICE)?, super::one_thread(super::OTHERS_NICE)?);
     let figures = storm(args, &load_runtime, &clients_runtime, &say)?;
     if let Some(bar) = bar {
         bar.finish_and_clear();
