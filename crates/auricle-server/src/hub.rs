@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use auricle_core::pace::{Pace, PaceNumbers};
 use auricle_core::session::Ended;
-use auricle_core::{Account, ConversationId, FinaliseReason, Limits, Source, UserId};
+use auricle_core::{Account, ConversationId, Epoch, FinaliseReason, Limits, Source, UserId};
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
@@ -50,6 +50,8 @@ pub(crate) struct Member {
 #[derive(Debug, Default)]
 struct Place {
     conversation: Option<ConversationId>,
+    /// Under which it owns it.
+    epoch: Epoch,
     awaited: Vec<ConversationId>,
     /// The client is gone; only the last words are being stored.
     leaving: bool,
@@ -60,9 +62,15 @@ impl Member {
         self.place.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Says which conversation it owns.
-    pub(crate) fn owns(&self, conversation: Option<ConversationId>) {
-        self.place().conversation = conversation;
+    /// Says which conversation it owns, and under which epoch.
+    pub(crate) fn owns(&self, conversation: ConversationId, epoch: Epoch) {
+        let mut place = self.place();
+        (place.conversation, place.epoch) = (Some(conversation), epoch);
+    }
+
+    /// Says that it owns none.
+    pub(crate) fn disowns(&self) {
+        self.place().conversation = None;
     }
 
     /// Says that it waits for a conversation's record.
@@ -312,10 +320,15 @@ impl Hub {
         Ok((Membership { hub: Arc::clone(self), member, _permit: permit }, inbox))
     }
 
-    /// Tells every other session that owns `conversation` that it has lost it.
-    pub(crate) fn supersede(&self, winner: &Member, conversation: &ConversationId) {
+    /// Tells every other session that owns `conversation` under an epoch before `epoch` that it has lost it. Answers of the
+    /// store may be handled in another order than they were given: a later epoch is not told by an earlier one.
+    pub(crate) fn supersede(&self, winner: &Member, conversation: &ConversationId, epoch: Epoch) {
+        let lost = |member: &Member| {
+            let place = member.place();
+            place.conversation.as_ref() == Some(conversation) && place.epoch < epoch
+        };
         for member in self.of_user(&winner.user) {
-            if member.id != winner.id && member.place().conversation.as_ref() == Some(conversation) {
+            if member.id != winner.id && lost(&member) {
                 // A session that does not take this is told by the store's refusal of its next write.
                 let _ = member.commands.try_send(Command::Superseded { conversation: conversation.clone() });
             }
@@ -431,6 +444,23 @@ mod tests {
 
     fn why(hub: &Arc<Hub>) -> Refusal {
         hub.admit(monotonic()).expect_err("no room").why
+    }
+
+    #[test]
+    fn whoever_owns_a_conversation_under_a_later_epoch_is_not_told_by_an_earlier_one() {
+        let hub = hub(limits(10, 10));
+        let user = UserId::from("u");
+        let mut join = || hub.join(permit(&hub), user.clone(), Source::Omi).expect("joined");
+        let ((first, mut told_first), (second, mut told_second)) = (join(), join());
+        first.owns("c".into(), Epoch(2));
+        second.owns("c".into(), Epoch(3));
+
+        // The first's answer is handled last.
+        hub.supersede(&first, &"c".into(), Epoch(2));
+        assert!(told_second.try_recv().is_err(), "the owner was told that it had lost");
+
+        hub.supersede(&second, &"c".into(), Epoch(3));
+        assert!(matches!(told_first.try_recv(), Ok(Command::Superseded { .. })));
     }
 
     #[test]

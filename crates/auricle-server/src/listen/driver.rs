@@ -349,10 +349,11 @@ impl Driver {
         match done {
             Done::Input(input) => Some(input),
             Done::Opened(opened) => {
+                let (conversation, epoch) = (&opened.ownership.conversation, opened.ownership.epoch);
                 if opened.taken_over {
-                    self.listen.hub.supersede(&self.member, &opened.ownership.conversation);
+                    self.listen.hub.supersede(&self.member, conversation, epoch);
                 }
-                self.member.owns(Some(opened.ownership.conversation.clone()));
+                self.member.owns(conversation.clone(), epoch);
                 self.ownership = Some(opened.ownership.clone());
                 self.last_ownership = None;
                 self.opening = None;
@@ -413,7 +414,7 @@ impl Driver {
             Output::Disown => {
                 if let Some(ownership) = self.ownership.take() {
                     self.last_ownership = Some(ownership);
-                    self.member.owns(None);
+                    self.member.disowns();
                 }
             }
             Output::EndRun { channel } => self.ears[channel].split_run(),
