@@ -118,6 +118,7 @@ fn every_key_can_be_given_in_every_layer_and_reads_back_as_it_is_shown() {
         "auth.oidc_jwks_url",
         "limits.lease_renew_every",
         "limits.link_heartbeat_every",
+        "limits.target_off_after",
     ];
     for key in keys().iter().filter(|key| !bound.contains(&key.name.as_str())) {
         let is_url = (key.name.starts_with("webhooks.") && !key.is_switch()) || key.name.ends_with(".url");
@@ -412,6 +413,14 @@ fn a_link_asks_for_a_sign_of_life_before_it_is_taken_for_dead() {
     let flags = vec![("limits.link_heartbeat_every", "1m")];
     let found = mistakes(&Given { flags, ..Given::default() });
     assert!(found[0].expected.contains("limits.link_silent_max, which is 1m"), "{found:?}");
+}
+
+#[test]
+fn a_target_is_warned_of_before_it_is_switched_off() {
+    let flags = vec![("limits.target_warn_after", "72h")];
+    let found = mistakes(&Given { flags, ..Given::default() });
+    assert_eq!(found[0].key, "limits.target_warn_after");
+    assert!(found[0].expected.contains("limits.target_off_after, which is 72h"), "{found:?}");
 }
 
 #[test]

@@ -1,5 +1,7 @@
 //! Rules between keys.
 
+use std::time::Duration;
+
 use super::value::{show_duration, without_secrets};
 use super::{Config, LlmFallback, Mistake, Shape};
 use crate::auth::is_user_id;
@@ -44,26 +46,42 @@ pub(super) fn rules(config: &Config, shape: Shape, mistakes: &mut Vec<Mistake>) 
         broken("protection.key_file", file.display().to_string(), expected);
     }
     let limits = &config.limits;
-    if limits.llm_call_max >= limits.job_attempt_max {
-        let expected =
-            format!("less than limits.job_attempt_max, which is {}", show_duration(limits.job_attempt_max));
-        broken("limits.llm_call_max", show_duration(limits.llm_call_max), &expected);
-    }
-    if config.llm.fallback == LlmFallback::Local && limits.llm_fallback_after >= limits.job_away_max {
+    let mut less = |key: &str, value: Duration, bound: &str, than: Duration| {
+        if value >= than {
+            broken(
+                key,
+                show_duration(value),
+                &format!("less than {bound}, which is {}", show_duration(than)),
+            );
+        }
+    };
+    less("limits.llm_call_max", limits.llm_call_max, "limits.job_attempt_max", limits.job_attempt_max);
+    if config.llm.fallback == LlmFallback::Local {
         // The job would have failed before.
-        let expected =
-            format!("less than limits.job_away_max, which is {}", show_duration(limits.job_away_max));
-        broken("limits.llm_fallback_after", show_duration(limits.llm_fallback_after), &expected);
+        less(
+            "limits.llm_fallback_after",
+            limits.llm_fallback_after,
+            "limits.job_away_max",
+            limits.job_away_max,
+        );
     }
+    // Pongs answer heartbeats: a healthy link would be taken for dead between two.
+    less(
+        "limits.link_heartbeat_every",
+        limits.link_heartbeat_every,
+        "limits.link_silent_max",
+        limits.link_silent_max,
+    );
+    // A target would be off before anybody was warned.
+    less(
+        "limits.target_warn_after",
+        limits.target_warn_after,
+        "limits.target_off_after",
+        limits.target_off_after,
+    );
     if limits.lease_renew_every > limits.lease / 2 {
         let expected = format!("at most half of limits.lease, which is {}", show_duration(limits.lease));
         broken("limits.lease_renew_every", show_duration(limits.lease_renew_every), &expected);
-    }
-    if limits.link_heartbeat_every >= limits.link_silent_max {
-        // Pongs answer heartbeats: a healthy link would be taken for dead between two.
-        let expected =
-            format!("less than limits.link_silent_max, which is {}", show_duration(limits.link_silent_max));
-        broken("limits.link_heartbeat_every", show_duration(limits.link_heartbeat_every), &expected);
     }
 }
 
