@@ -20,11 +20,11 @@ use super::db::Db;
 use crate::clock;
 use crate::store::{Result, StoreError, StoreHealth};
 
-/// How often a writer looks whether another process has let go of the file. SQLite's own wait grows to 100 ms between two looks,
-/// which is what words would wait for while a pusher processes.
 /// That of live sessions, which wait for it: also in a process without any, since whoever holds the file's lock must not be
 /// kept from letting go of it.
 const WRITER_NICE: i32 = -5;
+/// How often a writer looks whether another process has let go of the file. SQLite's own wait grows to 100 ms between two looks,
+/// which is what words would wait for while a pusher processes.
 const LOCK_LOOK_EVERY: Duration = Duration::from_micros(500);
 /// How often a writer that could not write tries a small write of its own, so that readiness comes back without traffic.
 const PROBE_EVERY: Duration = Duration::from_secs(1);
