@@ -20,7 +20,7 @@ use auricle_core::Limits;
 use jiff::tz::TimeZone;
 use sha2::{Digest, Sha256};
 
-pub use self::cloud_speech::CloudSpeechConfig;
+pub use self::cloud_speech::{CloudSpeechConfig, SpeechmaticsPoint};
 pub use self::docs::markdown;
 pub use self::keys::{Key, keys};
 pub use self::layers::{Env, FileSource, ProcessEnv, Sources};

@@ -19,7 +19,7 @@ use tokio::task::JoinHandle;
 pub use embeddings::{EmbeddingsMode, EmbeddingsStandIn};
 pub use llm::{LlmMode, LlmStandIn};
 pub use speech::{
-    SpeechScript, SpeechScriptError, SpeechSession, SpeechStandIn, Step, StepClose, StepRefusal,
+    SpeechScript, SpeechScriptError, SpeechSession, SpeechStandIn, Step, StepAwait, StepClose, StepRefusal,
 };
 pub use webhook::{SinkDelivery, SinkMode, WebhookSink};
 

@@ -4,7 +4,18 @@ use auricle_core::Limits;
 use auricle_speech::cloud::{ApiKey, CloudConfig, CloudNumbers};
 use auricle_speech::{DeepgramConfig, SonioxConfig, SpeechmaticsConfig};
 
-use super::value::{List, Secret, without_secrets};
+use super::value::{List, Secret, without_secrets, words};
+
+/// How much Speechmatics takes care.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SpeechmaticsPoint {
+    /// Faster.
+    Standard,
+    /// More accurate.
+    Enhanced,
+}
+
+words!(SpeechmaticsPoint { Standard = "standard", Enhanced = "enhanced" });
 
 /// Where they are, what lets us in and what they are asked for.
 #[derive(Clone, Debug)]
@@ -29,8 +40,8 @@ pub struct CloudSpeechConfig {
     pub speechmatics_url: String,
     /// What lets us in.
     pub speechmatics_key: Option<Secret>,
-    /// `standard` or `enhanced`.
-    pub speechmatics_operating_point: String,
+    /// How much care it shall take.
+    pub speechmatics_operating_point: SpeechmaticsPoint,
     /// What it hears of clients that name no language.
     pub speechmatics_language: String,
 }
@@ -50,7 +61,7 @@ impl Default for CloudSpeechConfig {
             soniox_model: soniox.model,
             speechmatics_url: speechmatics.url,
             speechmatics_key: None,
-            speechmatics_operating_point: speechmatics.operating_point,
+            speechmatics_operating_point: SpeechmaticsPoint::Enhanced,
             speechmatics_language: speechmatics.language,
         }
     }
@@ -82,7 +93,7 @@ impl CloudSpeechConfig {
         SpeechmaticsConfig {
             url: self.speechmatics_url.clone(),
             key: key(&self.speechmatics_key),
-            operating_point: self.speechmatics_operating_point.clone(),
+            operating_point: self.speechmatics_operating_point.as_str().to_owned(),
             language: self.speechmatics_language.clone(),
         }
     }
@@ -136,9 +147,5 @@ pub(super) fn rules(ours: &CloudSpeechConfig, broken: &mut impl FnMut(&str, Stri
                 format!("a URL such as wss://api.example.com, without query or password; the key is {key}");
             broken(name, without_secrets(text), &expected);
         }
-    }
-    let point = &ours.speechmatics_operating_point;
-    if !matches!(point.as_str(), "standard" | "enhanced") {
-        broken("speech.speechmatics_operating_point", point.clone(), "standard or enhanced");
     }
 }

@@ -107,7 +107,7 @@ own! {
     "speech.speechmatics_url" = speech.cloud.speechmatics_url;
     /// The key of `speechmatics`.
     "speech.speechmatics_key" = speech.cloud.speechmatics_key;
-    /// How much it shall take care: `standard` or `enhanced`.
+    /// How much care it shall take.
     "speech.speechmatics_operating_point" = speech.cloud.speechmatics_operating_point;
     /// The language that it hears of clients which name none; also a pair such as `cmn_en`.
     "speech.speechmatics_language" = speech.cloud.speechmatics_language;

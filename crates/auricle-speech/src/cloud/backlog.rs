@@ -142,6 +142,11 @@ impl Backlog {
         self.count();
     }
 
+    /// Samples that wait.
+    pub(super) fn waiting(&self) -> usize {
+        self.samples.len()
+    }
+
     /// All samples that were accepted so far.
     pub(super) fn accepted(&self) -> u64 {
         self.accepted

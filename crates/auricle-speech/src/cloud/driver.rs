@@ -122,7 +122,7 @@ impl Driver {
                 biased;
                 permit = self.events.reserve(), if telling => match (permit, self.machine.event()) {
                     (Ok(permit), Some(event)) => permit.send(event),
-                    _ => return,
+                    _ => break,
                 },
                 // Nothing more is read while the session has not taken what was: its channel is the bound.
                 happened = poll_fn(|cx| socket.poll(!telling, cx)) => match happened {
@@ -130,7 +130,7 @@ impl Driver {
                     Happened::Heard(incoming) => self.machine.heard(incoming, now()),
                 },
                 () = self.shared.wake.notified() => {}
-                () = self.events.closed() => return,
+                () = self.events.closed() => break,
                 () = sleep_until(wake) => {
                     self.machine.on_time(now(), !telling);
                     if stalled.is_some_and(|at| now() >= at) {
@@ -140,7 +140,8 @@ impl Driver {
                 }
             }
         }
-        socket.close(GOODBYE).await;
+        // Beside what the session is still to be told.
+        tokio::spawn(socket.close(GOODBYE));
     }
 
     /// What the session has not been told when the connection ended.

@@ -9,7 +9,7 @@ use tokio::sync::mpsc;
 
 use super::backlog::Backlog;
 use super::driver::{Driver, Shared, now};
-use super::machine::Machine;
+use super::machine::{LEAST, Machine, samples};
 use super::{CloudConfig, CloudNumbers, Provider, threads};
 use crate::{Engine, EngineError, Event, EventSender, Stream, StreamSpec};
 
@@ -48,7 +48,7 @@ impl<P: Provider> Engine for CloudEngine<P> {
         let machine = Machine::new(P::NAME, adapter, numbers.clone(), spec.sample_rate_hz, now());
         let driver = Driver { engine: P::NAME, machine, numbers, shared: Arc::clone(&shared), events };
         threads.spawn(driver.run());
-        Ok(Box::new(CloudStream { shared }))
+        Ok(Box::new(CloudStream { shared, least: samples(LEAST, spec.sample_rate_hz) }))
     }
 
     /// Lets it hear half a second of silence, as a session would: that is a real handshake, and costs as good as nothing.
@@ -87,12 +87,19 @@ impl<P: Provider> Engine for CloudEngine<P> {
 /// The session's side.
 struct CloudStream {
     shared: Arc<Shared>,
+    /// Samples for which it is worth to wake the connection.
+    least: usize,
 }
 
 impl Stream for CloudStream {
     fn push(&mut self, pcm: &[i16]) -> bool {
-        let taken = self.shared.backlog().push(pcm);
-        self.shared.wake.notify_one();
+        let (taken, waiting) = {
+            let mut backlog = self.shared.backlog();
+            (backlog.push(pcm), backlog.waiting())
+        };
+        if waiting >= self.least {
+            self.shared.wake.notify_one();
+        }
         taken
     }
 
@@ -109,6 +116,7 @@ impl Stream for CloudStream {
 
 impl Drop for CloudStream {
     fn drop(&mut self) {
+        self.shared.backlog().close();
         self.shared.dropped.store(true, Ordering::Relaxed);
         self.shared.wake.notify_one();
     }

@@ -46,7 +46,7 @@ pub struct CloudConfig {
 }
 
 /// Audio goes out once there is this much. Source: listen-protocol 2.3.
-const LEAST: Duration = Duration::from_millis(30);
+pub(super) const LEAST: Duration = Duration::from_millis(30);
 /// One message holds no more than this.
 const MOST: Duration = Duration::from_millis(250);
 /// Audio may run this far ahead of [`super::Pace::speed_max`].
@@ -59,6 +59,11 @@ const FLUSH_REST_SECS: f64 = 1.0;
 const FLUSH_NEAR_SECS: f64 = 0.1;
 /// One connection's pings in `silent_max`.
 const PINGS: u32 = 3;
+
+/// At least one.
+pub(super) fn samples(time: Duration, rate_hz: u32) -> usize {
+    ((time.as_secs_f64() * f64::from(rate_hz)) as usize).max(1)
+}
 
 /// What a connection heard.
 #[derive(Debug)]
@@ -259,8 +264,8 @@ impl Machine {
         if self.paced_until(since).is_some_and(|at| now < at) {
             return None;
         }
-        let samples = |time: Duration| ((time.as_secs_f64() * self.rate_hz) as usize).max(1);
-        match backlog.take(samples(LEAST), samples(MOST)) {
+        let rate_hz = self.rate_hz as u32;
+        match backlog.take(samples(LEAST, rate_hz), samples(MOST, rate_hz)) {
             Next::Audio { bytes, samples } => {
                 self.sent += samples;
                 self.audio_at = now;

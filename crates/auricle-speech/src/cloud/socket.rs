@@ -131,7 +131,7 @@ impl Socket {
         Poll::Ready(Ok(()))
     }
 
-    /// Says goodbye, if that takes no time.
+    /// Says goodbye, if that takes no longer.
     pub(super) async fn close(mut self, within: Duration) {
         let _ = tokio::time::timeout(within, self.socket.close(None)).await;
     }

@@ -12,7 +12,7 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
 
-pub use script::{SpeechScript, SpeechScriptError, Step, StepClose, StepRefusal};
+pub use script::{SpeechScript, SpeechScriptError, Step, StepAwait, StepClose, StepRefusal};
 
 /// What one connection brought.
 #[derive(Clone, Debug, Default)]

@@ -18,6 +18,7 @@ use super::{Shared, SpeechSession};
 /// Unless a session says another.
 const RATE_HZ: f64 = 16_000.0;
 
+#[expect(clippy::result_large_err, reason = "the library names the type of a refused upgrade")]
 pub(super) async fn serve(stream: TcpStream, shared: Arc<Shared>) {
     let script = shared.script().clone();
     let mut place = 0;
