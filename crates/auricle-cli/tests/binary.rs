@@ -11,3 +11,5 @@ mod commands;
 mod killed;
 #[path = "binary/protection.rs"]
 mod protection;
+#[path = "binary/speech.rs"]
+mod speech;

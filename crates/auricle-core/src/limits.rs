@@ -113,6 +113,11 @@ limits! {
     engine_drain_max: Duration = Duration::from_secs(30);
     /// How long a conversation that ends waits for the engine to decide what it heard. Full: as with `engine_drain_max`.
     engine_flush_max: Duration = Duration::from_secs(10);
+    /// Until the connection to a speech service is open. Full: the stream fails, its audio stays in the spool.
+    engine_connect_max: Duration = Duration::from_secs(10);
+    /// A connection to a speech service on which nothing is heard for this long, pongs to three pings included, or which takes
+    /// nothing, is dead. Full: as with `engine_connect_max`.
+    engine_silent_max: Duration = Duration::from_secs(30);
     /// First wait before a failed engine is opened again for a session.
     engine_reopen_first: Duration = Duration::from_secs(2);
     /// Longest wait before a failed engine is opened again.

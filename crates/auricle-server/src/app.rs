@@ -184,6 +184,10 @@ pub fn speech(config: &Config) -> auricle_speech::SpeechConfig {
             backlog_secs_max: config.limits.engine_backlog_secs_max,
         },
         scripted: auricle_speech::ScriptedConfig { script: ours.script.clone(), ..Default::default() },
+        deepgram: ours.cloud.deepgram(),
+        soniox: ours.cloud.soniox(),
+        speechmatics: ours.cloud.speechmatics(),
+        cloud: ours.cloud.common(&config.limits),
         account: Account::default(),
     }
 }

@@ -7,6 +7,7 @@
 //! together; no secret is ever printed.
 
 mod check;
+mod cloud_speech;
 mod docs;
 mod keys;
 mod layers;
@@ -19,10 +20,11 @@ use auricle_core::Limits;
 use jiff::tz::TimeZone;
 use sha2::{Digest, Sha256};
 
+pub use self::cloud_speech::{CloudSpeechConfig, SpeechmaticsPoint};
 pub use self::docs::markdown;
 pub use self::keys::{Key, keys};
 pub use self::layers::{Env, FileSource, ProcessEnv, Sources};
-pub use self::value::{Paths, Price, Secret, Tokens, Zone};
+pub use self::value::{List, Paths, Price, Secret, Tokens, Zone};
 
 /// Where a pusher is found, unless it is told otherwise; its probes are on the next port.
 const PUSHER_PORT: u16 = 8090;
@@ -126,6 +128,12 @@ pub struct PusherConfig {
 pub enum SpeechEngine {
     /// The system's PocketSphinx library.
     PocketSphinx,
+    /// Deepgram, or a server that speaks its live protocol.
+    Deepgram,
+    /// Soniox.
+    Soniox,
+    /// Speechmatics.
+    Speechmatics,
     /// Words from a script, by position in the audio: for demonstrations and tests.
     Scripted,
     /// No recognition: only clients that bring transcripts are served words.
@@ -145,6 +153,8 @@ pub struct SpeechConfig {
     pub pocketsphinx_model: Option<PathBuf>,
     /// The scripted engine's script; `None` means its built-in exchange.
     pub script: Option<PathBuf>,
+    /// The engines that are services of others.
+    pub cloud: CloudSpeechConfig,
 }
 
 /// The language model that understands conversations.
@@ -262,7 +272,14 @@ pub struct LogConfig {
     pub level: LogLevel,
 }
 
-value::words!(SpeechEngine { PocketSphinx = "pocketsphinx", Scripted = "scripted", None = "none" });
+value::words!(SpeechEngine {
+    PocketSphinx = "pocketsphinx",
+    Deepgram = "deepgram",
+    Soniox = "soniox",
+    Speechmatics = "speechmatics",
+    Scripted = "scripted",
+    None = "none"
+});
 value::words!(PusherProtocol { Auricle = "auricle", OmiR2 = "omi-r2", OmiR3 = "omi-r3" });
 value::words!(LlmFallback { Wait = "wait", Local = "local" });
 value::words!(LlmOutput {
@@ -309,6 +326,7 @@ impl Config {
                 pocketsphinx_library: None,
                 pocketsphinx_model: None,
                 script: None,
+                cloud: CloudSpeechConfig::default(),
             },
             // Omi's model for this. Source: pusher-and-processing 4.3.
             llm: LlmConfig {

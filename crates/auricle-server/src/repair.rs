@@ -177,6 +177,7 @@ impl Repair {
             sample_rate_hz: rate,
             language: header.language.clone().unwrap_or_else(|| "en".into()),
             label: header.run.clone(),
+            key_terms: Vec::new(),
         };
         let mut stream = self.engine.open(spec, sender).map_err(RepairError::Engine)?;
         let mut heard = Hearing { zero: None, given: 0, covered: 0, words: Vec::new() };

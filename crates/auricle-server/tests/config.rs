@@ -107,6 +107,8 @@ fn every_key_can_be_given_in_every_layer_and_reads_back_as_it_is_shown() {
         f if f.starts_with("one of error") => "trace",
         f if f.starts_with("one of pocketsphinx") => "none",
         f if f.starts_with("one of auricle") => "omi-r3",
+        f if f.starts_with("one of standard") => "standard",
+        f if f.starts_with("up to 100 words") => "one,two words",
         f if f.contains("time zone") => "Europe/Madrid",
         f if f.starts_with("text") || f.starts_with("8 to") => "some-text",
         other => panic!("no sample for {other:?}"),
@@ -121,7 +123,9 @@ fn every_key_can_be_given_in_every_layer_and_reads_back_as_it_is_shown() {
         "limits.target_off_after",
     ];
     for key in keys().iter().filter(|key| !bound.contains(&key.name.as_str())) {
-        let is_url = (key.name.starts_with("webhooks.") && !key.is_switch()) || key.name.ends_with(".url");
+        let is_url = (key.name.starts_with("webhooks.") && !key.is_switch())
+            || key.name.ends_with(".url")
+            || key.name.starts_with("speech.") && key.name.ends_with("_url");
         let text = if is_url { "http://127.0.0.1:9" } else { samples(&key.form) };
         let env = key.envs.iter().map(|env| (vec![(env.clone(), text.to_owned())], vec![]));
         let flags = key.flags.iter().map(|flag| (vec![], vec![(flag.clone(), text.to_owned())]));
@@ -333,6 +337,14 @@ fn urls_of_others_are_checked_before_they_are_needed() {
         ("llm.url", "https://ann:secret@example.org", false),
         ("llm.url", "https://example.org?key=1", false),
         ("llm.url", "localhost:11434", false),
+        ("speech.deepgram_url", "wss://api.eu.deepgram.com", true),
+        ("speech.soniox_url", "http://127.0.0.1:9000/own", true),
+        ("speech.soniox_url", "stt-rt.soniox.com", false),
+        ("speech.speechmatics_url", "wss://ann:secret@eu2.rt.speechmatics.com", false),
+        ("speech.speechmatics_url", "wss://eu2.rt.speechmatics.com/v2?jwt=secret", false),
+        ("speech.deepgram_models", "nova-3, nova-2", true),
+        ("speech.deepgram_models", "nova-3,,nova-2", false),
+        ("speech.key_terms", "Auricle,Dr. Okonkwo", true),
         ("llm.key_header", "api-key", true),
         ("llm.key_header", "api:key", false),
     ] {
@@ -344,7 +356,15 @@ fn urls_of_others_are_checked_before_they_are_needed() {
 #[test]
 fn an_address_that_may_hold_a_secret_is_shown_without_it() {
     let kept = "https://ann:hunter2@example.org/hunter2?key=hunter2";
-    for key in ["llm.url", "webhooks.conversation", "webhooks.transcript", "webhooks.audio"] {
+    for key in [
+        "llm.url",
+        "speech.deepgram_url",
+        "speech.soniox_url",
+        "speech.speechmatics_url",
+        "webhooks.conversation",
+        "webhooks.transcript",
+        "webhooks.audio",
+    ] {
         for text in [kept, "ann:hunter2@example.org", "ftp://ann:hunter2@example.org/x", "http://a/hunter2 x"]
         {
             let found = mistakes(&Given { flags: vec![(key, text)], ..Given::default() });

@@ -7,6 +7,8 @@ mod rig;
 
 #[path = "live/admission.rs"]
 mod admission;
+#[path = "live/cloud.rs"]
+mod cloud;
 #[path = "live/conversations.rs"]
 mod conversations;
 #[path = "live/deletion.rs"]

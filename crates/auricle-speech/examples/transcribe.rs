@@ -14,7 +14,12 @@ async fn main() {
     };
     let engine = PocketSphinx::new(&config);
     let (sender, mut events) = tokio::sync::mpsc::channel(1_000);
-    let spec = StreamSpec { sample_rate_hz: 16_000, language: "en".into(), label: "file".into() };
+    let spec = StreamSpec {
+        sample_rate_hz: 16_000,
+        language: "en".into(),
+        label: "file".into(),
+        key_terms: Vec::new(),
+    };
     let begun = std::time::Instant::now();
     let mut stream = engine.open(spec, sender).expect("open the engine");
     for chunk in pcm.chunks(320) {

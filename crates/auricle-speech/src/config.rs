@@ -6,20 +6,29 @@ use std::sync::Arc;
 
 use auricle_core::Account;
 
+use crate::cloud::{CloudConfig, CloudEngine};
 use crate::none::NoEngine;
 use crate::pocketsphinx::PocketSphinx;
 use crate::scripted::{Scripted, Trouble};
-use crate::{Engine, EngineError};
+use crate::{DeepgramConfig, Engine, EngineError, SonioxConfig, SpeechmaticsConfig};
 
 /// Which engine, and the settings of each.
 #[derive(Clone, Debug)]
 pub struct SpeechConfig {
-    /// `pocketsphinx`, `scripted` or `none`.
+    /// `pocketsphinx`, `deepgram`, `soniox`, `speechmatics`, `scripted` or `none`.
     pub engine: String,
     /// Used if it is chosen.
     pub pocketsphinx: PocketSphinxConfig,
     /// Used if it is chosen.
     pub scripted: ScriptedConfig,
+    /// Used if it is chosen.
+    pub deepgram: DeepgramConfig,
+    /// Used if it is chosen.
+    pub soniox: SonioxConfig,
+    /// Used if it is chosen.
+    pub speechmatics: SpeechmaticsConfig,
+    /// What the last three have in common.
+    pub cloud: CloudConfig,
     /// Where audio that waits for the engine is counted.
     pub account: Account,
 }
@@ -30,6 +39,10 @@ impl Default for SpeechConfig {
             engine: "pocketsphinx".to_owned(),
             pocketsphinx: PocketSphinxConfig::default(),
             scripted: ScriptedConfig::default(),
+            deepgram: DeepgramConfig::default(),
+            soniox: SonioxConfig::default(),
+            speechmatics: SpeechmaticsConfig::default(),
+            cloud: CloudConfig::default(),
             account: Account::default(),
         }
     }
@@ -69,6 +82,7 @@ pub struct ScriptedConfig {
 ///
 /// Errors: an unknown name, or a script that cannot be read.
 pub fn build(config: &SpeechConfig) -> Result<Arc<dyn Engine>, EngineError> {
+    let (cloud, account) = (|| config.cloud.clone(), || config.account.clone());
     Ok(match config.engine.as_str() {
         "pocketsphinx" => {
             Arc::new(PocketSphinx::new(&config.pocketsphinx).counted_in(config.account.clone()))
@@ -76,10 +90,14 @@ pub fn build(config: &SpeechConfig) -> Result<Arc<dyn Engine>, EngineError> {
         "scripted" => {
             Arc::new(Scripted::open(config.scripted.script.as_deref(), config.scripted.trouble.clone())?)
         }
+        "deepgram" => Arc::new(CloudEngine::new(config.deepgram.clone(), cloud(), account())),
+        "soniox" => Arc::new(CloudEngine::new(config.soniox.clone(), cloud(), account())),
+        "speechmatics" => Arc::new(CloudEngine::new(config.speechmatics.clone(), cloud(), account())),
         "none" => Arc::new(NoEngine),
         other => {
             return Err(EngineError::Unavailable(format!(
-                "there is no speech engine `{other}`: choose `pocketsphinx`, `scripted` or `none`"
+                "there is no speech engine `{other}`: choose `pocketsphinx`, `deepgram`, `soniox`, `speechmatics`, `scripted` \
+                 or `none`"
             )));
         }
     })
@@ -92,7 +110,7 @@ mod tests {
 
     #[test]
     fn engines_are_built_by_name_and_an_unknown_name_is_refused_with_the_known_ones() {
-        for name in ["pocketsphinx", "scripted", "none"] {
+        for name in ["pocketsphinx", "deepgram", "soniox", "speechmatics", "scripted", "none"] {
             let config = SpeechConfig { engine: name.to_owned(), ..SpeechConfig::default() };
             assert_eq!(build(&config).unwrap().name(), name);
         }
@@ -104,7 +122,12 @@ mod tests {
     #[test]
     fn no_engine_opens_nothing_and_says_what_to_do() {
         let config = SpeechConfig { engine: "none".to_owned(), ..SpeechConfig::default() };
-        let spec = StreamSpec { sample_rate_hz: 16_000, language: "en".to_owned(), label: String::new() };
+        let spec = StreamSpec {
+            sample_rate_hz: 16_000,
+            language: "en".to_owned(),
+            label: String::new(),
+            key_terms: Vec::new(),
+        };
         let (events, _) = tokio::sync::mpsc::channel(1);
         let Err(EngineError::Unavailable(text)) = build(&config).unwrap().open(spec, events) else {
             panic!("opened")

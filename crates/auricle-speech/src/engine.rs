@@ -14,6 +14,8 @@ pub struct StreamSpec {
     pub language: String,
     /// Names the stream in logs.
     pub label: String,
+    /// Words to expect: names, products. Engines that take none ignore them; others take the first hundred.
+    pub key_terms: Vec<String>,
 }
 
 /// What an engine tells about a stream. Positions are samples of pushed audio (at the stream's rate) from its first.
@@ -42,10 +44,18 @@ pub enum EngineError {
     /// Not installed or not configured; the text says how to mend it.
     #[error("{0}")]
     Unavailable(String),
-    /// It refused: credentials, quota, language.
+    /// It refused: credentials, language, what was asked for (400, 401, 403). The same again will be refused again.
     #[error("{0}")]
     Refused(String),
-    /// It broke.
+    /// The account has no credit or too many streams (402, 429).
+    #[error("{text}")]
+    Limited {
+        /// What happened.
+        text: String,
+        /// Not to be tried again sooner, as the service says.
+        retry_after: Option<Duration>,
+    },
+    /// It broke: a connection that could not be made or was dropped, a time that ran out, an answer that makes no sense.
     #[error("{0}")]
     Broken(String),
 }

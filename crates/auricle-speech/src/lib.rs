@@ -4,14 +4,21 @@
 //! Invariants: no method here blocks the caller; every queue is bounded; an engine's trouble is an [`Event`], never a panic
 //! and never the end of a session.
 
+pub mod cloud;
 pub mod config;
+pub mod deepgram;
 pub mod engine;
 mod none;
 mod outlet;
 pub mod pocketsphinx;
 pub mod scripted;
 pub mod sentence;
+pub mod soniox;
+pub mod speechmatics;
 pub mod wer;
 
 pub use config::{PocketSphinxConfig, ScriptedConfig, SpeechConfig, build};
+pub use deepgram::DeepgramConfig;
 pub use engine::*;
+pub use soniox::SonioxConfig;
+pub use speechmatics::SpeechmaticsConfig;

@@ -1,5 +1,5 @@
 //! What tests and measurements need around a server: a client, a scripted server for clients, a faulty network, stand-ins for
-//! a language model and for receivers of webhooks, word errors.
+//! a language model, speech services and receivers of webhooks, word errors.
 //!
 //! Nothing that serves uses it: other crates have it as a dev-dependency only, but for the command line's `bench`
 //! (`tests/arrows.rs` sees to it).
@@ -16,5 +16,6 @@ pub use client::{Client, Connect, ConnectError, Received};
 pub use proxy::{Fault, FaultyProxy};
 pub use server::{Act, Heard, ScriptedServer};
 pub use stand_in::{
-    EmbeddingsMode, EmbeddingsStandIn, LlmMode, LlmStandIn, SinkDelivery, SinkMode, WebhookSink,
+    EmbeddingsMode, EmbeddingsStandIn, LlmMode, LlmStandIn, SinkDelivery, SinkMode, SpeechScript,
+    SpeechSession, SpeechStandIn, WebhookSink,
 };

@@ -2,6 +2,7 @@
 
 mod embeddings;
 mod llm;
+mod speech;
 mod webhook;
 
 use std::convert::Infallible;
@@ -17,6 +18,9 @@ use tokio::task::JoinHandle;
 
 pub use embeddings::{EmbeddingsMode, EmbeddingsStandIn};
 pub use llm::{LlmMode, LlmStandIn};
+pub use speech::{
+    SpeechScript, SpeechScriptError, SpeechSession, SpeechStandIn, Step, StepAwait, StepClose, StepRefusal,
+};
 pub use webhook::{SinkDelivery, SinkMode, WebhookSink};
 
 /// Pieces in which a slow answer comes.

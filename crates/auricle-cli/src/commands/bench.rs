@@ -2,6 +2,7 @@
 
 mod audit;
 mod crash;
+mod engines;
 mod fleet;
 mod floor;
 mod load;
@@ -60,6 +61,13 @@ pub(crate) struct SessionsArgs {
     /// Its process, for CPU and memory.
     #[arg(long, requires = "url")]
     pid: Option<u32>,
+    /// Measure with this engine: CPU, and how long after the end of a word its segment is at the client. A server of its own
+    /// is started.
+    #[arg(long, value_name = "NAME", conflicts_with = "url")]
+    engine: Option<engines::EngineName>,
+    /// With `--engine pocketsphinx`: the recording that is spoken; the repository's own if none is named.
+    #[arg(long, value_name = "FILE", requires = "engine")]
+    audio: Option<std::path::PathBuf>,
     /// For scripts.
     #[arg(long)]
     json: bool,
@@ -88,7 +96,10 @@ struct Figures {
 pub(crate) fn run(command: &Command) -> anyhow::Result<ExitCode> {
     match command {
         Command::FloorServer => floor::serve(),
-        Command::Sessions(args) => sessions(args),
+        Command::Sessions(args) => match args.engine {
+            Some(engine) => engines::run(args, engine),
+            None => sessions(args),
+        },
         Command::Outage(args) => outage::run(args),
         Command::Crash(args) => crash::run(args),
         Command::Storm(args) => storm::run(args),

@@ -4,6 +4,7 @@ use std::net::TcpListener;
 use std::process::ExitCode;
 
 use auricle_server::config::Config;
+use auricle_speech::EngineError;
 use serde::Serialize;
 
 use super::serve::Settings;
@@ -142,7 +143,19 @@ fn speech(config: &Config) -> Check {
         Err(error) => return fail(WHAT, error.to_string()),
     };
     match engine.check() {
-        Ok(finding) => ok(WHAT, format!("{name}: {finding}")),
+        Ok(finding) => match config.speech.cloud.in_the_clear().next() {
+            Some(url) => warn(
+                WHAT,
+                format!("{name}: {finding}; audio and the key travel unencrypted to {url}, use wss"),
+            ),
+            None => ok(WHAT, format!("{name}: {finding}")),
+        },
+        Err(EngineError::Limited { text, retry_after: Some(after) }) => {
+            fail(WHAT, format!("{name}: {text}; it asks to be left alone for {after:?}"))
+        }
+        Err(EngineError::Limited { text, .. }) => {
+            fail(WHAT, format!("{name}: {text}; see to the account's credit and its limit of streams"))
+        }
         Err(error) => fail(WHAT, format!("{name}: {error}")),
     }
 }

@@ -29,6 +29,7 @@ pub(super) fn rules(config: &Config, shape: Shape, mistakes: &mut Vec<Mistake>) 
     service_url(("llm.url", "llm.key (AURICLE_LLM_KEY)"), config.llm.url.as_deref(), &mut broken);
     let key = ("embeddings.url", "embeddings.key (AURICLE_EMBEDDINGS_KEY)");
     service_url(key, config.embeddings.url.as_deref(), &mut broken);
+    super::cloud_speech::rules(&config.speech.cloud, &mut broken);
     webhooks(config, &mut broken);
     oidc(config, &mut broken);
     if !is_user_id(&config.auth.local_user) {

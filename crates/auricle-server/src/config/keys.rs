@@ -86,6 +86,31 @@ own! {
     "speech.pocketsphinx_model" = speech.pocketsphinx_model;
     /// What the `scripted` engine hears, as a JSON file. Not set: a built-in exchange that repeats.
     "speech.script" = speech.script;
+    /// Names and products that speech services are told to expect, of every user; `Omi` always is.
+    "speech.key_terms" = speech.cloud.key_terms;
+    /// Let speech services hear the language that a client names, never several at once.
+    "speech.single_language" = speech.cloud.single_language;
+    /// Deepgram, or a server that speaks its live protocol: audio is sent there. A path is kept; without one it is `/v1/listen`.
+    "speech.deepgram_url" = speech.cloud.deepgram_url;
+    /// The key of `deepgram`.
+    "speech.deepgram_key" = speech.cloud.deepgram_key;
+    /// Its models: the first that hears a client's language is asked. `nova-2` hears Chinese and Thai, which `nova-3` does
+    /// not.
+    "speech.deepgram_models" = speech.cloud.deepgram_models;
+    /// Soniox, in the region that is wanted: audio is sent there.
+    "speech.soniox_url" = speech.cloud.soniox_url;
+    /// The key of `soniox`.
+    "speech.soniox_key" = speech.cloud.soniox_key;
+    /// Its realtime model.
+    "speech.soniox_model" = speech.cloud.soniox_model;
+    /// Speechmatics, in the region that is wanted: audio is sent there.
+    "speech.speechmatics_url" = speech.cloud.speechmatics_url;
+    /// The key of `speechmatics`.
+    "speech.speechmatics_key" = speech.cloud.speechmatics_key;
+    /// How much care it shall take.
+    "speech.speechmatics_operating_point" = speech.cloud.speechmatics_operating_point;
+    /// The language that it hears of clients which name none; also a pair such as `cmn_en`.
+    "speech.speechmatics_language" = speech.cloud.speechmatics_language;
     /// A server that speaks OpenAI's chat completions (OpenAI, Azure, Ollama, llama.cpp, vLLM), with or without `/v1`: it
     /// turns transcripts into records. They leave this machine. Not set: rules on this machine do it (`local`).
     "llm.url" = llm.url;
@@ -172,11 +197,28 @@ const SHORT_FLAGS: [(&str, &str); 1] = [("speech.engine", "--speech")];
 const SHORT_ENVS: [(&str, &str); 2] =
     [("speech.engine", "AURICLE_SPEECH"), ("auth.admin_key", "AURICLE_ADMIN_KEY")];
 /// Keys whose value is never shown.
-const SECRETS: [&str; 6] =
-    ["auth.admin_key", "embeddings.key", "llm.key", "protection.key", "pusher.secret", "webhooks.secret"];
+const SECRETS: [&str; 9] = [
+    "auth.admin_key",
+    "embeddings.key",
+    "llm.key",
+    "protection.key",
+    "pusher.secret",
+    "speech.deepgram_key",
+    "speech.soniox_key",
+    "speech.speechmatics_key",
+    "webhooks.secret",
+];
 /// Keys of addresses that may hold secrets: only scheme and host are shown.
-const ADDRESSES: [&str; 5] =
-    ["embeddings.url", "llm.url", "webhooks.conversation", "webhooks.transcript", "webhooks.audio"];
+const ADDRESSES: [&str; 8] = [
+    "embeddings.url",
+    "llm.url",
+    "speech.deepgram_url",
+    "speech.soniox_url",
+    "speech.speechmatics_url",
+    "webhooks.conversation",
+    "webhooks.transcript",
+    "webhooks.audio",
+];
 /// Keys whose default depends on the machine.
 const DEFAULTS: [(&str, &str); 1] = [("data_dir", "$XDG_DATA_HOME/auricle or ~/.local/share/auricle")];
 

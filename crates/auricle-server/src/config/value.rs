@@ -270,6 +270,30 @@ impl Value for Paths {
     }
 }
 
+/// Several words or phrases.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct List(pub Vec<String>);
+
+/// Entries of a list, and the characters of one.
+const LIST_MAX: usize = 100;
+const LIST_ENTRY_CHARS_MAX: usize = 60;
+
+impl Value for List {
+    fn form(&self) -> String {
+        "up to 100 words or phrases of up to 60 characters, with commas between them".to_owned()
+    }
+    fn take(&mut self, text: &str) -> Option<()> {
+        let entries: Vec<_> = text.split(',').map(|entry| entry.trim().to_owned()).collect();
+        let sane = |entry: &String| {
+            (1..=LIST_ENTRY_CHARS_MAX).contains(&entry.chars().count()) && !entry.contains(char::is_control)
+        };
+        (entries.len() <= LIST_MAX && entries.iter().all(sane)).then(|| self.0 = entries)
+    }
+    fn show(&self) -> String {
+        self.0.join(",")
+    }
+}
+
 impl Value for Secret {
     fn form(&self) -> String {
         "8 to 256 printable ASCII characters without spaces".to_owned()

@@ -89,8 +89,13 @@ impl Ear {
     pub(super) fn listen(&mut self, engine: &dyn Engine, language: &str, label: &str) -> EarState {
         let rate_hz = if self.format.multi { MULTI_RATE_HZ } else { self.format.sample_rate_hz };
         let (sender, events) = mpsc::channel(EVENTS_MAX);
-        let spec =
-            StreamSpec { sample_rate_hz: rate_hz, language: language.to_owned(), label: label.to_owned() };
+        let spec = StreamSpec {
+            sample_rate_hz: rate_hz,
+            language: language.to_owned(),
+            label: label.to_owned(),
+            // Users have no vocabulary yet; the engines add what is configured.
+            key_terms: Vec::new(),
+        };
         match engine.open(spec, sender) {
             Ok(stream) => {
                 self.listening = Some(Listening { stream, events, zero: self.heard, rate_hz });

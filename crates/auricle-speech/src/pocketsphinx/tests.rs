@@ -10,7 +10,12 @@ fn config(decoders: usize) -> PocketSphinxConfig {
 }
 
 fn spec(rate: u32, language: &str) -> StreamSpec {
-    StreamSpec { sample_rate_hz: rate, language: language.into(), label: "test".into() }
+    StreamSpec {
+        sample_rate_hz: rate,
+        language: language.into(),
+        label: "test".into(),
+        key_terms: Vec::new(),
+    }
 }
 
 /// "Please send the report before Friday." by flite's voice `slt`, then a pause and "Thank you very much."

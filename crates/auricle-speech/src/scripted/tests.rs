@@ -13,7 +13,12 @@ const SCRIPT: &str = r#"[
 fn opened(script: &str, trouble: Trouble, room: usize) -> (Box<dyn Stream>, mpsc::Receiver<Event>) {
     let engine = Scripted::from_json(script, trouble).unwrap();
     let (events, heard) = mpsc::channel(room);
-    let spec = StreamSpec { sample_rate_hz: 1_000, language: "en".to_owned(), label: String::new() };
+    let spec = StreamSpec {
+        sample_rate_hz: 1_000,
+        language: "en".to_owned(),
+        label: String::new(),
+        key_terms: Vec::new(),
+    };
     (engine.open(spec, events).unwrap(), heard)
 }
 
@@ -178,7 +183,12 @@ fn a_bad_script_is_refused_with_its_place() {
 fn the_built_in_exchange_is_ten_sentences_of_two_speakers_each_round() {
     let engine = Scripted::open(None, Trouble::default()).unwrap();
     let (events, mut heard) = mpsc::channel(1_000);
-    let spec = StreamSpec { sample_rate_hz: 16_000, language: "en".to_owned(), label: String::new() };
+    let spec = StreamSpec {
+        sample_rate_hz: 16_000,
+        language: "en".to_owned(),
+        label: String::new(),
+        key_terms: Vec::new(),
+    };
     let mut stream = engine.open(spec, events).unwrap();
     for _ in 0..50 * 90 {
         stream.push(&[0; 320]);

@@ -17,13 +17,15 @@ const FRAME: Duration = Duration::from_millis(20);
 /// Words of the script: as many as a connection may ever hear.
 const WORDS: usize = 9_999;
 /// A word's length in seconds.
-const WORD_SECS: f64 = 0.3;
+pub(super) const WORD_SECS: f64 = 0.3;
+/// Where the first one begins.
+pub(super) const FIRST_SECS: f64 = 0.2;
 
 /// The script, one word every `every_secs`, each an utterance of its own, of `people` in turn; after `hangs_after` of audio
 /// nothing more is said.
 pub(super) fn script(every_secs: f64, people: usize, hangs_after: Option<Duration>) -> String {
     let word = |index: usize| {
-        let (start, speaker) = (index as f64 * every_secs + 0.2, index % people.max(1));
+        let (start, speaker) = (index as f64 * every_secs + FIRST_SECS, index % people.max(1));
         serde_json::json!({
             "text": format!("w{index}."), "start": start, "end": start + WORD_SECS, "speaker": speaker, "final": true
         })
@@ -35,7 +37,7 @@ pub(super) fn script(every_secs: f64, people: usize, hangs_after: Option<Duratio
 
 /// The frame that completes word `index`.
 pub(super) fn completing_frame(index: usize, every_secs: f64) -> usize {
-    let end = index as f64 * every_secs + 0.2 + WORD_SECS;
+    let end = index as f64 * every_secs + FIRST_SECS + WORD_SECS;
     // A little less, or what is a whole number but for rounding would count as the frame after it.
     ((end / FRAME.as_secs_f64() - 1e-6).ceil() as usize).saturating_sub(1)
 }

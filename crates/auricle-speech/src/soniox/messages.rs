@@ -1,0 +1,127 @@
+//! What it sends: tokens, which are pieces of words; a leading space begins a word.
+
+use auricle_core::Word;
+use serde::Deserialize;
+
+use super::NAME;
+use crate::EngineError;
+use crate::cloud::{ApiKey, Said, Utterance, by_status, unreadable, word};
+
+/// Ends an utterance that was found, and one that was asked for.
+const END: &str = "<end>";
+const FLUSHED: &str = "<fin>";
+
+#[derive(Default, Deserialize)]
+struct Message {
+    #[serde(default)]
+    tokens: Vec<Token>,
+    final_audio_proc_ms: Option<f64>,
+    #[serde(default)]
+    finished: bool,
+    error_code: Option<u16>,
+    error_type: Option<String>,
+    #[serde(alias = "message")]
+    error_message: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct Token {
+    text: String,
+    #[serde(default)]
+    is_final: bool,
+    start_ms: Option<f64>,
+    end_ms: Option<f64>,
+    /// `1` and up.
+    speaker: Option<Label>,
+}
+
+/// Its documents write strings; numbers were seen.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Label {
+    Text(String),
+    Number(u32),
+}
+
+impl Label {
+    /// From 0.
+    fn index(&self) -> u32 {
+        let number = match self {
+            Self::Text(text) => text.parse().unwrap_or(1),
+            Self::Number(number) => *number,
+        };
+        number.saturating_sub(1)
+    }
+}
+
+/// The code and the sentence of an error, whichever kind of answer it stands in.
+pub(super) fn error_of(body: &str) -> (Option<String>, Option<String>) {
+    let message: Message = serde_json::from_str(body).unwrap_or_default();
+    (message.error_type, message.error_message)
+}
+
+/// Words that are being put together.
+#[derive(Default)]
+pub(super) struct Tokens {
+    utterance: Utterance,
+    /// Of the last token, for one that has no time.
+    end: f64,
+}
+
+impl Tokens {
+    pub(super) fn read(&mut self, text: &str, key: &ApiKey, said: &mut Vec<Said>) -> Result<(), EngineError> {
+        let message: Message = serde_json::from_str(text).map_err(|error| unreadable(NAME, &error))?;
+        let mut flushed = false;
+        for token in message.tokens.iter().filter(|token| token.is_final) {
+            match token.text.as_str() {
+                END => self.utterance.end(said),
+                FLUSHED => {
+                    self.utterance.end(said);
+                    flushed = true;
+                }
+                _ => self.add(token, said),
+            }
+        }
+        if message.finished {
+            self.utterance.end(said);
+        }
+        if let Some(ms) = message.final_audio_proc_ms {
+            said.push(self.utterance.covered(ms / 1_000.0));
+        }
+        if flushed {
+            said.push(Said::Flushed);
+        }
+        if let Some(code) = message.error_code {
+            let told = (message.error_type.as_deref(), message.error_message.as_deref());
+            return Err(by_status(NAME, key, code, told, None));
+        }
+        if message.finished {
+            said.push(Said::Finished);
+        }
+        Ok(())
+    }
+
+    fn add(&mut self, token: &Token, said: &mut Vec<Said>) {
+        let start = token.start_ms.map_or(self.end, |ms| ms / 1_000.0);
+        let end = token.end_ms.map_or(start, |ms| ms / 1_000.0);
+        self.end = end;
+        let speaker = match &token.speaker {
+            Some(label) => label.index(),
+            None => self.utterance.speaker().unwrap_or(0),
+        };
+        // A token may hold several words.
+        for (index, piece) in token.text.split_inclusive(char::is_whitespace).enumerate() {
+            let begins = index > 0 || token.text.starts_with(char::is_whitespace);
+            let Some(piece) = word(piece, start, end, speaker) else { continue };
+            self.put(begins, piece, said);
+        }
+    }
+
+    fn put(&mut self, begins: bool, piece: Word, said: &mut Vec<Said>) {
+        if begins {
+            self.utterance.add(piece, said);
+        } else {
+            self.utterance.extend(piece, said);
+        }
+    }
+}
