@@ -9,5 +9,7 @@ mod rig;
 mod commands;
 #[path = "binary/killed.rs"]
 mod killed;
+#[path = "binary/models.rs"]
+mod models;
 #[path = "binary/protection.rs"]
 mod protection;

@@ -8,6 +8,7 @@
 
 mod check;
 mod docs;
+mod hearing;
 mod keys;
 mod layers;
 mod value;
@@ -20,6 +21,7 @@ use jiff::tz::TimeZone;
 use sha2::{Digest, Sha256};
 
 pub use self::docs::markdown;
+pub use self::hearing::{BaseUrl, Gate, GateConfig, Score, Span, WhisperConfig};
 pub use self::keys::{Key, keys};
 pub use self::layers::{Env, FileSource, ProcessEnv, Sources};
 pub use self::value::{Paths, Price, Secret, Tokens, Zone};
@@ -126,6 +128,8 @@ pub struct PusherConfig {
 pub enum SpeechEngine {
     /// The system's PocketSphinx library.
     PocketSphinx,
+    /// A Whisper model on this machine.
+    Whisper,
     /// Words from a script, by position in the audio: for demonstrations and tests.
     Scripted,
     /// No recognition: only clients that bring transcripts are served words.
@@ -145,6 +149,10 @@ pub struct SpeechConfig {
     pub pocketsphinx_model: Option<PathBuf>,
     /// The scripted engine's script; `None` means its built-in exchange.
     pub script: Option<PathBuf>,
+    /// Whisper's own settings.
+    pub whisper: WhisperConfig,
+    /// What keeps silence from engines.
+    pub gate: GateConfig,
 }
 
 /// The language model that understands conversations.
@@ -262,7 +270,12 @@ pub struct LogConfig {
     pub level: LogLevel,
 }
 
-value::words!(SpeechEngine { PocketSphinx = "pocketsphinx", Scripted = "scripted", None = "none" });
+value::words!(SpeechEngine {
+    PocketSphinx = "pocketsphinx",
+    Whisper = "whisper",
+    Scripted = "scripted",
+    None = "none"
+});
 value::words!(PusherProtocol { Auricle = "auricle", OmiR2 = "omi-r2", OmiR3 = "omi-r3" });
 value::words!(LlmFallback { Wait = "wait", Local = "local" });
 value::words!(LlmOutput {
@@ -309,6 +322,8 @@ impl Config {
                 pocketsphinx_library: None,
                 pocketsphinx_model: None,
                 script: None,
+                whisper: WhisperConfig::default(),
+                gate: GateConfig::default(),
             },
             // Omi's model for this. Source: pusher-and-processing 4.3.
             llm: LlmConfig {

@@ -6,20 +6,26 @@ use std::sync::Arc;
 
 use auricle_core::Account;
 
+use crate::gate::{self, GateConfig};
 use crate::none::NoEngine;
 use crate::pocketsphinx::PocketSphinx;
 use crate::scripted::{Scripted, Trouble};
+use crate::whisper::{Whisper, WhisperConfig};
 use crate::{Engine, EngineError};
 
 /// Which engine, and the settings of each.
 #[derive(Clone, Debug)]
 pub struct SpeechConfig {
-    /// `pocketsphinx`, `scripted` or `none`.
+    /// `pocketsphinx`, `whisper`, `scripted` or `none`.
     pub engine: String,
     /// Used if it is chosen.
     pub pocketsphinx: PocketSphinxConfig,
     /// Used if it is chosen.
+    pub whisper: WhisperConfig,
+    /// Used if it is chosen.
     pub scripted: ScriptedConfig,
+    /// Whether silence is kept from the engine.
+    pub gate: GateConfig,
     /// Where audio that waits for the engine is counted.
     pub account: Account,
 }
@@ -29,7 +35,9 @@ impl Default for SpeechConfig {
         Self {
             engine: "pocketsphinx".to_owned(),
             pocketsphinx: PocketSphinxConfig::default(),
+            whisper: WhisperConfig::default(),
             scripted: ScriptedConfig::default(),
+            gate: GateConfig::default(),
             account: Account::default(),
         }
     }
@@ -69,20 +77,22 @@ pub struct ScriptedConfig {
 ///
 /// Errors: an unknown name, or a script that cannot be read.
 pub fn build(config: &SpeechConfig) -> Result<Arc<dyn Engine>, EngineError> {
-    Ok(match config.engine.as_str() {
+    let engine: Arc<dyn Engine> = match config.engine.as_str() {
         "pocketsphinx" => {
             Arc::new(PocketSphinx::new(&config.pocketsphinx).counted_in(config.account.clone()))
         }
+        "whisper" => Arc::new(Whisper::new(&config.whisper).counted_in(config.account.clone())),
         "scripted" => {
             Arc::new(Scripted::open(config.scripted.script.as_deref(), config.scripted.trouble.clone())?)
         }
         "none" => Arc::new(NoEngine),
         other => {
             return Err(EngineError::Unavailable(format!(
-                "there is no speech engine `{other}`: choose `pocketsphinx`, `scripted` or `none`"
+                "there is no speech engine `{other}`: choose `pocketsphinx`, `whisper`, `scripted` or `none`"
             )));
         }
-    })
+    };
+    Ok(gate::around(engine, &config.gate))
 }
 
 #[cfg(test)]
@@ -92,7 +102,7 @@ mod tests {
 
     #[test]
     fn engines_are_built_by_name_and_an_unknown_name_is_refused_with_the_known_ones() {
-        for name in ["pocketsphinx", "scripted", "none"] {
+        for name in ["pocketsphinx", "whisper", "scripted", "none"] {
             let config = SpeechConfig { engine: name.to_owned(), ..SpeechConfig::default() };
             assert_eq!(build(&config).unwrap().name(), name);
         }

@@ -6,12 +6,16 @@
 
 pub mod config;
 pub mod engine;
+pub mod gate;
 mod none;
 mod outlet;
 pub mod pocketsphinx;
 pub mod scripted;
 pub mod sentence;
 pub mod wer;
+pub mod whisper;
 
 pub use config::{PocketSphinxConfig, ScriptedConfig, SpeechConfig, build};
 pub use engine::*;
+pub use gate::{GateConfig, GateMode};
+pub use whisper::WhisperConfig;
