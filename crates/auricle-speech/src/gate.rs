@@ -13,8 +13,8 @@ mod stream;
 #[cfg(test)]
 mod tests;
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use self::stream::GateStream;
@@ -121,21 +121,30 @@ pub struct Saved {
 struct Tally {
     heard: AtomicU64,
     sent: AtomicU64,
-    counters: [metrics::Counter; 3],
+    engine: &'static str,
+    /// Made when they are first needed: engines are built before the process has its recorder.
+    counters: OnceLock<[metrics::Counter; 3]>,
 }
 
 impl Tally {
     fn new(engine: &'static str) -> Self {
-        let counter = |part: &'static str| metrics::counter!("auricle_gate_audio_seconds_total", "engine" => engine, "part" => part);
-        let counters = [counter("heard"), counter("sent"), counter("saved")];
-        Self { heard: AtomicU64::new(0), sent: AtomicU64::new(0), counters }
+        Self { heard: AtomicU64::new(0), sent: AtomicU64::new(0), engine, counters: OnceLock::new() }
+    }
+
+    fn counters(&self) -> &[metrics::Counter; 3] {
+        self.counters.get_or_init(|| {
+            let engine = self.engine;
+            ["heard", "sent", "saved"].map(
+                |part| metrics::counter!("auricle_gate_audio_seconds_total", "engine" => engine, "part" => part),
+            )
+        })
     }
 
     fn add(&self, heard: u64, sent: u64, rate_hz: u32) {
         let micros = |samples: u64| samples * 1_000_000 / u64::from(rate_hz.max(1));
         let heard = self.heard.fetch_add(micros(heard), Ordering::Relaxed) + micros(heard);
         let sent = self.sent.fetch_add(micros(sent), Ordering::Relaxed) + micros(sent);
-        for (counter, total) in self.counters.iter().zip([heard, sent, heard.saturating_sub(sent)]) {
+        for (counter, total) in self.counters().iter().zip([heard, sent, heard.saturating_sub(sent)]) {
             counter.absolute(total / 1_000_000);
         }
     }

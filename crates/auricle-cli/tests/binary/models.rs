@@ -72,4 +72,18 @@ fn behind_the_gate_speech_becomes_the_same_record() {
     let heard = heard.collect::<Vec<_>>().join(" ");
     assert!(heard.contains("Friday"), "{heard}");
     assert_eq!(result["conversation"]["status"], "completed", "{result}");
+    // The recorder is younger than the engine: what the gate counts arrives all the same.
+    let addresses = std::fs::read_to_string(server.data().join("addresses.json")).unwrap();
+    let addresses: serde_json::Value = serde_json::from_str(&addresses).unwrap();
+    let probe = addresses["probe"].as_str().unwrap();
+    let mut socket = std::net::TcpStream::connect(probe).unwrap();
+    write!(socket, "GET /metrics HTTP/1.1\r\nhost: {probe}\r\nconnection: close\r\n\r\n").unwrap();
+    let mut metrics = String::new();
+    socket.read_to_string(&mut metrics).unwrap();
+    let counted = |part: &str| {
+        let name = format!("auricle_gate_audio_seconds_total{{engine=\"pocketsphinx\",part=\"{part}\"}} ");
+        let line = metrics.lines().find_map(|line| line.strip_prefix(name.as_str()));
+        line.unwrap_or_else(|| panic!("no {name}in {metrics}")).parse::<u64>().unwrap()
+    };
+    assert!(counted("heard") >= 5 && counted("sent") >= 2 && counted("sent") <= counted("heard"));
 }
