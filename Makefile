@@ -26,8 +26,8 @@ bench: setup ## what a live session costs, beside a floor measured in the same r
 	cargo build --quiet --locked --release --bin auricle
 	$(TARGET)/release/auricle bench sessions --sessions $(or $(SESSIONS),200) --seconds $(or $(SECONDS_LONG),20)
 
-build: setup ## the release binary, target/release/auricle
-	cargo build --locked --release --bin auricle
+build: setup ## the release binary, target/release/auricle (FEATURES=whisper)
+	cargo build --locked --release --bin auricle $(if $(FEATURES),--features $(FEATURES))
 
 setup: ## install what is missing (Debian, Ubuntu)
 	@scripts/setup

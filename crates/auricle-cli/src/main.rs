@@ -61,6 +61,9 @@ enum Command {
     /// Show and change the key under which texts are stored.
     #[command(subcommand)]
     Protect(commands::protect::Command),
+    /// List and fetch models for speech recognition on this machine.
+    #[command(subcommand)]
+    Models(commands::models::Command),
     /// Check configuration, engine, store and ports, and say how to mend what is wrong.
     Doctor(commands::doctor::Args),
     /// Show or check the configuration.
@@ -95,6 +98,7 @@ fn main() -> ExitCode {
         Command::Export(args) => commands::export::run(&args),
         Command::Users(command) => commands::users::run(&command),
         Command::Protect(command) => commands::protect::run(&command),
+        Command::Models(command) => commands::models::run(&command),
         Command::Doctor(args) => commands::doctor::run(&args),
         Command::Config(command) => commands::config::run(&command),
         Command::Bench(command) => commands::bench::run(&command),

@@ -9,6 +9,8 @@ mod rig;
 mod commands;
 #[path = "binary/killed.rs"]
 mod killed;
+#[path = "binary/models.rs"]
+mod models;
 #[path = "binary/protection.rs"]
 mod protection;
 #[path = "binary/speech.rs"]

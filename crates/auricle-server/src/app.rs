@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use auricle_core::{Account, Limits, ProcessId};
 use auricle_speech::Engine;
+use auricle_speech::whisper::catalog;
 use auricle_store::protect::Keyring;
 use auricle_store::spool::{Spool, SpoolOptions};
 use auricle_store::{SqliteOptions, SqliteStore, Store};
@@ -183,11 +184,19 @@ pub fn speech(config: &Config) -> auricle_speech::SpeechConfig {
             model_dir: ours.pocketsphinx_model.clone(),
             backlog_secs_max: config.limits.engine_backlog_secs_max,
         },
+        whisper: auricle_speech::WhisperConfig {
+            model: catalog::resolve(ours.whisper.model.as_deref(), &config.data_dir),
+            decoders: std::num::NonZeroUsize::new(ours.decoders),
+            step: ours.whisper.step.0,
+            pass_max: ours.whisper.pass_max.0,
+            backlog_secs_max: config.limits.engine_backlog_secs_max,
+        },
         scripted: auricle_speech::ScriptedConfig { script: ours.script.clone(), ..Default::default() },
         deepgram: ours.cloud.deepgram(),
         soniox: ours.cloud.soniox(),
         speechmatics: ours.cloud.speechmatics(),
         cloud: ours.cloud.common(&config.limits),
+        gate: (&ours.gate).into(),
         account: Account::default(),
     }
 }

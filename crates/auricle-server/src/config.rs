@@ -9,6 +9,7 @@
 mod check;
 mod cloud_speech;
 mod docs;
+mod hearing;
 mod keys;
 mod layers;
 mod value;
@@ -22,6 +23,7 @@ use sha2::{Digest, Sha256};
 
 pub use self::cloud_speech::{CloudSpeechConfig, SpeechmaticsPoint};
 pub use self::docs::markdown;
+pub use self::hearing::{BaseUrl, Gate, GateConfig, Score, Span, WhisperConfig};
 pub use self::keys::{Key, keys};
 pub use self::layers::{Env, FileSource, ProcessEnv, Sources};
 pub use self::value::{List, Paths, Price, Secret, Tokens, Zone};
@@ -134,6 +136,8 @@ pub enum SpeechEngine {
     Soniox,
     /// Speechmatics.
     Speechmatics,
+    /// A Whisper model on this machine.
+    Whisper,
     /// Words from a script, by position in the audio: for demonstrations and tests.
     Scripted,
     /// No recognition: only clients that bring transcripts are served words.
@@ -155,6 +159,10 @@ pub struct SpeechConfig {
     pub script: Option<PathBuf>,
     /// The engines that are services of others.
     pub cloud: CloudSpeechConfig,
+    /// Whisper's own settings.
+    pub whisper: WhisperConfig,
+    /// What keeps silence from engines.
+    pub gate: GateConfig,
 }
 
 /// The language model that understands conversations.
@@ -277,6 +285,7 @@ value::words!(SpeechEngine {
     Deepgram = "deepgram",
     Soniox = "soniox",
     Speechmatics = "speechmatics",
+    Whisper = "whisper",
     Scripted = "scripted",
     None = "none"
 });
@@ -327,6 +336,8 @@ impl Config {
                 pocketsphinx_model: None,
                 script: None,
                 cloud: CloudSpeechConfig::default(),
+                whisper: WhisperConfig::default(),
+                gate: GateConfig::default(),
             },
             // Omi's model for this. Source: pusher-and-processing 4.3.
             llm: LlmConfig {

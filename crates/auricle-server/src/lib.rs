@@ -18,6 +18,7 @@ mod listen;
 mod live;
 mod loops;
 mod metrics;
+pub mod models;
 mod notify;
 mod outgoing;
 mod probe;

@@ -92,6 +92,7 @@ fn a_later_layer_wins_and_each_value_keeps_its_origin() {
 #[test]
 fn every_key_can_be_given_in_every_layer_and_reads_back_as_it_is_shown() {
     let samples = |form: &str| match form {
+        f if f.starts_with("a time from") => "1900ms",
         f if f.starts_with("a time") => "91s",
         f if f.starts_with("a size") => "3333KiB",
         f if f.starts_with("a whole number from 8192") => "9999",
@@ -100,8 +101,10 @@ fn every_key_can_be_given_in_every_layer_and_reads_back_as_it_is_shown() {
         f if f.starts_with("an IP address") => "127.0.0.1:9",
         f if f.starts_with("true") => "true",
         f if f.starts_with("a path") => "/p",
+        f if f.starts_with("one of auto, on") => "off",
         f if f.starts_with("one of auto") => "json_object",
         f if f.starts_with("one of wait") => "local",
+        f if f.starts_with("a URL") => "http://127.0.0.1:9",
         f if f.starts_with("paths") => "/p,/q",
         f if f.starts_with("one of text") => "json",
         f if f.starts_with("one of error") => "trace",
@@ -234,7 +237,12 @@ fn values_are_read_exactly_or_not_at_all() {
         ("auth.local_user", "two words"),
         ("auth.local_user", "a/b"),
         ("auth.api_keys", "yes"),
-        ("speech.engine", "whisper"),
+        ("speech.engine", "whisker"),
+        ("speech.gate", "maybe"),
+        ("speech.gate_pre_roll", "6s"),
+        ("speech.gate_threshold", "1.5"),
+        ("speech.models_url", "ftp://example.org/models"),
+        ("speech.models_url", "https://user:secret@example.org/models"),
         ("sessions.workers", "-1"),
     ] {
         assert!(set(key, text).is_err(), "{key} = {text:?}");

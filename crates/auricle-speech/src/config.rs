@@ -7,18 +7,22 @@ use std::sync::Arc;
 use auricle_core::Account;
 
 use crate::cloud::{CloudConfig, CloudEngine};
+use crate::gate::{self, GateConfig};
 use crate::none::NoEngine;
 use crate::pocketsphinx::PocketSphinx;
 use crate::scripted::{Scripted, Trouble};
+use crate::whisper::{Whisper, WhisperConfig};
 use crate::{DeepgramConfig, Engine, EngineError, SonioxConfig, SpeechmaticsConfig};
 
 /// Which engine, and the settings of each.
 #[derive(Clone, Debug)]
 pub struct SpeechConfig {
-    /// `pocketsphinx`, `deepgram`, `soniox`, `speechmatics`, `scripted` or `none`.
+    /// `pocketsphinx`, `whisper`, `deepgram`, `soniox`, `speechmatics`, `scripted` or `none`.
     pub engine: String,
     /// Used if it is chosen.
     pub pocketsphinx: PocketSphinxConfig,
+    /// Used if it is chosen.
+    pub whisper: WhisperConfig,
     /// Used if it is chosen.
     pub scripted: ScriptedConfig,
     /// Used if it is chosen.
@@ -29,6 +33,8 @@ pub struct SpeechConfig {
     pub speechmatics: SpeechmaticsConfig,
     /// What the last three have in common.
     pub cloud: CloudConfig,
+    /// Whether silence is kept from the engine.
+    pub gate: GateConfig,
     /// Where audio that waits for the engine is counted.
     pub account: Account,
 }
@@ -38,11 +44,13 @@ impl Default for SpeechConfig {
         Self {
             engine: "pocketsphinx".to_owned(),
             pocketsphinx: PocketSphinxConfig::default(),
+            whisper: WhisperConfig::default(),
             scripted: ScriptedConfig::default(),
             deepgram: DeepgramConfig::default(),
             soniox: SonioxConfig::default(),
             speechmatics: SpeechmaticsConfig::default(),
             cloud: CloudConfig::default(),
+            gate: GateConfig::default(),
             account: Account::default(),
         }
     }
@@ -83,10 +91,11 @@ pub struct ScriptedConfig {
 /// Errors: an unknown name, or a script that cannot be read.
 pub fn build(config: &SpeechConfig) -> Result<Arc<dyn Engine>, EngineError> {
     let (cloud, account) = (|| config.cloud.clone(), || config.account.clone());
-    Ok(match config.engine.as_str() {
+    let engine: Arc<dyn Engine> = match config.engine.as_str() {
         "pocketsphinx" => {
             Arc::new(PocketSphinx::new(&config.pocketsphinx).counted_in(config.account.clone()))
         }
+        "whisper" => Arc::new(Whisper::new(&config.whisper).counted_in(config.account.clone())),
         "scripted" => {
             Arc::new(Scripted::open(config.scripted.script.as_deref(), config.scripted.trouble.clone())?)
         }
@@ -96,11 +105,12 @@ pub fn build(config: &SpeechConfig) -> Result<Arc<dyn Engine>, EngineError> {
         "none" => Arc::new(NoEngine),
         other => {
             return Err(EngineError::Unavailable(format!(
-                "there is no speech engine `{other}`: choose `pocketsphinx`, `deepgram`, `soniox`, `speechmatics`, `scripted` \
-                 or `none`"
+                "there is no speech engine `{other}`: choose `pocketsphinx`, `whisper`, `deepgram`, `soniox`, \
+                 `speechmatics`, `scripted` or `none`"
             )));
         }
-    })
+    };
+    Ok(gate::around(engine, &config.gate))
 }
 
 #[cfg(test)]
@@ -110,7 +120,7 @@ mod tests {
 
     #[test]
     fn engines_are_built_by_name_and_an_unknown_name_is_refused_with_the_known_ones() {
-        for name in ["pocketsphinx", "deepgram", "soniox", "speechmatics", "scripted", "none"] {
+        for name in ["pocketsphinx", "whisper", "deepgram", "soniox", "speechmatics", "scripted", "none"] {
             let config = SpeechConfig { engine: name.to_owned(), ..SpeechConfig::default() };
             assert_eq!(build(&config).unwrap().name(), name);
         }

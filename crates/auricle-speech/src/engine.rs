@@ -71,6 +71,10 @@ pub trait Engine: Send + Sync + 'static {
     fn open(&self, spec: StreamSpec, events: EventSender) -> Result<Box<dyn Stream>, EngineError>;
     /// Whether it can work now, for `doctor` and `/readyz` detail. May block for seconds: call it off the session threads.
     fn check(&self) -> Result<String, EngineError>;
+    /// Whether each second of audio that is sent costs money: silence is then kept from it (`speech.gate = auto`).
+    fn is_paid(&self) -> bool {
+        false
+    }
 }
 
 /// One session's audio going in. Dropping it abandons what is undecided.

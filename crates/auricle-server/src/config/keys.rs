@@ -78,7 +78,7 @@ own! {
     "auth.oidc_user_claim" = auth.oidc_user_claim;
     /// What turns speech into words. `none` serves only clients that bring their own transcripts.
     "speech.engine" = speech.engine;
-    /// Recognisers that run at once; 0 means one a core.
+    /// Recognisers that run at once; 0 means one a core, of Whisper one for two cores.
     "speech.decoders" = speech.decoders;
     /// The PocketSphinx library's file. Not set: where the system keeps it.
     "speech.pocketsphinx_library" = speech.pocketsphinx_library;
@@ -111,6 +111,23 @@ own! {
     "speech.speechmatics_operating_point" = speech.cloud.speechmatics_operating_point;
     /// The language that it hears of clients which name none; also a pair such as `cmn_en`.
     "speech.speechmatics_language" = speech.cloud.speechmatics_language;
+    /// Whisper's model: a `ggml-*.bin` file, or the name of one that `auricle models pull` fetched into the data folder. Not set:
+    /// `base`.
+    "speech.whisper_model" = speech.whisper.model;
+    /// Least speech between two passes of Whisper over a sentence that goes on. Shorter shows words sooner and costs more.
+    "speech.whisper_step" = speech.whisper.step;
+    /// Longest time that one pass of Whisper may take. Full: it is stopped, and the session is told.
+    "speech.whisper_pass_max" = speech.whisper.pass_max;
+    /// Where `auricle models pull` finds the published files.
+    "speech.models_url" = speech.whisper.models_url;
+    /// Keep silence from the engine: `auto` from those that are paid for what they are sent, `on` from every one, `off` from none.
+    "speech.gate" = speech.gate.mode;
+    /// Audio before the first voiced 16 ms that is sent with them. Shorter may clip soft beginnings, longer costs more.
+    "speech.gate_pre_roll" = speech.gate.pre_roll;
+    /// Silence that ends a stretch of speech; it is sent. Shorter cuts sentences at pauses, longer costs more.
+    "speech.gate_hang_over" = speech.gate.hang_over;
+    /// How sure the voice detector must be that somebody begins to speak. Lower hears softer voices, and more noise.
+    "speech.gate_threshold" = speech.gate.threshold;
     /// A server that speaks OpenAI's chat completions (OpenAI, Azure, Ollama, llama.cpp, vLLM), with or without `/v1`: it
     /// turns transcripts into records. They leave this machine. Not set: rules on this machine do it (`local`).
     "llm.url" = llm.url;

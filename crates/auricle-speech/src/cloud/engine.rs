@@ -38,6 +38,10 @@ impl<P: Provider> Engine for CloudEngine<P> {
         P::NAME
     }
 
+    fn is_paid(&self) -> bool {
+        true
+    }
+
     fn open(&self, mut spec: StreamSpec, events: EventSender) -> Result<Box<dyn Stream>, EngineError> {
         spec.key_terms.extend_from_slice(&self.config.key_terms);
         let adapter = self.provider.adapter(&spec)?;
