@@ -1,14 +1,14 @@
 //! G.711: telephone audio, one byte a sample. Source: ITU-T G.711.
 
 /// A µ-law byte's sample.
-pub fn mulaw(byte: u8) -> i16 {
+pub(crate) fn mulaw(byte: u8) -> i16 {
     let byte = !byte;
     let magnitude = ((i32::from(byte & 0x0f) << 3) + 0x84) << ((byte & 0x70) >> 4);
     (if byte & 0x80 == 0 { magnitude - 0x84 } else { 0x84 - magnitude }) as i16
 }
 
 /// An A-law byte's sample.
-pub fn alaw(byte: u8) -> i16 {
+pub(crate) fn alaw(byte: u8) -> i16 {
     let byte = byte ^ 0x55;
     let (exponent, mantissa) = ((byte & 0x70) >> 4, i32::from(byte & 0x0f) << 4);
     let magnitude = if exponent == 0 { mantissa + 8 } else { (mantissa + 0x108) << (exponent - 1) };

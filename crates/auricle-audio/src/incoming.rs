@@ -42,7 +42,9 @@ pub struct Format {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum IncomingError {
     /// It begins with neither of the containers.
-    #[error("the audio begins neither with a WAV header nor with an Ogg page; name its encoding and sample_rate")]
+    #[error(
+        "the audio begins neither with a WAV header nor with an Ogg page; name its encoding and sample_rate"
+    )]
     Unknown,
     /// A container with something else in it.
     #[error("{0}")]
@@ -120,6 +122,15 @@ impl Incoming {
     /// What the samples are, once that is known.
     pub fn format(&self) -> Option<Format> {
         self.known.then_some(self.format)
+    }
+
+    /// Whether the next piece, which begins like this, is a packet, and so is to be given whole.
+    pub fn takes_packets(&self, beginning: &[u8]) -> bool {
+        match self.state {
+            State::Packets(_) => true,
+            State::Sniffing(_) => self.encoding == Encoding::Opus && !beginning.starts_with(b"OggS"),
+            _ => false,
+        }
     }
 
     /// Takes a piece and appends what can be decoded.

@@ -65,7 +65,9 @@ pub enum NameError {
     #[error("its name does not end with .bin")]
     Ending,
     /// No time.
-    #[error("its name does not end with the time of recording, as audio_omi_opus_16000_1_fs160_1767225600.bin does")]
+    #[error(
+        "its name does not end with the time of recording, as audio_omi_opus_16000_1_fs160_1767225600.bin does"
+    )]
     Time,
     /// A rate that the codec has not.
     #[error("its name claims {0} Hz; use 8000 to 48000")]
@@ -157,13 +159,17 @@ pub struct FrameReader {
 
 impl std::fmt::Debug for FrameReader {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("FrameReader").field("at", &self.at).field("frames", &self.frames).finish_non_exhaustive()
+        f.debug_struct("FrameReader")
+            .field("at", &self.at)
+            .field("frames", &self.frames)
+            .finish_non_exhaustive()
     }
 }
 
 impl FrameReader {
     fn open(source: impl Source, codec: Codec, rate_hz: u32, secs_max: u32) -> Result<Self, FileError> {
-        let decoder = Decoder::new(codec, rate_hz, 1).map_err(|error| FileError::Unsupported(error.to_string()))?;
+        let decoder =
+            Decoder::new(codec, rate_hz, 1).map_err(|error| FileError::Unsupported(error.to_string()))?;
         Ok(Self {
             source: BufReader::new(Box::new(source)),
             decoder,
@@ -264,7 +270,11 @@ mod tests {
         let form = |codec, rate_hz| Form::Frames { codec, rate_hz };
         for (name, of, at) in [
             ("audio_omi_opus_16000_1_fs160_1767225600.bin", form(Codec::Opus, 16_000), 1_767_225_600),
-            ("audio_omi_opus_fs320_16000_1_fs320_1767225600123.bin", form(Codec::OpusFs320, 16_000), 1_767_225_600),
+            (
+                "audio_omi_opus_fs320_16000_1_fs320_1767225600123.bin",
+                form(Codec::OpusFs320, 16_000),
+                1_767_225_600,
+            ),
             ("audio_phone_pcm16_44100_1_fs160_1767225600.bin", form(Codec::Pcm16, 44_100), 1_767_225_600),
             ("a/b/audio_x_pcm8_8000_1_fs80_1767225600.bin", form(Codec::Pcm8, 8_000), 1_767_225_600),
             ("recording_1767225600.bin", form(Codec::Opus, 16_000), 1_767_225_600),
@@ -298,7 +308,10 @@ mod tests {
         let at = bytes.len();
         bytes.extend(70_000_u32.to_le_bytes());
         let text = read(form, bytes, 10).unwrap_err().to_string();
-        assert!(text.contains("frame 4") && text.contains(&format!("byte {at}")) && text.contains("70000"), "{text}");
+        assert!(
+            text.contains("frame 4") && text.contains(&format!("byte {at}")) && text.contains("70000"),
+            "{text}"
+        );
         assert!(read(form, Vec::new(), 10).unwrap_err().to_string().contains("no frame"));
         let nonsense = recording(&vec![vec![0xff; 5]; 9]);
         assert!(read(form, nonsense, 10).unwrap_err().to_string().contains("none of its 9 frames"));

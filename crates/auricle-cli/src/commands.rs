@@ -11,5 +11,6 @@ pub(crate) mod memories;
 pub(crate) mod protect;
 pub(crate) mod serve;
 pub(crate) mod stream;
+pub(crate) mod upload;
 pub(crate) mod users;
 pub(crate) mod webhooks;

@@ -11,3 +11,5 @@ mod commands;
 mod killed;
 #[path = "binary/protection.rs"]
 mod protection;
+#[path = "binary/uploads.rs"]
+mod uploads;

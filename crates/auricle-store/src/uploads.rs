@@ -46,7 +46,9 @@ impl UploadState {
 
     /// What [`Self::as_str`] wrote.
     pub fn parse(text: &str) -> Option<Self> {
-        [Self::Queued, Self::Leased, Self::Done, Self::Failed].into_iter().find(|state| state.as_str() == text)
+        [Self::Queued, Self::Leased, Self::Done, Self::Failed]
+            .into_iter()
+            .find(|state| state.as_str() == text)
     }
 }
 

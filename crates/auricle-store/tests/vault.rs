@@ -10,8 +10,8 @@ use auricle_store::vault::{Vault, VaultError};
 use sha2::{Digest, Sha256};
 use tempfile::TempDir;
 
-fn ring() -> Keyring {
-    Keyring::new(Some(RootKey::random()), Vec::new())
+fn ring(byte: &str) -> Keyring {
+    Keyring::new(Some(RootKey::from_text(&byte.repeat(32), "the test's key").unwrap()), Vec::new())
 }
 
 fn bytes(length: usize) -> Vec<u8> {
@@ -40,7 +40,7 @@ fn files(dir: &TempDir) -> Vec<std::path::PathBuf> {
 
 #[test]
 fn a_file_comes_back_as_it_was_whatever_its_length() {
-    for ring in [Keyring::default(), ring()] {
+    for ring in [Keyring::default(), ring("a1")] {
         let dir = TempDir::new().unwrap();
         let vault = Vault::open(dir.path(), ring, u64::MAX).unwrap();
         for length in [0, 1, 65_535, 65_536, 65_537, 300_000] {
@@ -64,14 +64,16 @@ fn a_file_comes_back_as_it_was_whatever_its_length() {
 #[test]
 fn sealed_files_show_nothing_and_open_for_nobody_else() {
     let dir = TempDir::new().unwrap();
-    let vault = Vault::open(dir.path(), ring(), u64::MAX).unwrap();
+    let vault = Vault::open(dir.path(), ring("a1"), u64::MAX).unwrap();
     let secret = b"what was said in confidence ".repeat(5_000);
     kept(&vault, "ann", "f1", &secret);
     let path = files(&dir).remove(0);
     let stored = std::fs::read(&path).unwrap();
     assert!(!stored.windows(10).any(|part| part == &secret[..10]));
     // Cut at a piece's end, changed, or in another's place: an error, never shorter or other audio.
-    for broken in [&stored[..32 + 65_536 + 28], &[&stored[..100], b"x", &stored[101..]].concat()[..]] {
+    for broken in
+        [&stored[..32 + 65_536 + 28], &[&stored[..100], &[!stored[100]], &stored[101..]].concat()[..]]
+    {
         std::fs::write(&path, broken).unwrap();
         assert!(contents(&vault, "ann", "f1").is_err());
     }
@@ -79,7 +81,7 @@ fn sealed_files_show_nothing_and_open_for_nobody_else() {
     std::fs::copy(&path, path.with_file_name("f2")).unwrap();
     assert!(contents(&vault, "ann", "f2").is_err());
     assert_eq!(contents(&vault, "ann", "f1").unwrap(), secret);
-    let other = Vault::open(dir.path(), ring(), u64::MAX).unwrap();
+    let other = Vault::open(dir.path(), ring("b2"), u64::MAX).unwrap();
     assert!(contents(&other, "ann", "f1").is_err(), "another key");
     assert!(contents(&vault, "bob", "f1").is_err());
 }

@@ -356,6 +356,9 @@ mod tests {
             serde_json::to_string(&ended).unwrap(),
             r#"{"type":"UtteranceEnd","channel":[0,1],"last_word_end":1.5}"#
         );
-        assert_eq!((bare("Friday."), bare("don't"), bare("?")), ("friday".into(), "don't".into(), String::new()));
+        assert_eq!(
+            (bare("Friday."), bare("don't"), bare("?")),
+            ("friday".into(), "don't".into(), String::new())
+        );
     }
 }

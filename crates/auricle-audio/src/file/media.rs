@@ -76,15 +76,15 @@ impl Media {
         use std::io::Seek;
         let length = source.seek(std::io::SeekFrom::End(0))?;
         source.rewind()?;
-        let stream = MediaSourceStream::new(
-            Box::new(Bytes { source, length }),
-            MediaSourceStreamOptions::default(),
-        );
+        let stream =
+            MediaSourceStream::new(Box::new(Bytes { source, length }), MediaSourceStreamOptions::default());
         let (hint, options) = (Hint::new(), FormatOptions::default());
         let probed =
             symphonia::default::get_probe().probe(&hint, stream, options, MetadataOptions::default());
         let format = probed.map_err(|error| match error {
-            Error::IoError(error) if error.kind() != std::io::ErrorKind::UnexpectedEof => FileError::Io(error),
+            Error::IoError(error) if error.kind() != std::io::ErrorKind::UnexpectedEof => {
+                FileError::Io(error)
+            }
             _ => FileError::Unsupported(
                 "not an audio file that can be read here; use WAV, Ogg Opus, FLAC, MP3, M4A or WebM".into(),
             ),
@@ -94,11 +94,12 @@ impl Media {
         let Some(CodecParameters::Audio(params)) = &track.codec_params else { return Err(none()) };
         let decode = if params.codec == CODEC_ID_OPUS {
             let channels = params.channels.as_ref().map_or(1, |channels| channels.count().clamp(1, 2)) as u16;
-            let decoder = opus_decoder(channels).map_err(|error| FileError::Unsupported(error.to_string()))?;
+            let decoder =
+                opus_decoder(channels).map_err(|error| FileError::Unsupported(error.to_string()))?;
             Decode::Opus(Box::new(decoder), channels)
         } else {
-            let made = symphonia::default::get_codecs()
-                .make_audio_decoder(params, &AudioDecoderOptions::default());
+            let made =
+                symphonia::default::get_codecs().make_audio_decoder(params, &AudioDecoderOptions::default());
             Decode::Library(made.map_err(failed)?)
         };
         Ok(Self { track: track.id, format, decode, samples: Vec::new(), damaged: 0, any: false })

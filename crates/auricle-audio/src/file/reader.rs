@@ -26,7 +26,10 @@ enum Inner {
     /// Floating point and uncommon widths too.
     Wav(Box<hound::WavReader<Boxed>>),
     /// Ogg Opus, and WAV that a live encoder or a telephone made.
-    Incoming { reader: Boxed, incoming: Box<Incoming> },
+    Incoming {
+        reader: Boxed,
+        incoming: Box<Incoming>,
+    },
     Media(Box<Media>),
     Over,
 }
@@ -182,8 +185,7 @@ fn wav_samples(
     out: &mut Vec<i16>,
 ) -> Result<bool, FileError> {
     let bits = u32::from(spec.bits_per_sample);
-    let scaled =
-        move |s: i32| if bits >= 16 { (s >> (bits - 16)) as i16 } else { (s << (16 - bits)) as i16 };
+    let scaled = move |s: i32| if bits >= 16 { (s >> (bits - 16)) as i16 } else { (s << (16 - bits)) as i16 };
     let mut next: Box<dyn Iterator<Item = Result<i16, hound::Error>> + '_> = match spec.sample_format {
         hound::SampleFormat::Float => Box::new(
             wav.samples::<f32>().map(|s| s.map(|s| (s * 32_768.0).clamp(-32_768.0, 32_767.0) as i16)),
@@ -265,10 +267,25 @@ mod tests {
 
     #[test]
     fn what_is_no_audio_says_so() {
-        for bytes in [&b""[..], b"hello, this is no audio at all", b"RIFF", b"OggSxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx"] {
+        for bytes in
+            [&b""[..], b"hello, this is no audio at all", b"RIFF", b"OggSxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx"]
+        {
             let refused = whole(bytes.to_vec(), 10);
             assert!(refused.is_err() || refused.unwrap().is_empty(), "{bytes:?}");
         }
         assert!(whole(vec![0; 200_000], 10).is_err());
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn any_bytes_behind_any_beginning_are_samples_or_an_error(
+            bytes in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..4_000),
+            beginning in proptest::sample::select(vec![
+                &b""[..], b"RIFF\0\0\0\0WAVEfmt ", b"OggS", b"fLaC\0\0\0\x22", b"ID3\x03", b"\0\0\0\x18ftypM4A ",
+                b"\x1a\x45\xdf\xa3", b"\xff\xf1\x50\x80", b"\xff\xfb\x90\x44",
+            ]),
+        ) {
+            let _ = whole([beginning, &bytes].concat(), 60);
+        }
     }
 }

@@ -65,7 +65,9 @@ impl OggPages {
             return Ok(());
         }
         let Some((decoder, channels)) = &mut self.opus else {
-            return Err(IncomingError::Unsupported("this Ogg stream is not Opus; use Ogg Opus or WAV".into()));
+            return Err(IncomingError::Unsupported(
+                "this Ogg stream is not Opus; use Ogg Opus or WAV".into(),
+            ));
         };
         let before = out.len();
         decode_opus(decoder, *channels, packet, out);

@@ -48,16 +48,14 @@ fn a_wav_header_in_any_pieces_says_what_follows() {
 
 #[test]
 fn what_cannot_be_decoded_says_why() {
-    let refused = |encoding, bytes: &[u8]| all(&mut Incoming::new(encoding, 16_000, 1), bytes, 11).unwrap_err();
+    let refused =
+        |encoding, bytes: &[u8]| all(&mut Incoming::new(encoding, 16_000, 1), bytes, 11).unwrap_err();
     assert_eq!(refused(Encoding::Container, b"hello world"), IncomingError::Unknown);
     assert_eq!(refused(Encoding::Container, b"\x1a\x45\xdf\xa3"), IncomingError::Unknown);
     let text = refused(Encoding::Container, &wav(3, 32, 1, &[])).to_string();
     assert!(text.contains("32 bits") && text.contains("16-bit"), "{text}");
     assert!(refused(Encoding::Container, &wav(1, 16, 0, &[])).to_string().contains("0 channels"));
-    assert!(matches!(
-        refused(Encoding::Container, b"RIFF\0\0\0\0AVI LIST"),
-        IncomingError::Damaged(_)
-    ));
+    assert!(matches!(refused(Encoding::Container, b"RIFF\0\0\0\0AVI LIST"), IncomingError::Damaged(_)));
     let endless = b"RIFF\0\0\0\0WAVEjunk\xff\xff\xff\x7f";
     assert!(matches!(refused(Encoding::Container, endless), IncomingError::Damaged(_)));
 }
@@ -79,7 +77,8 @@ fn ogg(packets: &[Vec<u8>]) -> Vec<u8> {
     writer.write_packet(head, 1, PacketWriteEndInfo::EndPage, 0).unwrap();
     writer.write_packet(b"OpusTags\0\0\0\0\0\0\0\0".to_vec(), 1, PacketWriteEndInfo::EndPage, 0).unwrap();
     for (index, packet) in packets.iter().enumerate() {
-        let end = if index % 50 == 49 { PacketWriteEndInfo::EndPage } else { PacketWriteEndInfo::NormalPacket };
+        let end =
+            if index % 50 == 49 { PacketWriteEndInfo::EndPage } else { PacketWriteEndInfo::NormalPacket };
         writer.write_packet(packet.clone(), 1, end, (index as u64 + 1) * 960).unwrap();
     }
     writer.into_inner()
@@ -118,4 +117,28 @@ fn a_damaged_page_ends_the_stream_and_a_damaged_packet_does_not() {
     incoming.push(&[], &mut out).unwrap();
     incoming.push(&packets[0], &mut out).unwrap();
     assert!(out.len() >= 320);
+}
+
+proptest::proptest! {
+    #[test]
+    fn any_bytes_in_any_pieces_are_samples_or_an_error(
+        bytes in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..3_000),
+        piece in 1_usize..700,
+        which in 0_usize..5,
+        beginning in proptest::sample::select(vec![&b""[..], b"RIFF\0\0\0\0WAVE", b"RIFF\0\0\0\0WAVEfmt ", b"OggS\0\x02", b"OggS"]),
+        channels in 1_u16..9,
+    ) {
+        let encodings =
+            [Encoding::Linear16, Encoding::Mulaw, Encoding::Alaw, Encoding::Opus, Encoding::Container];
+        let mut incoming = Incoming::new(encodings[which], 16_000, channels);
+        let all_bytes = [beginning, &bytes].concat();
+        let mut out = Vec::new();
+        for piece in all_bytes.chunks(piece) {
+            if incoming.push(piece, &mut out).is_err() {
+                break;
+            }
+        }
+        // Opus makes 120 ms of one byte; nothing else makes more than a sample of it.
+        proptest::prop_assert!(out.len() <= (all_bytes.len() + 1) * 2 * 1_920);
+    }
 }

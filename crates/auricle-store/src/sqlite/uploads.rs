@@ -100,7 +100,9 @@ pub(super) fn add(
                 file.id.as_str().to_owned()
             }
         };
-        added.push(one(db, Some(user), &id.into())?.ok_or_else(|| StoreError::Other("an upload is gone".into()))?);
+        added.push(
+            one(db, Some(user), &id.into())?.ok_or_else(|| StoreError::Other("an upload is gone".into()))?,
+        );
     }
     Ok(added)
 }
@@ -146,9 +148,11 @@ pub(super) fn one(db: &Db, user: Option<&UserId>, id: &UploadId) -> Result<Optio
 }
 
 pub(super) fn list(db: &Db, user: &UserId, limit: usize, offset: usize) -> Result<Vec<Upload>> {
-    let sql = format!("SELECT {UPLOAD} WHERE u.id = ?1 ORDER BY n.created_at DESC, n.rid DESC LIMIT ?2 OFFSET ?3");
+    let sql =
+        format!("SELECT {UPLOAD} WHERE u.id = ?1 ORDER BY n.created_at DESC, n.rid DESC LIMIT ?2 OFFSET ?3");
     let mut query = db.prepare_cached(&sql)?;
-    let (limit, offset) = (i64::try_from(limit).unwrap_or(i64::MAX), i64::try_from(offset).unwrap_or(i64::MAX));
+    let (limit, offset) =
+        (i64::try_from(limit).unwrap_or(i64::MAX), i64::try_from(offset).unwrap_or(i64::MAX));
     rows::collect(query.query(params![user.as_str(), limit, offset])?, |row| value(db, row))
 }
 
@@ -205,8 +209,9 @@ pub(super) fn claim(
              updated_at = ?4, heard_secs = 0 WHERE rid = ?1",
         )?
         .execute(params![rid, process.as_str(), now.0.saturating_add(rows::micros(lease)), now.0])?;
-        let epoch: i64 =
-            db.prepare_cached("SELECT epoch FROM uploads WHERE rid = ?1")?.query_row([rid], |row| row.get(0))?;
+        let epoch: i64 = db
+            .prepare_cached("SELECT epoch FROM uploads WHERE rid = ?1")?
+            .query_row([rid], |row| row.get(0))?;
         let id = UploadId::from(id);
         let upload = one(db, None, &id)?;
         return Ok(upload.map(|upload| (UploadLease { id, epoch: Epoch(rows::count(epoch)) }, upload)));
@@ -249,17 +254,20 @@ pub(super) fn renew(db: &Db, lease: &UploadLease, until: UnixMicros, heard_secs:
 
 pub(super) fn complete(db: &Db, words: &UploadWords, job_attempts: u32) -> Result<Vec<ConversationId>> {
     let (rid, user, state) = held(db, &words.lease)?;
-    let done = |db: &Db| one(db, None, &words.lease.id).map(|n| n.map(|n| n.conversations).unwrap_or_default());
+    let done =
+        |db: &Db| one(db, None, &words.lease.id).map(|n| n.map(|n| n.conversations).unwrap_or_default());
     if state == "done" {
         return done(db);
     }
-    let (rid, user) = if state == "leased" { (rid, user) } else { leased(db, &words.lease)? };
+    leased(db, &words.lease)?;
     let upload = one(db, None, &words.lease.id)?
         .ok_or_else(|| StoreError::NotFound(format!("upload {}", words.lease.id)))?;
     for (segments, fresh) in words.stretches.iter().zip(&words.fresh_ids) {
         let conversation = put(db, &upload, segments, fresh, words)?;
-        db.prepare_cached("INSERT OR IGNORE INTO upload_conversations (upload, conversation) VALUES (?1, ?2)")?
-            .execute([rid, conversation])?;
+        db.prepare_cached(
+            "INSERT OR IGNORE INTO upload_conversations (upload, conversation) VALUES (?1, ?2)",
+        )?
+        .execute([rid, conversation])?;
     }
     db.prepare_cached(
         "UPDATE uploads SET state = 'done', leased_by = NULL, heard_secs = ?2, audio_secs = ?2, last_error = NULL, \
@@ -351,8 +359,7 @@ fn settle(db: &Db, user: &UserId, by: &str, job_attempts: u32, now: UnixMicros) 
     for (index, id) in over.into_iter().enumerate() {
         let conversation = ConversationId::from(id);
         let job_id = JobId::from(format!("{by}-{index}-{}", now.0));
-        let finalise =
-            Finalise { conversation, owner: None, reason: FinaliseReason::Requested, job_id, now };
+        let finalise = Finalise { conversation, owner: None, reason: FinaliseReason::Requested, job_id, now };
         ending::finalise(db, &finalise, job_attempts)?;
     }
     Ok(())
@@ -375,7 +382,8 @@ pub(super) fn end(
     now: UnixMicros,
 ) -> Result<()> {
     let (rid, user) = leased(db, lease)?;
-    let attempts: u32 = db.query_row("SELECT attempts FROM uploads WHERE rid = ?1", [rid], |row| row.get(0))?;
+    let attempts: u32 =
+        db.query_row("SELECT attempts FROM uploads WHERE rid = ?1", [rid], |row| row.get(0))?;
     let (at, error, counted) = match outcome {
         AttemptOutcome::Failed { error } => (None, Some(error), true),
         AttemptOutcome::Retry { error, .. } if attempts >= attempts_max => (None, Some(error), true),
