@@ -14,7 +14,7 @@ demo: setup ## build, stream a two-voice conversation, show live transcript, rec
 	cargo build --quiet --locked --profile quick --bin auricle
 	@AURICLE=$(TARGET)/quick/auricle scripts/demo
 
-test: ## everything that is promised, checked: tests, doc tests, a little fuzzing
+test: ## everything that is promised, checked: tests, doc tests, others' SDKs, a little fuzzing
 	@scripts/test
 
 check: setup ## formatting, lints as errors, and which crate may use which

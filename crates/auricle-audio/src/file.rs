@@ -1,4 +1,9 @@
-//! Audio files as mono PCM: WAV and Ogg Opus.
+//! Audio files as mono PCM: WAV and Ogg Opus whole ([`read`]), those and more a little at a time ([`FileReader`]).
+
+mod media;
+mod reader;
+
+pub use reader::{FileReader, Source};
 
 use std::io::{Read, Seek};
 
@@ -25,6 +30,15 @@ pub enum FileError {
     /// Longer than a day.
     #[error("the recording is longer than 24 hours")]
     TooLong,
+    /// Longer than the caller takes.
+    #[error("the recording is longer than {0} s, which is the limit")]
+    LongerThan(u32),
+    /// A kind of file that is known and cannot be read here.
+    #[error("{0}")]
+    Unsupported(String),
+    /// Not what its beginning promised.
+    #[error("the file is damaged: {0}")]
+    Damaged(String),
 }
 
 /// Samples of 24 hours at 48 kHz.

@@ -9,6 +9,9 @@ mod codec;
 mod decode;
 mod encode;
 pub mod file;
+mod g711;
+pub mod incoming;
+pub mod recording;
 pub mod resample;
 pub mod vad;
 

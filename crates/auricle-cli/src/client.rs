@@ -85,6 +85,32 @@ impl Target {
         Ok(answer)
     }
 
+    /// Sends `length` bytes as they come, and reads the JSON answer. No deadline holds for the whole.
+    pub(crate) async fn send<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        body: reqwest::Body,
+        length: u64,
+    ) -> anyhow::Result<T> {
+        let base = self.base();
+        let client = reqwest::Client::builder().read_timeout(ANSWER_MAX).no_proxy().build()?;
+        let mut request = client
+            .post(format!("{base}{path}"))
+            .header("content-type", "application/octet-stream")
+            .header("content-length", length)
+            .body(body);
+        if let Some(token) = &self.token {
+            request = request.bearer_auth(token);
+        }
+        let answer = request.send().await.map_err(|error| unreachable(&base, &error))?;
+        let status = answer.status();
+        let text = answer.text().await.context("read the server's answer")?;
+        if !status.is_success() {
+            bail!("{} (HTTP {})", detail(text), status.as_u16());
+        }
+        serde_json::from_str(&text).context("the server's answer is not what this version expects")
+    }
+
     /// Sends a request; `None` if the answer has no body.
     pub(crate) async fn call<T: DeserializeOwned>(
         &self,

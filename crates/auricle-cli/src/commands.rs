@@ -12,5 +12,6 @@ pub(crate) mod models;
 pub(crate) mod protect;
 pub(crate) mod serve;
 pub(crate) mod stream;
+pub(crate) mod upload;
 pub(crate) mod users;
 pub(crate) mod webhooks;

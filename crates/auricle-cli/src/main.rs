@@ -38,6 +38,8 @@ enum Command {
     Pusher(commands::serve::Args),
     /// Play audio files to a server as a device would, and show the transcript.
     Stream(commands::stream::Args),
+    /// Send recordings as files, to be transcribed into conversations.
+    Upload(commands::upload::Args),
     /// List, show, search, export, rename and delete conversations.
     #[command(subcommand)]
     Conversations(commands::conversations::Command),
@@ -90,6 +92,7 @@ fn main() -> ExitCode {
         Command::Listen(args) => commands::serve::run(&args, Shape::Listen),
         Command::Pusher(args) => commands::serve::run(&args, Shape::Pusher),
         Command::Stream(args) => commands::stream::run(&args),
+        Command::Upload(args) => commands::upload::run(&args),
         Command::Conversations(command) => commands::conversations::run(&command),
         Command::ActionItems(command) => commands::action_items::run(&command),
         Command::Memories(command) => commands::memories::run(&command),

@@ -15,3 +15,5 @@ mod models;
 mod protection;
 #[path = "binary/speech.rs"]
 mod speech;
+#[path = "binary/uploads.rs"]
+mod uploads;

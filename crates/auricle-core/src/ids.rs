@@ -71,6 +71,10 @@ text_id! {
     ConversationId
 }
 text_id! {
+    /// One uploaded recording.
+    UploadId
+}
+text_id! {
     /// One transcript segment; stable, since clients upsert by it.
     SegmentId
 }

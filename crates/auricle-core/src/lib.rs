@@ -32,7 +32,7 @@ pub use conversation::{
 };
 pub use ids::{
     ActionItemId, ConversationId, EffectId, Epoch, JobId, MemoryId, MessageId, PersonId, PhotoId, ProcessId,
-    Revision, SegmentId, TargetId, UserId,
+    Revision, SegmentId, TargetId, UploadId, UserId,
 };
 pub use job::{Backoff, EffectKey, EffectState, EffectSubject, JobState};
 pub use limits::Limits;

@@ -327,6 +327,37 @@ limits! {
     request_body_bytes_max: usize = MIB;
     /// Exports of everything a user has, at once. Full: 503. Each takes a thread, and a conversation's size in memory.
     exports_running_max: usize = 2;
+    /// Channels of one `/v1/listen` stream that are heard apart, each by an engine of its own. More are refused with 400.
+    speech_channels_max: usize = 8;
+    /// A `/v1/listen` stream without audio and without `KeepAlive` for this long ends with 1011 (`NET-0001`), as Deepgram's does.
+    speech_silent_max: Duration = Duration::from_secs(10);
+    /// A `/v1/listen` stream or a file whose engine decides nothing of the audio it has for this long: the stream ends with 1011
+    /// (`NET-0000`), the file's attempt fails.
+    speech_stuck_max: Duration = Duration::from_secs(60);
+    /// How long writing one message of `/v1/listen` may take. Full: the connection is dropped.
+    speech_write_max: Duration = Duration::from_secs(10);
+    /// Files of `/v1/audio/transcriptions` at once, receiving and transcribing. Full: 429 with `Retry-After`.
+    transcriptions_running_max: usize = 4;
+    /// Deadline of one such request, its body included. Full: 504.
+    transcription_max: Duration = Duration::from_secs(1_800);
+    /// Bytes of one uploaded file, also of `/v1/audio/transcriptions`. Full: 413, and nothing of it is kept.
+    upload_bytes_max: u64 = 512 * 1024 * 1024;
+    /// Seconds of audio in one file. Full: it fails, with this number in its reason.
+    upload_secs_max: u32 = 86_400;
+    /// A body that brings nothing for this long is given up with 408.
+    upload_stall_max: Duration = Duration::from_secs(30);
+    /// Requests that bring uploads at once. Full: 429 with `Retry-After`.
+    uploads_receiving_max: usize = 8;
+    /// Files of one request. More are refused with 422; Omi's app sends a few.
+    upload_files_max: usize = 100;
+    /// Uploads of one user that wait to be transcribed. Full: 429.
+    uploads_waiting_per_user_max: usize = 2_000;
+    /// Bytes of all uploads on disk, of those that failed too. Full: 507 until some are transcribed or deleted.
+    uploads_disk_bytes_max: u64 = 16 * 1024 * 1024 * 1024;
+    /// Uploads that are transcribed at once: each can take a recogniser from live sessions. Full: they wait as rows.
+    uploads_running_max: usize = 1;
+    /// Attempts to transcribe an upload. Full: it is `failed`, with a reason; its file is kept until it is deleted or retried.
+    upload_attempts_max: u32 = 5;
     /// Conversations in one page of a listing. More are refused with 422.
     list_page_max: usize = 200;
     /// Failed tries to reach the pusher after which a link is degraded. Source of the link's numbers:

@@ -51,6 +51,9 @@ pub enum BuildError {
     /// A key cannot be read.
     #[error("cannot set up protection: {0}")]
     Protection(#[from] auricle_store::protect::KeyError),
+    /// The folder of uploads cannot be opened.
+    #[error("cannot open the folder of uploads: {0}")]
+    Uploads(std::io::Error),
     /// The spool cannot be opened.
     #[error("cannot open the audio spool: {0}")]
     Spool(std::io::Error),
@@ -123,6 +126,7 @@ struct Parts {
 struct Hearing {
     spool: Spool,
     engine: Arc<dyn Engine>,
+    files: Arc<crate::rest::Files>,
     repair: Arc<Notify>,
     erase: Arc<Notify>,
 }
@@ -166,11 +170,15 @@ pub fn build(config: Config) -> Result<App, BuildError> {
 }
 
 fn hearing(config: &Config, account: &Account, ring: Keyring) -> Result<Hearing, BuildError> {
+    let disk_max = config.limits.uploads_disk_bytes_max;
+    let vault = auricle_store::vault::Vault::open(config.data_dir.join("uploads"), ring.clone(), disk_max)
+        .map_err(BuildError::Uploads)?;
     let options = SpoolOptions { account: account.clone(), ring, ..SpoolOptions::from(&config.limits) };
     let spool = Spool::open(config.data_dir.join("spool"), options).map_err(BuildError::Spool)?;
     let engine =
         auricle_speech::build(&auricle_speech::SpeechConfig { account: account.clone(), ..speech(config) })?;
-    Ok(Hearing { spool, engine, repair: Arc::new(Notify::new()), erase: Arc::new(Notify::new()) })
+    let files = Arc::new(crate::rest::Files::new(vault, Arc::clone(&engine), &config.limits));
+    Ok(Hearing { spool, engine, files, repair: Arc::new(Notify::new()), erase: Arc::new(Notify::new()) })
 }
 
 /// The engine's own settings from ours.

@@ -1,4 +1,4 @@
-//! Finishes deletions of users: closes their sessions, removes their spooled audio, deletes their rows in steps, then the mark.
+//! Finishes deletions of users: closes their sessions, removes their spooled audio and uploaded files, deletes their rows in steps, then the mark.
 //!
 //! A mark in the store is all it needs to go on after a crash.
 
@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use auricle_core::{Limits, UserId};
 use auricle_store::spool::Spool;
+use auricle_store::vault::Vault;
 use auricle_store::{Store, StoreError};
 use tokio::sync::Notify;
 
@@ -23,6 +24,7 @@ const STEP_PAUSE: Duration = Duration::from_millis(10);
 pub(crate) struct Eraser {
     pub(crate) store: Arc<dyn Store>,
     pub(crate) spool: Spool,
+    pub(crate) vault: Vault,
     pub(crate) hub: Arc<Hub>,
     pub(crate) limits: Arc<Limits>,
     pub(crate) wake: Arc<Notify>,
@@ -32,7 +34,7 @@ pub(crate) struct Eraser {
 enum EraseError {
     #[error("delete rows: {0}")]
     Store(#[from] StoreError),
-    #[error("remove spooled audio: {0}")]
+    #[error("remove audio: {0}")]
     Spool(#[from] std::io::Error),
 }
 
@@ -68,8 +70,12 @@ impl Eraser {
             pulse.beat(monotonic());
             tokio::time::sleep(STEP_PAUSE).await;
         }
-        let (spool, whose) = (self.spool.clone(), user.clone());
-        tokio::task::spawn_blocking(move || spool.forget(&whose)).await.map_err(std::io::Error::other)??;
+        let (spool, vault, whose) = (self.spool.clone(), self.vault.clone(), user.clone());
+        let forgotten = tokio::task::spawn_blocking(move || {
+            vault.forget(&whose)?;
+            spool.forget(&whose)
+        });
+        forgotten.await.map_err(std::io::Error::other)??;
         if connected > 0 {
             return Ok(false);
         }

@@ -55,6 +55,8 @@ struct Place {
     awaited: Vec<ConversationId>,
     /// The client is gone; only the last words are being stored.
     leaving: bool,
+    /// It speaks another protocol, which has no conversations.
+    apart: bool,
 }
 
 impl Member {
@@ -85,6 +87,17 @@ impl Member {
     /// Tells it that the server is shutting down.
     pub(crate) fn drain(&self) -> bool {
         self.commands.try_send(Command::Drain).is_ok()
+    }
+
+    /// Says that nothing of conversations is for it; it counts, and ends with its user or the server, like any other.
+    pub(crate) fn stands_apart(&self) {
+        self.place().apart = true;
+    }
+
+    /// Whether there is a client who can be told of conversations.
+    fn listens(&self) -> bool {
+        let place = self.place();
+        !place.leaving && !place.apart
     }
 
     /// Says that its client is gone.
@@ -372,7 +385,7 @@ impl Hub {
         source: Source,
         text: String,
     ) -> Option<oneshot::Receiver<()>> {
-        let members: Vec<_> = self.of_user(user).into_iter().filter(|m| !m.place().leaving).collect();
+        let members: Vec<_> = self.of_user(user).into_iter().filter(|m| m.listens()).collect();
         let awaits = |m: &&Arc<Member>| m.place().awaited.contains(conversation);
         let owns = |m: &&Arc<Member>| m.place().conversation.as_ref() == Some(conversation);
         let member = members
@@ -393,7 +406,7 @@ impl Hub {
         conversation: Option<&ConversationId>,
         text: String,
     ) -> Option<oneshot::Receiver<()>> {
-        let members: Vec<_> = self.of_user(user).into_iter().filter(|m| !m.place().leaving).collect();
+        let members: Vec<_> = self.of_user(user).into_iter().filter(|m| m.listens()).collect();
         let about = |m: &&Arc<Member>| {
             let place = m.place();
             let is_its = |own: &ConversationId| Some(own) == conversation;

@@ -30,7 +30,9 @@ pub mod rest;
 mod runtimes;
 mod serve;
 mod signals;
+mod speech;
 mod sweeper;
+mod uploads;
 mod vitals;
 mod webhook;
 

@@ -28,7 +28,7 @@ use tokio::sync::{Notify, Semaphore};
 
 use self::driver::Driver;
 use self::ear::{AudioFormat, Ear, RunOwner};
-pub(crate) use self::events::memory_created;
+pub(crate) use self::events::{is_too_large, memory_created};
 use crate::auth::Authenticator;
 use crate::clock::SystemClock;
 use crate::hub::{Hub, Permit, Refusal, Refused};
@@ -97,7 +97,7 @@ async fn v4(
     RawQuery(query): RawQuery,
     upgrade: WebSocketUpgrade,
 ) -> Response {
-    let permit = match admitted(&listen).await {
+    let permit = match admitted(&listen.hub, listen.clock.mono()).await {
         Ok(permit) => permit,
         Err(refused) => return refuse(refused),
     };
@@ -127,7 +127,7 @@ async fn web(
     RawQuery(query): RawQuery,
     upgrade: WebSocketUpgrade,
 ) -> Response {
-    let permit = match admitted(&listen).await {
+    let permit = match admitted(&listen.hub, listen.clock.mono()).await {
         Ok(permit) => permit,
         Err(refused) => return refuse(refused),
     };
@@ -199,7 +199,7 @@ async fn first_message(
     })
 }
 
-fn bounded(upgrade: WebSocketUpgrade, limits: &Limits) -> WebSocketUpgrade {
+pub(crate) fn bounded(upgrade: WebSocketUpgrade, limits: &Limits) -> WebSocketUpgrade {
     upgrade
         .read_buffer_size(READ_BUFFER_BYTES)
         .write_buffer_size(0)
@@ -208,31 +208,34 @@ fn bounded(upgrade: WebSocketUpgrade, limits: &Limits) -> WebSocketUpgrade {
 }
 
 /// One more session, once it is its turn. A refusal comes at once and has cost nothing but the reading of the request's head.
-async fn admitted(listen: &Listen) -> Result<Permit, Refused> {
-    let now = listen.clock.mono();
-    let (permit, at) = listen.hub.admit(now)?;
-    if at > now && !listen.hub.wait_until(at).await {
-        return Err(listen.hub.refusal(Refusal::Draining));
+pub(crate) async fn admitted(hub: &Arc<Hub>, now: std::time::Instant) -> Result<Permit, Refused> {
+    let (permit, at) = hub.admit(now)?;
+    if at > now && !hub.wait_until(at).await {
+        return Err(hub.refusal(Refusal::Draining));
     }
     Ok(permit)
 }
 
-fn refuse(refused: Refused) -> Response {
-    count_refusal(refused.why);
-    let text = match refused.why {
+/// For the caller.
+pub(crate) fn refusal_text(why: Refusal) -> &'static str {
+    match why {
         Refusal::Draining => "this server is shutting down; try again in a second",
         Refusal::Full => "all sessions of this server are taken; try again later",
         Refusal::Bytes => "this server holds as much for its clients as it may; try again later",
         Refusal::Pace => "too many new sessions at once; try again later",
         Refusal::UserFull => "this user has too many sessions; close one",
-    };
-    let mut response = unavailable_for(text, refused.retry_after);
+    }
+}
+
+fn refuse(refused: Refused) -> Response {
+    count_refusal(refused.why);
+    let mut response = unavailable_for(refusal_text(refused.why), refused.retry_after);
     // Kept open, the connections of those who return again and again would take the places of others.
     response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     response
 }
 
-fn count_refusal(refusal: Refusal) {
+pub(crate) fn count_refusal(refusal: Refusal) {
     metrics::counter!("auricle_sessions_refused_total", "reason" => refusal.as_str()).increment(1);
 }
 

@@ -15,15 +15,13 @@ use auricle_store::{InsertRecovered, Store, StoreError};
 use tokio::sync::{Notify, mpsc};
 
 use crate::clock::monotonic;
+use crate::speech::AHEAD_SECS;
 use crate::vitals::Pulse;
 
 /// Looks at the spool at least this often.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
 /// An engine that says nothing for this long about audio it was given has failed the attempt.
 const PROGRESS_MAX: Duration = Duration::from_secs(60);
-/// Seconds of audio given to the engine ahead of what it has decided: more than its longest stretch of speech (20 s), which
-/// it cannot decide before its end, and less than it keeps (`limits.engine_backlog_secs_max`).
-const AHEAD_SECS: u64 = 30;
 
 /// What repair works with.
 pub(crate) struct Repair {
@@ -252,7 +250,7 @@ impl Repair {
             run: header.run.clone(),
             until_sample: zero + heard.covered,
             zero_at: header.first_audio_at,
-            segments: segments(words, zero as f64 / rate, header),
+            segments: segments(words, zero as f64 / rate, header.role.as_deref()),
             gap: None,
         };
         let until = insert.until_sample;
@@ -271,8 +269,9 @@ struct Hearing {
     words: Vec<Word>,
 }
 
-/// One segment for each voice's stretch; `offset` in seconds is added to word times.
-fn segments(words: Vec<Word>, offset: f64, header: &auricle_store::spool::RunHeader) -> Vec<Segment> {
+/// One segment for each voice's stretch; `offset` in seconds is added to word times. `role`: which stream of a multi-channel
+/// session.
+pub(crate) fn segments(words: Vec<Word>, offset: f64, role: Option<&str>) -> Vec<Segment> {
     let mut segments: Vec<Segment> = Vec::new();
     let mut voice = None;
     for word in words {
@@ -285,7 +284,7 @@ fn segments(words: Vec<Word>, offset: f64, header: &auricle_store::spool::RunHea
             continue;
         }
         voice = Some(word.speaker);
-        let (speaker, is_user) = match header.role.as_deref() {
+        let (speaker, is_user) = match role {
             Some("mic") => (Speaker::new("SPEAKER_00"), true),
             Some(_) => (Speaker::new("SPEAKER_01"), false),
             None => (Speaker::from_voice(word.speaker), false),

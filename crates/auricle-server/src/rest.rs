@@ -15,7 +15,10 @@ mod forms;
 mod jobs;
 mod memories;
 mod openapi;
+mod receive;
 mod search;
+mod transcriptions;
+mod uploads;
 mod users;
 mod webhooks;
 
@@ -25,15 +28,18 @@ use async_trait::async_trait;
 use auricle_core::session::Ended;
 use auricle_core::{ConversationId, Limits, UserId};
 use auricle_process::Embed;
+use auricle_speech::Engine;
 use auricle_store::Store;
+use auricle_store::vault::Vault;
 use axum::extract::DefaultBodyLimit;
 use axum::http::StatusCode;
 use axum::routing::{delete, get, patch, post, put};
 use axum::{Json, Router};
-use tokio::sync::Semaphore;
+use tokio::sync::{Notify, Semaphore};
 
 use self::answer::Refusal;
 pub use self::openapi::document;
+pub(crate) use self::transcriptions::opener;
 use crate::auth::Authenticator;
 use crate::clock::SystemClock;
 pub use crate::outgoing::Outgoing;
@@ -50,6 +56,33 @@ pub trait LiveSessions: Send + Sync + 'static {
     /// Asks the session that owns the conversation to end it now, and waits (bounded) until it has. `None` if no session
     /// of this process owns it, or it did not answer in time.
     async fn finalise(&self, user: &UserId, conversation: &ConversationId) -> Option<Ended>;
+}
+
+/// What handlers of files share.
+pub struct Files {
+    /// Where files are kept.
+    pub vault: Vault,
+    /// What transcribes them.
+    pub engine: Arc<dyn Engine>,
+    /// `limits.transcriptions_running_max` places.
+    pub transcriptions: Semaphore,
+    /// `limits.uploads_receiving_max` places.
+    pub receiving: Semaphore,
+    /// Wakes the uploader.
+    pub wake: Arc<Notify>,
+}
+
+impl Files {
+    /// With all places free.
+    pub fn new(vault: Vault, engine: Arc<dyn Engine>, limits: &Limits) -> Self {
+        Self {
+            vault,
+            engine,
+            transcriptions: Semaphore::new(limits.transcriptions_running_max),
+            receiving: Semaphore::new(limits.uploads_receiving_max),
+            wake: Arc::default(),
+        }
+    }
 }
 
 /// What the handlers share.
@@ -75,6 +108,8 @@ pub struct RestState {
     pub clock: SystemClock,
     /// What makes a vector of a query, if anything does.
     pub embed: Option<Arc<dyn Embed>>,
+    /// For requests that bring files.
+    pub files: Arc<Files>,
 }
 
 /// One table for the router and for the test that compares it with the document.
@@ -126,6 +161,15 @@ routes! {
     get "/v1/webhooks/{id}/deliveries" => webhooks::deliveries;
     post "/v1/webhooks/{id}/replay" => webhooks::replay;
     get "/v1/messages" => webhooks::messages;
+    post "/v1/audio/transcriptions" => transcriptions::transcribe;
+    get "/v1/uploads" => uploads::list;
+    post "/v1/uploads" => uploads::upload;
+    get "/v1/uploads/{id}" => uploads::read;
+    delete "/v1/uploads/{id}" => uploads::remove;
+    post "/v1/uploads/{id}/retry" => uploads::retry;
+    post "/v1/sync-local-files" => uploads::sync_v1;
+    post "/v2/sync-local-files" => uploads::sync;
+    get "/v2/sync-local-files/{job_id}" => uploads::sync_status;
     get "/v1/users/me" => users::me;
     get "/v1/users/me/export" => export::export;
     put "/v1/users/me/time-zone" => users::set_time_zone;
@@ -133,6 +177,12 @@ routes! {
     get "/v1/health" => openapi::v1_health;
     get "/health" => openapi::health;
     get "/openapi.json" => openapi::serve;
+}
+
+/// Whether a request may bring a file, and so may take longer than others (`limits.transcription_max`).
+pub fn brings_files(method: &axum::http::Method, path: &str) -> bool {
+    let files = ["/v1/audio/transcriptions", "/v1/uploads", "/v1/sync-local-files", "/v2/sync-local-files"];
+    method == axum::http::Method::POST && files.contains(&path)
 }
 
 /// All routes. Handlers may wait for the store and, when finalising, for `limits.record_wait` and a session's end.

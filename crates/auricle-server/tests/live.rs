@@ -21,6 +21,8 @@ mod probes;
 mod pusher;
 #[path = "live/receivers.rs"]
 mod receivers;
+#[path = "live/speech.rs"]
+mod speech;
 #[path = "live/split.rs"]
 mod split;
 #[path = "live/storage.rs"]
@@ -29,3 +31,5 @@ mod storage;
 mod storm;
 #[path = "live/transcripts.rs"]
 mod transcripts;
+#[path = "live/uploads.rs"]
+mod uploads;

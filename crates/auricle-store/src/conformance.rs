@@ -18,6 +18,7 @@ pub mod records;
 pub mod recovery;
 pub mod search;
 pub mod targets;
+pub mod uploads;
 
 use std::any::Any;
 use std::sync::Arc;
@@ -220,6 +221,11 @@ macro_rules! store_conformance {
                 other_users_cannot_touch_it, reprocess_starts_a_revision, stand_ins_are_found_until_they_are_made_anew, listing_filters_and_pages,
                 ids_are_listed_whatever_they_name,
                 the_users_title_and_place_are_kept;
+            uploads: a_file_is_kept_once_for_each_user, an_upload_is_claimed_by_one_at_a_time,
+                words_and_end_are_one_and_conversations_wait_for_their_neighbours, far_stretches_are_conversations_of_their_own,
+                a_worker_that_wakes_late_changes_no_upload, spent_uploads_fail_and_come_back_when_asked,
+                a_failed_neighbour_lets_the_conversation_end, nobody_speaks_and_nothing_is_made,
+                uploads_go_with_their_user, what_is_made_of_uploads_is_nobodys_to_sweep_or_resume;
             erasing: a_marked_user_begins_nothing_and_has_no_key, erasing_takes_one_user_in_steps_and_is_repeated_safely;
             recovery: recovered_words_are_put_in_by_time, a_run_is_put_in_once, recovery_into_an_empty_one_sets_the_clock,
                 l32_a_marked_gap_is_content, l36_words_arrive_after_the_end, recovery_of_a_deleted_one_is_not_found;

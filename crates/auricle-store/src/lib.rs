@@ -1,4 +1,5 @@
-//! Everything durable: conversations, segments, photos, jobs, steps, effects, users, API keys, and the audio spool.
+//! Everything durable: conversations, segments, photos, jobs, steps, effects, users, API keys, uploads, the audio
+//! spool and the vault of uploaded files.
 //!
 //! The door is [`Store`]: one trait, one conformance suite (`conformance`), several backends. All decisions that must
 //! be atomic happen inside one method, in one transaction. Time and fresh ids are arguments.
@@ -14,6 +15,8 @@ pub mod records;
 pub mod spool;
 pub mod sqlite;
 pub mod store;
+pub mod uploads;
+pub mod vault;
 pub mod vectors;
 
 pub use sqlite::{SqliteOptions, SqliteStore};

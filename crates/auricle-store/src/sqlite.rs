@@ -27,6 +27,7 @@ mod speakers;
 mod targets;
 #[cfg(test)]
 mod tests;
+mod uploads;
 mod writer;
 
 use std::path::Path;
@@ -38,7 +39,7 @@ use auricle_core::target::{HealthNumbers, Verdict};
 use auricle_core::{
     ActionItemId, Conversation, ConversationId, ConversationStatus, EffectId, Epoch, FinaliseReason,
     Geolocation, JobId, JobState, Limits, MemoryId, MessageId, PersonId, Photo, PhotoId, ProcessId, Revision,
-    SegmentId, TargetId, UnixMicros, UserId,
+    SegmentId, TargetId, UnixMicros, UploadId, UserId,
 };
 
 use crate::protect::{KeyId, Keyring, Place, Sealer};
@@ -79,6 +80,10 @@ pub struct SqliteOptions {
     pub size_bytes_max: Option<u64>,
     /// Attempts that new jobs get.
     pub job_attempts_max: u32,
+    /// Attempts of an upload, after which it is failed.
+    pub upload_attempts_max: u32,
+    /// Uploads of one user that wait. Full: `Conflict`.
+    pub uploads_waiting_per_user_max: usize,
     /// Attempts after which an effect is not claimed again.
     pub effect_attempts_max: u32,
     /// Bytes of vectors kept for searches by meaning. Full: those of the user who did not search for longest go.
@@ -110,6 +115,8 @@ impl From<&Limits> for SqliteOptions {
             check_max: CHECK_MAX,
             size_bytes_max: Some(limits.store_bytes_max),
             job_attempts_max: limits.job_attempts_max,
+            upload_attempts_max: limits.upload_attempts_max,
+            uploads_waiting_per_user_max: limits.uploads_waiting_per_user_max,
             effect_attempts_max: limits.effect_attempts_max,
             vectors_bytes_max: limits.search_vectors_bytes_max,
             effects_per_host_max: limits.effects_per_host_max,
@@ -793,6 +800,74 @@ impl Store for SqliteStore {
     async fn message_delivered(&self, user: &UserId, id: &MessageId, now: UnixMicros) -> Result<()> {
         let (user, id) = (user.clone(), id.clone());
         self.writer.write(move |db| messages::delivered(db, &user, &id, now)).await
+    }
+
+    async fn add_uploads(
+        &self,
+        user: &UserId,
+        batch: &str,
+        new: Vec<NewUpload>,
+        now: UnixMicros,
+    ) -> Result<Vec<Upload>> {
+        let (user, batch) = (user.clone(), batch.to_owned());
+        let max = self.options.uploads_waiting_per_user_max;
+        self.writer.write(move |db| uploads::add(db, &user, &batch, &new, max, now)).await
+    }
+
+    async fn upload(&self, user: &UserId, id: &UploadId) -> Result<Option<Upload>> {
+        let (user, id) = (user.clone(), id.clone());
+        self.readers.read(move |db| uploads::one(db, Some(&user), &id)).await
+    }
+
+    async fn uploads(&self, user: &UserId, limit: usize, offset: usize) -> Result<Vec<Upload>> {
+        let user = user.clone();
+        self.readers.read(move |db| uploads::list(db, &user, limit, offset)).await
+    }
+
+    async fn upload_batch(&self, user: &UserId, batch: &str) -> Result<Vec<Upload>> {
+        let (user, batch) = (user.clone(), batch.to_owned());
+        self.readers.read(move |db| uploads::of_batch(db, &user, &batch)).await
+    }
+
+    async fn known_uploads(&self, ids: Vec<UploadId>) -> Result<Vec<UploadId>> {
+        self.readers.read(move |db| uploads::known(db, &ids)).await
+    }
+
+    async fn claim_upload(
+        &self,
+        process: &ProcessId,
+        now: UnixMicros,
+        lease: Duration,
+    ) -> Result<Option<(UploadLease, Upload)>> {
+        let process = process.clone();
+        let (attempts, jobs) = (self.options.upload_attempts_max, self.options.job_attempts_max);
+        self.writer.write(move |db| uploads::claim(db, &process, now, lease, attempts, jobs)).await
+    }
+
+    async fn renew_upload(&self, lease: &UploadLease, until: UnixMicros, heard_secs: f64) -> Result<()> {
+        let lease = lease.clone();
+        self.writer.write(move |db| uploads::renew(db, &lease, until, heard_secs)).await
+    }
+
+    async fn complete_upload(&self, words: UploadWords) -> Result<Vec<ConversationId>> {
+        let jobs = self.options.job_attempts_max;
+        self.writer.write(move |db| uploads::complete(db, &words, jobs)).await
+    }
+
+    async fn end_upload(&self, lease: &UploadLease, outcome: AttemptOutcome, now: UnixMicros) -> Result<()> {
+        let lease = lease.clone();
+        let (attempts, jobs) = (self.options.upload_attempts_max, self.options.job_attempts_max);
+        self.writer.write(move |db| uploads::end(db, &lease, &outcome, attempts, jobs, now)).await
+    }
+
+    async fn retry_upload(&self, user: &UserId, id: &UploadId, now: UnixMicros) -> Result<()> {
+        let (user, id) = (user.clone(), id.clone());
+        self.writer.write(move |db| uploads::retry(db, &user, &id, now)).await
+    }
+
+    async fn remove_upload(&self, user: &UserId, id: &UploadId, now: UnixMicros) -> Result<()> {
+        let (user, id, jobs) = (user.clone(), id.clone(), self.options.job_attempts_max);
+        self.writer.write(move |db| uploads::remove(db, &user, &id, jobs, now)).await
     }
 
     async fn ensure_user(&self, user: &UserId, now: UnixMicros) -> Result<bool> {

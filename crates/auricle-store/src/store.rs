@@ -8,10 +8,11 @@ use auricle_core::{
     ActionItemId, Conversation, ConversationId, ConversationStatus, DiscardReason, EffectId, EffectKey,
     EffectState, Epoch, FinaliseReason, Geolocation, JobId, JobState, MemoryId, MessageId, PersonId, Photo,
     PhotoId, ProcessId, Provenance, Revision, Segment, SegmentId, Source, Structured, TargetId, TargetKind,
-    TargetState, Trigger, UnixMicros, UserId,
+    TargetState, Trigger, UnixMicros, UploadId, UserId,
 };
 
 pub use crate::records::*;
+pub use crate::uploads::*;
 pub use crate::vectors::*;
 
 /// What went wrong in the store.
@@ -841,6 +842,45 @@ pub trait Store: Send + Sync + 'static {
     async fn message(&self, user: &UserId, id: &MessageId) -> Result<Option<Message>>;
     /// A connected client was told of it.
     async fn message_delivered(&self, user: &UserId, id: &MessageId, now: UnixMicros) -> Result<()>;
+
+    // --- uploads -------------------------------------------------------------------------------------------------------
+    /// Keeps files that have come, all or none, and returns their rows in the order given. A file that is there already is the
+    /// same upload again, under its old id; if that failed, or its conversations were all deleted, it is queued again, under
+    /// the new id. `Conflict` if more of the user's would wait than the store's bound.
+    async fn add_uploads(
+        &self,
+        user: &UserId,
+        batch: &str,
+        new: Vec<NewUpload>,
+        now: UnixMicros,
+    ) -> Result<Vec<Upload>>;
+    /// One upload.
+    async fn upload(&self, user: &UserId, id: &UploadId) -> Result<Option<Upload>>;
+    /// A user's uploads, the latest first.
+    async fn uploads(&self, user: &UserId, limit: usize, offset: usize) -> Result<Vec<Upload>>;
+    /// What a request brought, by time of recording.
+    async fn upload_batch(&self, user: &UserId, batch: &str) -> Result<Vec<Upload>>;
+    /// Those of `ids` that are uploads of anybody.
+    async fn known_uploads(&self, ids: Vec<UploadId>) -> Result<Vec<UploadId>>;
+    /// Claims an upload that is due, the user's earliest recorded; none of a user of whom another is being transcribed. One whose
+    /// last attempt died with its process becomes failed here instead.
+    async fn claim_upload(
+        &self,
+        process: &ProcessId,
+        now: UnixMicros,
+        lease: Duration,
+    ) -> Result<Option<(UploadLease, Upload)>>;
+    /// Extends the lease and notes how far it is. `Fenced` if it was lost.
+    async fn renew_upload(&self, lease: &UploadLease, until: UnixMicros, heard_secs: f64) -> Result<()>;
+    /// Puts an upload's words into conversations and ends it; conversations that wait for no other upload are finalised, all in
+    /// one transaction. `Fenced` if the lease was lost, `NotFound` if the upload is gone.
+    async fn complete_upload(&self, words: UploadWords) -> Result<Vec<ConversationId>>;
+    /// Ends an attempt that did not complete. `Fenced` if the lease was lost.
+    async fn end_upload(&self, lease: &UploadLease, outcome: AttemptOutcome, now: UnixMicros) -> Result<()>;
+    /// Queues a failed upload again. `Conflict` unless failed.
+    async fn retry_upload(&self, user: &UserId, id: &UploadId, now: UnixMicros) -> Result<()>;
+    /// Deletes an upload; its conversations stay. `Conflict` while one of them waits for other uploads.
+    async fn remove_upload(&self, user: &UserId, id: &UploadId, now: UnixMicros) -> Result<()>;
 
     // --- users and keys ----------------------------------------------------------------------------------------------
     /// Makes the user if absent; returns true if it is new.

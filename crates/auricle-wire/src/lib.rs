@@ -1,5 +1,7 @@
 //! Omi's bytes and JSON, both directions.
 //!
+//! Beside Omi's: Deepgram's streaming protocol and OpenAI's transcription interface, as a server speaks them.
+//!
 //! Owns: listen parameters, client messages, server events, segments, conversations, REST bodies, pusher frames, channel
 //! framing, close codes. Leaves to others: every rule, every socket. Depends on none of our crates: the server converts.
 //! Source: Omi's listen protocol and pusher protocol as described in the project's protocol references.
@@ -7,6 +9,7 @@
 pub mod client;
 pub mod close;
 pub mod conversation;
+pub mod deepgram;
 pub mod event;
 pub mod export;
 pub mod multichannel;
@@ -16,3 +19,5 @@ pub mod pusher;
 pub mod rest;
 pub mod signature;
 pub mod time;
+pub mod transcription;
+pub mod upload;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use auricle_process::{Embed, EmbedServer};
 use auricle_store::Store;
 use axum::Router;
+use axum::extract::Request;
 use axum::routing::get;
 use tokio::runtime::Runtime;
 use tokio::sync::Semaphore;
@@ -17,6 +18,7 @@ use crate::listen::Listen;
 use crate::outgoing::Outgoing;
 use crate::realtime::Triggers;
 use crate::runtimes::SessionWorker;
+use crate::speech::Speech;
 use crate::{link, listen, pusher, rest, serve};
 
 async fn healthy() -> axum::Json<serde_json::Value> {
@@ -56,13 +58,28 @@ pub(super) fn listening(
         limits: Arc::clone(&parts.limits),
         clock: parts.clock,
         embed: embed.map(|embed| embed as Arc<dyn Embed>),
+        files: Arc::clone(&hearing.files),
     });
+    // Requests that bring files have places of their own: more than handlers give, so that those answer who is too many.
+    let with_files = serve::Offload::new(
+        rest.clone(),
+        background.handle().clone(),
+        2 * (parts.limits.transcriptions_running_max + parts.limits.uploads_receiving_max),
+        parts.limits.transcription_max,
+    );
     let offload = serve::Offload::new(
         rest,
         background.handle().clone(),
         parts.limits.requests_running_max,
         parts.limits.request_max,
     );
+    let speech = Arc::new(Speech {
+        engine: Arc::clone(&hearing.engine),
+        hub: Arc::clone(&parts.hub),
+        auth: Arc::clone(&parts.auth),
+        limits: Arc::clone(&parts.limits),
+        clock: parts.clock,
+    });
     let listen = Arc::new(Listen {
         store: Arc::clone(&parts.store) as Arc<dyn Store>,
         spool: hearing.spool.clone(),
@@ -80,9 +97,14 @@ pub(super) fn listening(
         partings: Semaphore::new(parts.limits.partings_at_once_max),
     });
     listen::router(listen)
+        .merge(crate::speech::router(speech))
         .route("/health", get(healthy))
         .route("/v1/health", get(healthy))
-        .fallback(move |request| offload.clone().call(request))
+        .fallback(move |request: Request| {
+            let brings_files = rest::brings_files(request.method(), request.uri().path());
+            let offload = if brings_files { &with_files } else { &offload };
+            offload.clone().call(request)
+        })
 }
 
 /// What a pusher serves.

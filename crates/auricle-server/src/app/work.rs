@@ -246,10 +246,23 @@ pub(super) fn run_loops(
         let eraser = Arc::new(crate::eraser::Eraser {
             store: Arc::clone(&parts.store) as Arc<dyn Store>,
             spool: hearing.spool.clone(),
+            vault: hearing.files.vault.clone(),
             hub: Arc::clone(&parts.hub),
             limits: Arc::clone(&parts.limits),
             wake: Arc::clone(&hearing.erase),
         });
+        let uploader = Arc::new(crate::uploads::Uploader {
+            store: Arc::clone(&parts.store) as Arc<dyn Store>,
+            vault: hearing.files.vault.clone(),
+            engine: Arc::clone(&hearing.engine),
+            limits: Arc::clone(&parts.limits),
+            process: parts.process.clone(),
+            clock: parts.clock,
+            wake: Arc::clone(&hearing.files.wake),
+            wake_jobs: Arc::clone(wake),
+        });
+        let run = move |stop, beat| Arc::clone(&uploader).run(stop, beat);
+        start("uploader", processing, until_stopped(stop_work, tail.clone(), run));
         start("eraser", background, Box::new(move |pulse| Box::pin(Arc::clone(&eraser).run(pulse))));
     }
     start(

@@ -180,6 +180,6 @@ pub(super) fn close_code(close: Close) -> (u16, &'static str) {
 }
 
 /// Whether a socket's error is a message over the limit. The library's own type is not reachable through axum's.
-pub(super) fn is_too_large(error: &axum::Error) -> bool {
+pub(crate) fn is_too_large(error: &axum::Error) -> bool {
     error.to_string().contains("Space limit exceeded")
 }

@@ -41,6 +41,11 @@ impl Refusal {
         Self::new(StatusCode::NOT_FOUND, format!("{what} not found"))
     }
 
+    /// What it says.
+    pub(super) fn into_detail(self) -> String {
+        self.detail
+    }
+
     /// A value that cannot be taken.
     pub(super) fn invalid(detail: impl Into<String>) -> Self {
         Self::new(StatusCode::UNPROCESSABLE_ENTITY, detail)
@@ -62,7 +67,7 @@ impl Refusal {
     }
 
     /// Trouble of our own: the details go to the log, under a reference that the client is given.
-    fn internal(error: &dyn Display) -> Self {
+    pub(super) fn internal(error: &dyn Display) -> Self {
         let reference = random_uuid(&mut rand::rng());
         tracing::error!(%error, reference, "answer a request");
         Self::new(
@@ -78,7 +83,7 @@ impl IntoResponse for Refusal {
         metrics::counter!("auricle_requests_failed_total", "status" => status.as_u16().to_string())
             .increment(1);
         let mut response = (status, Json(Problem { detail })).into_response();
-        if status == StatusCode::SERVICE_UNAVAILABLE {
+        if matches!(status, StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS) {
             response.headers_mut().insert(header::RETRY_AFTER, RETRY_AFTER);
         }
         response

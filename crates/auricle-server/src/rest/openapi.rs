@@ -9,7 +9,10 @@ use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityRequirement
 use utoipa::openapi::{Content, Ref, RefOr, ResponseBuilder};
 use utoipa::{Modify, OpenApi};
 
-use super::{action_items, conversations, export, finalise, jobs, memories, search, status, users, webhooks};
+use super::{
+    action_items, conversations, export, finalise, jobs, memories, search, status, transcriptions, uploads,
+    users, webhooks,
+};
 
 #[derive(OpenApi)]
 #[openapi(
@@ -51,6 +54,15 @@ use super::{action_items, conversations, export, finalise, jobs, memories, searc
         webhooks::deliveries,
         webhooks::replay,
         webhooks::messages,
+        transcriptions::transcribe,
+        uploads::list,
+        uploads::upload,
+        uploads::read,
+        uploads::remove,
+        uploads::retry,
+        uploads::sync_v1,
+        uploads::sync,
+        uploads::sync_status,
         users::me,
         users::erase,
         export::export,
@@ -59,7 +71,7 @@ use super::{action_items, conversations, export, finalise, jobs, memories, searc
         v1_health,
         serve,
     ),
-    components(schemas(Problem)),
+    components(schemas(Problem, auricle_wire::transcription::VerboseTranscription)),
     modifiers(&Everywhere)
 )]
 struct Document;

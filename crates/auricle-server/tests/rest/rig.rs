@@ -15,7 +15,8 @@ use auricle_process::{Embed, EmbedServer, Embedder};
 use auricle_server::auth::Authenticator;
 use auricle_server::clock::SystemClock;
 use auricle_server::config::{Config, Secret};
-use auricle_server::rest::{LiveSessions, Outgoing, RestState, router};
+use auricle_server::rest::{Files, LiveSessions, Outgoing, RestState, router};
+use auricle_store::vault::Vault;
 use auricle_store::{
     AppendSegments, AttemptOutcome, Choice, Completion, Finalise, OpenConversation, Ownership, SqliteOptions,
     SqliteStore, Store,
@@ -77,6 +78,13 @@ impl LiveSessions for ScriptedLive {
     }
 }
 
+/// With the scripted engine.
+fn files(dir: &TempDir, limits: &Limits) -> Arc<Files> {
+    let speech = auricle_speech::SpeechConfig { engine: "scripted".into(), ..Default::default() };
+    let vault = Vault::open(dir.path().join("uploads"), Default::default(), limits.uploads_disk_bytes_max);
+    Arc::new(Files::new(vault.unwrap(), auricle_speech::build(&speech).unwrap(), limits))
+}
+
 /// Lets a microsecond of the store's clock pass.
 pub(crate) async fn settle() {
     tokio::time::sleep(Duration::from_millis(2)).await;
@@ -133,6 +141,7 @@ impl Rig {
             limits: Arc::new(config.limits.clone()),
             clock: SystemClock,
             embed,
+            files: files(&dir, &config.limits),
         };
         let process = ProcessId::from("test-process");
         store.process_alive(&process, SystemClock.wall() + Duration::from_secs(600)).await.unwrap();
@@ -185,6 +194,47 @@ impl Rig {
                 .unwrap_or_else(|_| panic!("{method} {path}: not JSON: {bytes:?}")),
         };
         (status, body)
+    }
+
+    /// Sends a form with a file of this name: a second of silence, or nothing if the name says so.
+    pub(crate) async fn call_form(&self, user: &str, method: &str, path: &str, file: &str) -> (u16, Value) {
+        let head =
+            format!("--edge\r\nContent-Disposition: form-data; name=\"file\"; filename=\"{file}\"\r\n\r\n");
+        let mut body = head.into_bytes();
+        if !file.starts_with("nothing") {
+            body.extend(b"RIFF\x24\x7d\0\0WAVEfmt \x10\0\0\0\x01\0\x01\0\x80\x3e\0\0\0\x7d\0\0\x02\0\x10\0data\0\x7d\0\0");
+            body.extend([0; 32_000]);
+        }
+        body.extend(b"\r\n--edge--\r\n");
+        let request = Request::builder()
+            .method(method)
+            .uri(path)
+            .header(header::AUTHORIZATION, Self::bearer(user))
+            .header(header::CONTENT_TYPE, "multipart/form-data; boundary=edge");
+        let response = self.send(request.body(Body::from(body)).unwrap()).await;
+        let status = response.status().as_u16();
+        let bytes = to_bytes(response.into_body(), 16 << 20).await.unwrap();
+        (status, serde_json::from_slice(&bytes).unwrap())
+    }
+
+    /// The uploader finds that it is no audio; there is none here.
+    pub(crate) async fn fail_upload(&self, id: &str) {
+        loop {
+            let lease = Duration::from_secs(60);
+            let claimed = self.store.claim_upload(&self.process, self.now(), lease).await.unwrap();
+            let (lease, upload) = claimed.expect("it is queued");
+            let outcome = match upload.id.as_str() == id {
+                true => AttemptOutcome::Failed { error: "it is no audio".into() },
+                false => {
+                    AttemptOutcome::Postponed { at: self.now() + Duration::from_secs(600), error: "x".into() }
+                }
+            };
+            let done = matches!(outcome, AttemptOutcome::Failed { .. });
+            self.store.end_upload(&lease, outcome, self.now()).await.unwrap();
+            if done {
+                return;
+            }
+        }
     }
 
     pub(crate) async fn get(&self, user: &str, path: &str) -> (u16, Value) {

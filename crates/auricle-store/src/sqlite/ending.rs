@@ -157,6 +157,7 @@ pub(super) fn orphans(db: &Db, now: UnixMicros, limit: usize) -> Result<Vec<Orph
         "SELECT c.id, u.id, c.finished_at FROM conversations c JOIN users u ON u.rid = c.user \
          WHERE c.status = 'in_progress' AND c.finished_at <= ?1 AND c.finished_at + c.timeout_us <= ?1 \
          AND NOT EXISTS (SELECT 1 FROM processes p WHERE p.id = c.owner AND p.until > ?1) \
+         AND NOT EXISTS (SELECT 1 FROM upload_conversations l WHERE l.conversation = c.rid) \
          ORDER BY c.finished_at, c.rid LIMIT ?2",
     )?;
     rows::collect(query.query(params![now.0, i64::try_from(limit).unwrap_or(i64::MAX)])?, |row| {

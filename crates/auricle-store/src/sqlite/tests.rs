@@ -99,6 +99,14 @@ fn every_text_column_is_sealed_or_known_to_need_none() {
         "messages.id",
         "messages.sender",
         "messages.key",
+        "uploads.id",
+        "uploads.batch",
+        "uploads.form",
+        "uploads.source",
+        "uploads.language",
+        "uploads.state",
+        "uploads.last_error",
+        "uploads.leased_by",
         "protection_keys.id",
         "protection_pass.target",
         "protection_pass.phase",
@@ -224,6 +232,7 @@ async fn fill_for(store: &Arc<SqliteStore>, user: &str, word: &str) {
             .unwrap();
     }
     fill_for_targets(store, user, word).await;
+    fill_for_uploads(store, user, word).await;
     let digest: [u8; 32] = std::array::from_fn(|at| user.as_bytes()[at % user.len()]);
     store.add_api_key(&user.into(), digest, "phone", at(1)).await.unwrap();
 }
@@ -260,6 +269,30 @@ async fn fill_for_targets(store: &Arc<SqliteStore>, user: &str, word: &str) {
         let embedded = Embedded { segments: None, vector: vec![1.0, 2.0] };
         store.complete_embedding(&claim, "model", vec![embedded]).await.unwrap();
     }
+}
+
+/// A recording that became a conversation, and its job.
+async fn fill_for_uploads(store: &Arc<SqliteStore>, user: &str, word: &str) {
+    let file = NewUpload {
+        id: format!("{user}-upload").as_str().into(),
+        sha256: [7; 32],
+        bytes: 5,
+        form: "file".into(),
+        source: Source::Omi,
+        language: None,
+        recorded_at: at(0),
+    };
+    store.add_uploads(&user.into(), &format!("{user}-batch"), vec![file], at(6)).await.unwrap();
+    let (lease, _) = store.claim_upload(&"p1".into(), at(6), LEASE).await.unwrap().unwrap();
+    let words = UploadWords {
+        lease,
+        stretches: vec![vec![segment("s1", 0.0, word)]],
+        fresh_ids: vec![format!("{user}-uploaded").as_str().into()],
+        audio_secs: 1.0,
+        join_within: LEASE,
+        now: at(6),
+    };
+    store.complete_upload(words).await.unwrap();
 }
 
 fn holds(folder: &Path, word: &str) -> bool {
@@ -327,7 +360,7 @@ async fn a_deleted_user_leaves_no_row_in_any_table_and_no_byte_in_any_file() {
             assert!(!holds(folder.path(), left), "{left} is still on disk");
         }
         let store = open(&path, &ring);
-        assert_eq!(store.search(&"bob-the-second".into(), "trombone", 9, 0).await.unwrap().len(), 3);
+        assert_eq!(store.search(&"bob-the-second".into(), "trombone", 9, 0).await.unwrap().len(), 4);
         assert!(!store.begin_erasing(&"ann-the-first".into(), at(9)).await.unwrap());
     }
 }

@@ -1,0 +1,281 @@
+//! `/v1/listen`: Deepgram's streaming protocol over the scripted engine.
+
+use std::time::Duration;
+
+use futures_util::{SinkExt, StreamExt};
+use serde_json::{Value, json};
+use tokio::net::TcpStream;
+use tokio_tungstenite::tungstenite::client::IntoClientRequest;
+use tokio_tungstenite::tungstenite::{Error, Message, http};
+use tokio_tungstenite::{MaybeTlsStream, WebSocketStream};
+
+use crate::rig::{PATIENCE, Rig, eventually};
+
+type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
+
+const LINEAR: &str = "encoding=linear16&sample_rate=16000";
+
+async fn try_open(
+    rig: &Rig,
+    query: &str,
+    headers: &[(&'static str, &str)],
+) -> Result<(Socket, http::Response<Option<Vec<u8>>>), Error> {
+    let mut request = format!("ws://{}/v1/listen?{query}", rig.public()).into_client_request().unwrap();
+    for (name, value) in headers {
+        request.headers_mut().insert(*name, value.parse().unwrap());
+    }
+    tokio_tungstenite::connect_async(request).await
+}
+
+async fn open(rig: &Rig, query: &str) -> Socket {
+    try_open(rig, query, &[]).await.unwrap().0
+}
+
+/// The answer that is no upgrade.
+async fn refused(rig: &Rig, query: &str, headers: &[(&'static str, &str)]) -> (u16, Value, http::HeaderMap) {
+    match try_open(rig, query, headers).await {
+        Err(Error::Http(response)) => {
+            let (parts, body) = response.into_parts();
+            let body = serde_json::from_slice(&body.unwrap_or_default()).unwrap_or(Value::Null);
+            (parts.status.as_u16(), body, parts.headers)
+        }
+        Err(error) => panic!("{query}: {error}"),
+        Ok(_) => panic!("{query}: was let in"),
+    }
+}
+
+/// Sends `secs` of sound, `channels` wide.
+async fn speak(socket: &mut Socket, secs: f64, channels: usize) {
+    for _ in 0..(secs * 10.0).round() as usize {
+        socket.send(Message::binary(vec![1; 3_200 * channels])).await.unwrap();
+    }
+}
+
+async fn say(socket: &mut Socket, kind: &str) {
+    socket.send(Message::text(json!({ "type": kind }).to_string())).await.unwrap();
+}
+
+/// Everything that still comes, and how it ends.
+async fn rest(mut socket: Socket) -> (Vec<Value>, u16, String) {
+    let mut messages = Vec::new();
+    loop {
+        match tokio::time::timeout(PATIENCE, socket.next()).await.expect("it ends") {
+            Some(Ok(Message::Text(text))) => messages.push(serde_json::from_str(&text).unwrap()),
+            Some(Ok(Message::Close(Some(frame)))) => {
+                return (messages, frame.code.into(), frame.reason.as_str().to_owned());
+            }
+            Some(Ok(_)) => {}
+            other => panic!("no close frame but {other:?}; before it {messages:#?}"),
+        }
+    }
+}
+
+/// Transcripts of one channel, without the silence.
+fn transcripts(messages: &[Value], channel: u64) -> Vec<&str> {
+    let results = messages.iter().filter(|m| m["type"] == "Results" && m["channel_index"][0] == channel);
+    let texts = results.map(|m| m["channel"]["alternatives"][0]["transcript"].as_str().unwrap());
+    texts.filter(|text| !text.is_empty()).collect()
+}
+
+#[tokio::test]
+async fn words_come_with_their_times_and_nothing_is_kept() {
+    let rig = Rig::start(&[]).await;
+    let query = format!(
+        "{LINEAR}&punctuate=true&diarize=true&interim_results=true&utterance_end_ms=1000&model=nova-3"
+    );
+    let mut socket = open(&rig, &query).await;
+    speak(&mut socket, 7.0, 1).await;
+    say(&mut socket, "KeepAlive").await;
+    say(&mut socket, "CloseStream").await;
+    let (messages, code, _) = rest(socket).await;
+    assert_eq!(code, 1000);
+    assert_eq!(
+        transcripts(&messages, 0),
+        ["Please send the report before Friday.", "I will send it tomorrow morning."]
+    );
+    let mut until = 0.0;
+    for result in messages.iter().filter(|m| m["type"] == "Results") {
+        let (start, duration) = (result["start"].as_f64().unwrap(), result["duration"].as_f64().unwrap());
+        assert!((start - until).abs() < 0.01, "a gap at {until}: {result}");
+        until = start + duration;
+        assert_eq!((&result["is_final"], &result["from_finalize"]), (&json!(true), &json!(false)));
+    }
+    assert!((until - 7.0).abs() < 0.01, "{until}");
+    let word = &messages[0]["channel"]["alternatives"][0]["words"][0];
+    assert_eq!((&word["word"], &word["punctuated_word"]), (&json!("please"), &json!("Please")));
+    let speakers: Vec<_> = messages
+        .iter()
+        .filter_map(|m| m["channel"]["alternatives"][0]["words"][0]["speaker"].as_u64())
+        .collect();
+    assert_eq!(speakers, [0, 1]);
+    assert!(messages.iter().any(|m| m["type"] == "UtteranceEnd"), "{messages:#?}");
+    let last = messages.last().unwrap();
+    assert_eq!(
+        (&last["type"], &last["duration"], &last["channels"]),
+        (&json!("Metadata"), &json!(7.0), &json!(1))
+    );
+    assert_eq!(rig.get("/v1/conversations").await, (200, json!([])));
+}
+
+#[tokio::test]
+async fn a_finalize_is_answered_and_the_stream_goes_on() {
+    let rig = Rig::start(&[]).await;
+    let mut socket = open(&rig, LINEAR).await;
+    speak(&mut socket, 2.5, 1).await;
+    say(&mut socket, "Finalize").await;
+    let finalized = async {
+        loop {
+            let message = socket.next().await.unwrap().unwrap();
+            let message: Value = serde_json::from_str(message.to_text().unwrap()).unwrap();
+            if message["from_finalize"] == true {
+                return message;
+            }
+        }
+    };
+    tokio::time::timeout(PATIENCE, finalized).await.expect("a result says from_finalize");
+    speak(&mut socket, 8.0, 1).await;
+    say(&mut socket, "CloseStream").await;
+    let (messages, code, _) = rest(socket).await;
+    assert_eq!(code, 1000);
+    assert!(transcripts(&messages, 0).concat().contains("monday"), "{messages:#?}");
+}
+
+#[tokio::test]
+async fn channels_are_heard_apart_or_together_as_asked() {
+    let rig = Rig::start(&[]).await;
+    let mut socket = open(&rig, &format!("{LINEAR}&channels=2&multichannel=true")).await;
+    speak(&mut socket, 4.0, 2).await;
+    say(&mut socket, "CloseStream").await;
+    let (messages, _, _) = rest(socket).await;
+    assert_eq!((transcripts(&messages, 0).len(), transcripts(&messages, 1).len()), (2, 2));
+    assert!(messages.iter().all(|m| m["type"] != "Results" || m["channel_index"][1] == 2));
+    let mut socket = open(&rig, &format!("{LINEAR}&channels=2")).await;
+    speak(&mut socket, 4.0, 2).await;
+    // An empty message is an old way to say that no audio follows.
+    socket.send(Message::binary(Vec::new())).await.unwrap();
+    let (messages, _, _) = rest(socket).await;
+    assert_eq!((transcripts(&messages, 0).len(), transcripts(&messages, 1).len()), (2, 0));
+    assert_eq!(messages.last().unwrap()["duration"], 4.0);
+}
+
+#[tokio::test]
+async fn a_stream_without_audio_ends_unless_it_says_that_it_lives() {
+    let rig = Rig::start(&[("limits.speech_silent_max", "400ms")]).await;
+    let mut socket = open(&rig, LINEAR).await;
+    let mut ticks = tokio::time::interval(Duration::from_millis(100));
+    for _ in 0..12 {
+        ticks.tick().await;
+        say(&mut socket, "KeepAlive").await;
+    }
+    let (messages, code, reason) = rest(socket).await;
+    assert_eq!(code, 1011);
+    assert!(reason.starts_with("NET-0001"), "{reason}");
+    let error = messages.last().unwrap();
+    assert_eq!((&error["type"], &error["variant"]), (&json!("Error"), &json!("NET-0001")));
+}
+
+#[tokio::test]
+async fn what_cannot_be_heard_says_why_and_the_server_serves_on() {
+    let rig = Rig::start(&[]).await;
+    for (query, first, code, word) in [
+        ("", Message::binary(b"hello, this is no audio".to_vec()), 1008, "DATA-0000"),
+        (
+            "encoding=opus",
+            Message::binary(b"OggS\0\x02aaaaaaaaaaaaaaaaaaaa\x01\x04bbbbcccccc".to_vec()),
+            1008,
+            "DATA-0000",
+        ),
+        ("", Message::binary([b"RIFF\0\0\0\0WAVEjunk".as_slice(), &[0xff; 20]].concat()), 1008, "DATA-0000"),
+        (LINEAR, Message::text("not json"), 1008, "DATA-0002"),
+        (LINEAR, Message::text("[]"), 1008, "DATA-0002"),
+        (LINEAR, Message::text(r#"{"type":7}"#), 1008, "DATA-0002"),
+        (LINEAR, Message::binary(vec![0; 2 << 20]), 1009, "DATA-0001"),
+    ] {
+        let mut socket = open(&rig, query).await;
+        // One that is too long may be cut off by the close.
+        let _ = socket.send(first).await;
+        let (_, closed, reason) = rest(socket).await;
+        assert_eq!(closed, code, "{query}: {reason}");
+        assert!(reason.starts_with(word), "{query}: {reason}");
+    }
+    // Packets that are none are silence; a stream without audio has its last word too.
+    let mut socket = open(&rig, "encoding=opus").await;
+    for length in [1, 2, 100, 5_000] {
+        socket.send(Message::binary(vec![0xfc; length])).await.unwrap();
+    }
+    say(&mut socket, "SomethingNew").await;
+    say(&mut socket, "CloseStream").await;
+    let (messages, code, _) = rest(socket).await;
+    assert_eq!((code, &messages.last().unwrap()["type"]), (1000, &json!("Metadata")));
+    rig.still_serves().await;
+}
+
+#[tokio::test]
+async fn who_may_not_is_refused_in_deepgrams_words() {
+    let key = "a-key-of-at-least-some-length:";
+    let rig =
+        Rig::start(&[("auth.admin_key", key), ("limits.sessions_max", "1"), ("limits.accept_burst", "50")])
+            .await;
+    let (code, body, headers) = refused(&rig, "encoding=speex", &[]).await;
+    assert_eq!((code, &body["err_code"]), (400, &json!("Bad Request")));
+    assert!(body["err_msg"].as_str().unwrap().contains("linear16"));
+    assert_eq!(headers["dg-request-id"].to_str().unwrap(), body["request_id"].as_str().unwrap());
+    assert!(headers.contains_key("dg-error"));
+    for headers in [
+        [("authorization", "Token wrong")],
+        [("sec-websocket-protocol", "token, wrong")],
+        [("authorization", "nonsense")],
+    ] {
+        let (code, body, _) = refused(&rig, LINEAR, &headers).await;
+        assert_eq!((code, &body["err_code"]), (401, &json!("INVALID_AUTH")), "{headers:?}");
+    }
+    let mine = format!("{key}ann");
+    let bearer = format!("Bearer {mine}");
+    let protocol = format!("token, {mine}");
+    let query = format!("{LINEAR}&token={mine}");
+    for (query, headers) in [
+        (LINEAR, vec![("authorization", bearer.as_str())]),
+        (LINEAR, vec![("sec-websocket-protocol", protocol.as_str())]),
+        (query.as_str(), vec![]),
+    ] {
+        let (socket, response) = try_open(&rig, query, &headers).await.unwrap();
+        let chosen = response.headers().get("sec-websocket-protocol").map(|name| name.to_str().unwrap());
+        assert_eq!(chosen, headers.iter().any(|(name, _)| name.starts_with("sec")).then_some("token"));
+        let (code, body, headers) = refused(&rig, LINEAR, &[]).await;
+        assert_eq!((code, &body["err_code"]), (503, &json!("TOO_BUSY")), "one session is the limit");
+        assert!(headers.contains_key("retry-after"));
+        drop(socket);
+        eventually("the place is free", async || {
+            (rig.probe("/readyz").await.1["sessions"] == 0).then_some(())
+        })
+        .await;
+    }
+}
+
+#[tokio::test]
+async fn a_drain_tells_what_was_heard_and_the_end_of_a_user_ends_it() {
+    let mut rig = Rig::start(&[]).await;
+    let mut socket = open(&rig, LINEAR).await;
+    speak(&mut socket, 1.9, 1).await;
+    let (stopped, (messages, code, _)) = tokio::join!(rig.stop(), rest(socket));
+    let () = stopped;
+    assert_eq!(code, 1012);
+    assert_eq!(transcripts(&messages, 0), ["please send the report before friday"]);
+    let rig = Rig::start(&[]).await;
+    let mut socket = open(&rig, LINEAR).await;
+    speak(&mut socket, 0.1, 1).await;
+    // The user exists once something is theirs.
+    rig.call(reqwest::Method::PUT, "/v1/users/me/time-zone", json!({ "time_zone": "Europe/Madrid" })).await;
+    assert_eq!(rig.delete("/v1/users/me?confirm=local").await, 202);
+    let (_, code, reason) = rest(socket).await;
+    assert_eq!((code, reason.as_str()), (1008, "user deleted"));
+}
+
+#[tokio::test]
+async fn an_engine_that_fails_or_hangs_is_told() {
+    let rig = Rig::start(&[("speech.engine", "none")]).await;
+    let mut socket = open(&rig, LINEAR).await;
+    speak(&mut socket, 0.1, 1).await;
+    let (messages, code, _) = rest(socket).await;
+    assert_eq!((code, &messages[0]["variant"]), (1011, &json!("ENGINE")));
+}
