@@ -280,6 +280,9 @@ limits! {
     /// Bytes of vectors that searches by meaning keep in memory, of all users: 100,000 chunks of 768 numbers are 75 MiB. Full:
     /// those of the user who did not search for longest go; a user with more than this is searched from the disk.
     search_vectors_bytes_max: usize = 256 * MIB;
+    /// Bytes that searches by words keep of where users' segments stand: 100,000 segments are 1.2 MiB. Full: those of the user
+    /// who did not search for longest go, and are read again, from an index, by their next search.
+    search_places_bytes_max: usize = 64 * MIB;
     /// How often the sweeper looks for conversations without a client and leases without an owner.
     sweep_every: Duration = Duration::from_secs(5);
     /// A conversation that this process owns and no session of it has for this long is given up. Longer than any call to the

@@ -260,6 +260,8 @@ macro_rules! store_conformance {
                 m07_a_change_of_a_users_targets_is_seen_by_all_and_a_delivery_is_none,
                 d09_an_answer_that_comes_twice_is_one_message, messages_are_their_users_own_and_bounded;
             search: words_are_anded_over_the_conversation, phrases_stand_together, any_text_is_a_query,
+                a_ranking_and_its_hits_are_the_search, rarer_words_more_lines_and_titles_weigh_more,
+                a_row_that_is_given_again_is_whose_it_is_now,
                 users_see_only_their_own, matches_are_marked_and_placed, the_index_follows_every_write,
                 pages_do_not_overlap, records_are_found_by_their_words, near_hits_begin_where_they_are_near;
         );

@@ -194,6 +194,16 @@ pub struct SearchHit {
     pub score: f64,
 }
 
+/// A conversation that a search by words found, without anything that is shown of it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Ranked {
+    pub conversation: ConversationId,
+    /// Greater is better; comparable within one search only.
+    pub score: f64,
+    /// The lines that match best, as the store that gave them numbers them.
+    pub lines: Vec<i64>,
+}
+
 /// A piece of text that matched.
 #[derive(Clone, Debug)]
 pub struct Snippet {
@@ -605,6 +615,31 @@ pub trait Store: Send + Sync + 'static {
     /// Full-text search over titles, overviews and segments. Any text is a valid query; words are and-ed, quotes make phrases.
     async fn search(&self, user: &UserId, query: &str, limit: usize, offset: usize)
     -> Result<Vec<SearchHit>>;
+
+    /// The ranking of [`Store::search`] alone, which costs a fraction of it: for whoever shows only some of what was found.
+    async fn search_ranks(
+        &self,
+        user: &UserId,
+        query: &str,
+        limit: usize,
+        offset: usize,
+    ) -> Result<Vec<Ranked>> {
+        let hits = self.search(user, query, limit, offset).await?;
+        let ranked = |hit: SearchHit| Ranked {
+            conversation: hit.conversation.id,
+            score: hit.score,
+            lines: Vec::new(),
+        };
+        Ok(hits.into_iter().map(ranked).collect())
+    }
+    /// What [`Store::search_ranks`] found for this query, as hits, in the order asked for; what is gone since is left out.
+    async fn search_hits(&self, user: &UserId, query: &str, ranked: Vec<Ranked>) -> Result<Vec<SearchHit>> {
+        /// Of the best only: enough for whoever asked for no more ranks than that.
+        const HITS_MAX: usize = 500;
+        let hits = self.search(user, query, HITS_MAX, 0).await?;
+        let hit = |ranked: &Ranked| hits.iter().find(|hit| hit.conversation.id == ranked.conversation).cloned();
+        Ok(ranked.iter().filter_map(hit).collect())
+    }
 
     // --- edits by the user -------------------------------------------------------------------------------------------
     /// Sets the user's title. `NotFound` if absent.
