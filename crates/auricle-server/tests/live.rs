@@ -9,6 +9,8 @@ mod rig;
 mod admission;
 #[path = "live/conversations.rs"]
 mod conversations;
+#[path = "live/days.rs"]
+mod days;
 #[path = "live/deletion.rs"]
 mod deletion;
 #[path = "live/hostile.rs"]

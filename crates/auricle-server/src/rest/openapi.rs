@@ -9,7 +9,9 @@ use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityRequirement
 use utoipa::openapi::{Content, Ref, RefOr, ResponseBuilder};
 use utoipa::{Modify, OpenApi};
 
-use super::{action_items, conversations, export, finalise, jobs, memories, search, status, users, webhooks};
+use super::{
+    action_items, conversations, days, export, finalise, jobs, memories, search, status, users, webhooks,
+};
 
 #[derive(OpenApi)]
 #[openapi(
@@ -36,6 +38,9 @@ use super::{action_items, conversations, export, finalise, jobs, memories, searc
         memories::read,
         memories::change,
         memories::remove,
+        days::list,
+        days::read,
+        days::summarise,
         jobs::list,
         jobs::read,
         jobs::retry,

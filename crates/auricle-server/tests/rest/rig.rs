@@ -132,6 +132,7 @@ impl Rig {
             exports: Arc::new(Semaphore::new(config.limits.exports_running_max)),
             limits: Arc::new(config.limits.clone()),
             clock: SystemClock,
+            time_zone: jiff::tz::TimeZone::UTC,
             embed,
         };
         let process = ProcessId::from("test-process");

@@ -177,7 +177,8 @@ pub async fn rarer_words_more_lines_and_titles_weigh_more(ground: Ground) {
     let owner = ground.live("c4").await;
     let words = [segment("a", 0.0, "common"), segment("b", 2.0, "common"), segment("c", 4.0, "common")];
     ground.store.append_segments(batch(&owner, 5, &words)).await.unwrap();
-    let order: Vec<_> = find(&ground, "ann", "common ").await.into_iter().map(|hit| hit.conversation.id).collect();
+    let order: Vec<_> =
+        find(&ground, "ann", "common ").await.into_iter().map(|hit| hit.conversation.id).collect();
     assert_eq!(order.len(), 4);
     // Two lines' worth in a title, three in a transcript three lines long, one in a transcript of one line.
     assert_eq!(order[0], "c3".into());

@@ -31,6 +31,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("migrations/0009_protection.sql"),
     include_str!("migrations/0010_deleting_users.sql"),
     include_str!("migrations/0013_search_versions.sql"),
+    include_str!("migrations/0014_days.sql"),
 ];
 
 /// How many prepared statements a connection keeps; more than there are distinct statements in this crate.

@@ -104,12 +104,14 @@ impl Places {
     /// All of the user's, from the indexes.
     fn read(db: &Db, user: i64, version: Version) -> Result<Self> {
         let mut places = Self { version, ..Self::default() };
-        let mut query = db.prepare_cached("SELECT rid FROM conversations WHERE user = ?1 ORDER BY created_at")?;
+        let mut query =
+            db.prepare_cached("SELECT rid FROM conversations WHERE user = ?1 ORDER BY created_at")?;
         let mut found = query.query([user])?;
         while let Some(row) = found.next()? {
             places.number(row.get(0)?);
         }
-        let mut query = db.prepare_cached("SELECT rid FROM segments INDEXED BY segments_order WHERE conversation = ?1")?;
+        let mut query =
+            db.prepare_cached("SELECT rid FROM segments INDEXED BY segments_order WHERE conversation = ?1")?;
         let mut all = Vec::new();
         for (number, conversation) in places.conversations.iter().enumerate() {
             let mut found = query.query([conversation])?;

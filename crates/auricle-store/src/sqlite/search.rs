@@ -315,11 +315,7 @@ pub(super) fn prepare_excerpts(db: &rusqlite::Connection) -> rusqlite::Result<()
 }
 
 /// Excerpts of these rows of the index, by row; those that hold nothing of `expression` any more have none.
-fn excerpts(
-    db: &Db,
-    docs: impl Iterator<Item = i64>,
-    expression: &str,
-) -> Result<HashMap<i64, String>> {
+fn excerpts(db: &Db, docs: impl Iterator<Item = i64>, expression: &str) -> Result<HashMap<i64, String>> {
     let mut put = db.prepare_cached(
         "INSERT OR REPLACE INTO temp.excerpts (rowid, body) SELECT rowid, body FROM search WHERE rowid = ?1",
     )?;

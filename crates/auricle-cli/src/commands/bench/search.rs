@@ -100,7 +100,12 @@ pub(super) fn run(args: &SearchArgs) -> anyhow::Result<ExitCode> {
         Ok(())
     })?;
     figures.push(runtime.block_on(end_to_end("GET /v1/search", args, &server, words_of))?);
-    figures.push(runtime.block_on(end_to_end("the same, with a word of most chunks", args, &server, common))?);
+    figures.push(runtime.block_on(end_to_end(
+        "the same, with a word of most chunks",
+        args,
+        &server,
+        common,
+    ))?);
     figures.push(runtime.block_on(end_to_end("the same, while a word is typed", args, &server, typed))?);
     let server_resident_mib = server.measured()?.resident_kib >> 10;
     let SearchArgs { chunks, dimensions, searches, json } = *args;
