@@ -4,6 +4,7 @@ pub(crate) mod action_items;
 pub(crate) mod bench;
 pub(crate) mod config;
 pub(crate) mod conversations;
+pub(crate) mod days;
 pub(crate) mod doctor;
 pub(crate) mod export;
 pub(crate) mod jobs;

@@ -285,6 +285,17 @@ limits! {
     /// Bytes of vectors that searches by meaning keep in memory, of all users: 100,000 chunks of 768 numbers are 75 MiB. Full:
     /// those of the user who did not search for longest go; a user with more than this is searched from the disk.
     search_vectors_bytes_max: usize = 256 * MIB;
+    /// Bytes that searches by words keep of where users' segments stand: 100,000 segments are 1.2 MiB. Full: those of the user
+    /// who did not search for longest go, and are read again, from an index, by their next search.
+    search_places_bytes_max: usize = 64 * MIB;
+    /// How often it is looked whose day is to be summarised.
+    days_plan_every: Duration = Duration::from_secs(60);
+    /// Days back that are still summarised by themselves, after the server was off. Full: older ones only when they are asked for.
+    days_catch_up_max: usize = 7;
+    /// How long after its end a day waits for conversations of it that are not records yet. Full: it is summarised without them.
+    days_wait_max: Duration = Duration::from_secs(6 * 3_600);
+    /// Conversations of one day that its summary rests on. Full: later ones are left out.
+    day_conversations_max: usize = 500;
     /// How often the sweeper looks for conversations without a client and leases without an owner.
     sweep_every: Duration = Duration::from_secs(5);
     /// A conversation that this process owns and no session of it has for this long is given up. Longer than any call to the

@@ -7,6 +7,7 @@
 //! written without the lease.
 
 pub mod clock;
+pub mod days;
 pub mod deliver;
 pub mod embed;
 pub mod gates;
@@ -20,6 +21,7 @@ pub mod worker;
 use std::sync::Arc;
 
 pub use clock::Clock;
+pub use days::{Days, PlainDays, SummariseDay};
 pub use deliver::*;
 pub use embed::{Embed, EmbedError, EmbedServer, Embedder};
 pub use gates::{Gates, Pass};

@@ -11,6 +11,7 @@ mod answer;
 mod budget;
 mod clean;
 mod client;
+mod day;
 mod failure;
 mod long;
 mod prompt;

@@ -7,6 +7,8 @@ mod rig;
 
 #[path = "work/conversations.rs"]
 mod conversations;
+#[path = "work/days.rs"]
+mod days;
 #[path = "work/effects.rs"]
 mod effects;
 #[path = "work/embeddings.rs"]

@@ -298,15 +298,16 @@ impl App {
         let (worker, outbox) = work::processors(
             &config,
             &parts,
-            (wake_up, effects),
+            (wake_up, Arc::clone(&effects)),
             links.clone(),
-            model,
+            model.clone(),
             Arc::clone(&outgoing),
         );
         let embedder = embed.clone().map(|embed| work::embedder(&parts, embed));
+        let days = work::days(&config, &parts, model, effects);
         work::run_loops(
             &parts,
-            (worker, outbox, embedder),
+            (worker, outbox, embedder, days),
             &triggers,
             &wake,
             &background,
@@ -318,7 +319,8 @@ impl App {
         );
         let router = match &parts.hearing {
             Some(hearing) => {
-                routers::listening(&parts, hearing, &wake, &background, links, embed, (outgoing, triggers))
+                let (zone, receivers) = (config.time_zone(), (outgoing, triggers));
+                routers::listening(&parts, hearing, &wake, &background, (links, embed), receivers, zone)
             }
             None => routers::pushing(
                 &config,

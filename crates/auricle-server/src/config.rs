@@ -26,7 +26,7 @@ pub use self::docs::markdown;
 pub use self::hearing::{BaseUrl, Gate, GateConfig, Score, Span, WhisperConfig};
 pub use self::keys::{Key, keys};
 pub use self::layers::{Env, FileSource, ProcessEnv, Sources};
-pub use self::value::{List, Paths, Price, Secret, Tokens, Zone};
+pub use self::value::{DayHour, List, Paths, Price, Secret, Tokens, Zone};
 
 /// Where a pusher is found, unless it is told otherwise; its probes are on the next port.
 const PUSHER_PORT: u16 = 8090;
@@ -56,6 +56,8 @@ pub struct Config {
     pub sessions_workers: usize,
     /// The time zone of users who have set none.
     pub user_time_zone: Zone,
+    /// When days are summarised by themselves.
+    pub days_summary: DayHour,
     /// Who is told of what, for every user.
     pub webhooks: WebhooksConfig,
     /// What seals texts and audio on disk.
@@ -362,6 +364,7 @@ impl Config {
             processing_threads: 0,
             sessions_workers: 0,
             user_time_zone: Zone::System,
+            days_summary: DayHour(None),
             webhooks: WebhooksConfig {
                 conversation: None,
                 transcript: None,

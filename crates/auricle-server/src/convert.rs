@@ -181,6 +181,29 @@ pub fn job(job: &store::Job) -> rest::Job {
     }
 }
 
+/// A day, as REST has it.
+pub fn day(record: &store::DayRecord) -> rest::Day {
+    // It was written as JSON, by this program.
+    let summary: Option<serde_json::Value> =
+        record.summary.as_deref().and_then(|summary| serde_json::from_str(summary).ok());
+    let overview = summary.as_ref().and_then(|summary| summary["overview"].as_str());
+    let (provider, version) =
+        record.provenance.clone().map(|made_by| (made_by.provider, made_by.version)).unzip();
+    rest::Day {
+        date: record.day.date.clone(),
+        time_zone: record.day.zone.clone(),
+        state: record.state.as_str().to_owned(),
+        summary: overview.map(str::to_owned),
+        summary_json: summary,
+        conversations: record.conversations,
+        provider,
+        provider_version: version,
+        made_at: record.made_at.map(time),
+        revision: record.revision,
+        last_error: record.last_error.clone(),
+    }
+}
+
 /// A piece of text that matched; the store's marks become ranges.
 pub fn snippet(snippet: &store::Snippet) -> rest::Snippet {
     let (text, highlights) = highlights(&snippet.text);

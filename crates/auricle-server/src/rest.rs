@@ -9,6 +9,7 @@
 mod action_items;
 mod answer;
 mod conversations;
+mod days;
 mod export;
 mod finalise;
 mod forms;
@@ -35,6 +36,7 @@ use axum::extract::DefaultBodyLimit;
 use axum::http::StatusCode;
 use axum::routing::{delete, get, patch, post, put};
 use axum::{Json, Router};
+use jiff::tz::TimeZone;
 use tokio::sync::{Notify, Semaphore};
 
 use self::answer::Refusal;
@@ -106,6 +108,8 @@ pub struct RestState {
     pub limits: Arc<Limits>,
     /// Time.
     pub clock: SystemClock,
+    /// Of users who have set none.
+    pub time_zone: TimeZone,
     /// What makes a vector of a query, if anything does.
     pub embed: Option<Arc<dyn Embed>>,
     /// For requests that bring files.
@@ -146,6 +150,9 @@ routes! {
     get "/v1/memories/{id}" => memories::read;
     patch "/v1/memories/{id}" => memories::change;
     delete "/v1/memories/{id}" => memories::remove;
+    get "/v1/days" => days::list;
+    get "/v1/days/{date}" => days::read;
+    post "/v1/days/{date}/summarise" => days::summarise;
     get "/v1/jobs" => jobs::list;
     get "/v1/jobs/{id}" => jobs::read;
     post "/v1/jobs/{id}/retry" => jobs::retry;

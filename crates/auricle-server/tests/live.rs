@@ -11,6 +11,8 @@ mod admission;
 mod cloud;
 #[path = "live/conversations.rs"]
 mod conversations;
+#[path = "live/days.rs"]
+mod days;
 #[path = "live/deletion.rs"]
 mod deletion;
 #[path = "live/hostile.rs"]

@@ -8,6 +8,7 @@
 
 pub mod accounts;
 pub mod beginnings;
+pub mod days;
 pub mod effects;
 pub mod ending;
 pub mod erasing;
@@ -265,7 +266,13 @@ macro_rules! store_conformance {
                 a_target_that_fails_for_days_is_warned_of_and_switched_off, a_success_ends_a_targets_failures,
                 m07_a_change_of_a_users_targets_is_seen_by_all_and_a_delivery_is_none,
                 d09_an_answer_that_comes_twice_is_one_message, messages_are_their_users_own_and_bounded;
+            days: a_day_with_records_is_queued_once_and_made_once, a_day_waits_for_records_to_come_but_not_for_ever,
+                a_day_of_no_records_is_none, a_lost_claim_writes_nothing_and_a_recorded_step_is_found,
+                attempts_are_counted_and_absences_are_not, a_day_that_is_made_again_keeps_its_old_summary_until_then,
+                users_who_were_heard_of_late_are_listed_with_their_zones;
             search: words_are_anded_over_the_conversation, phrases_stand_together, any_text_is_a_query,
+                a_ranking_and_its_hits_are_the_search, rarer_words_more_lines_and_titles_weigh_more,
+                a_row_that_is_given_again_is_whose_it_is_now,
                 users_see_only_their_own, matches_are_marked_and_placed, the_index_follows_every_write,
                 pages_do_not_overlap, records_are_found_by_their_words, near_hits_begin_where_they_are_near;
         );

@@ -10,6 +10,7 @@
 mod clock;
 #[cfg(any(test, feature = "conformance"))]
 pub mod conformance;
+pub mod days;
 pub mod protect;
 pub mod records;
 pub mod spool;

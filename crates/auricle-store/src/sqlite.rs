@@ -5,6 +5,7 @@
 //! epochs inside it.
 
 mod accounts;
+mod days;
 mod db;
 mod effects;
 mod embeddings;
@@ -17,6 +18,8 @@ mod memories;
 mod messages;
 mod nearest;
 mod open;
+mod places;
+mod ranking;
 mod readers;
 mod reading;
 mod records_search;
@@ -86,6 +89,8 @@ pub struct SqliteOptions {
     pub uploads_waiting_per_user_max: usize,
     /// Attempts after which an effect is not claimed again.
     pub effect_attempts_max: u32,
+    /// Bytes of places of segments kept for searches by words. Full: those of the user who did not search for longest go.
+    pub places_bytes_max: usize,
     /// Bytes of vectors kept for searches by meaning. Full: those of the user who did not search for longest go.
     pub vectors_bytes_max: usize,
     /// Effects of one lane that are held at once. Full: the others wait.
@@ -119,6 +124,7 @@ impl From<&Limits> for SqliteOptions {
             uploads_waiting_per_user_max: limits.uploads_waiting_per_user_max,
             effect_attempts_max: limits.effect_attempts_max,
             vectors_bytes_max: limits.search_vectors_bytes_max,
+            places_bytes_max: limits.search_places_bytes_max,
             effects_per_host_max: limits.effects_per_host_max,
             targets_per_user_max: limits.targets_per_user_max,
             target_health: HealthNumbers {
@@ -146,6 +152,7 @@ pub struct SqliteStore {
     /// One thread of their own, so that no other read waits behind them.
     searches: readers::Readers,
     vectors: Arc<nearest::Cache>,
+    places: Arc<places::Cache>,
     options: SqliteOptions,
     /// The lane after which the next claim of a long queue goes on.
     lane: Arc<Mutex<String>>,
@@ -170,6 +177,7 @@ impl SqliteStore {
                 options.wait_max,
             )?,
             vectors: nearest::Cache::new(options.vectors_bytes_max),
+            places: places::Cache::new(options.places_bytes_max),
             options,
             lane: Arc::default(),
         }))
@@ -406,7 +414,28 @@ impl Store for SqliteStore {
         offset: usize,
     ) -> Result<Vec<SearchHit>> {
         let (user, query) = (user.clone(), query.to_owned());
-        self.readers.read(move |db| search::search(db, &user, &query, limit, offset)).await
+        let places = Arc::clone(&self.places);
+        let found = move |db: &_| {
+            let ranked = search::ranks(db, &places, &user, &query, (limit, offset))?;
+            search::hits(db, &user, &query, &ranked)
+        };
+        self.readers.read(found).await
+    }
+
+    async fn search_ranks(
+        &self,
+        user: &UserId,
+        query: &str,
+        limit: usize,
+        offset: usize,
+    ) -> Result<Vec<Ranked>> {
+        let (user, query, places) = (user.clone(), query.to_owned(), Arc::clone(&self.places));
+        self.readers.read(move |db| search::ranks(db, &places, &user, &query, (limit, offset))).await
+    }
+
+    async fn search_hits(&self, user: &UserId, query: &str, ranked: Vec<Ranked>) -> Result<Vec<SearchHit>> {
+        let (user, query) = (user.clone(), query.to_owned());
+        self.readers.read(move |db| search::hits(db, &user, &query, &ranked)).await
     }
 
     async fn rename(&self, user: &UserId, id: &ConversationId, title: &str, now: UnixMicros) -> Result<()> {
@@ -558,6 +587,99 @@ impl Store for SqliteStore {
     async fn near_hits(&self, user: &UserId, near: Vec<Near>) -> Result<Vec<SearchHit>> {
         let user = user.clone();
         self.readers.read(move |db| search::near_hits(db, &user, &near)).await
+    }
+
+    async fn users_heard_since(
+        &self,
+        since: UnixMicros,
+        after: Option<&UserId>,
+        limit: usize,
+    ) -> Result<Vec<(UserId, Option<String>)>> {
+        let after = after.cloned();
+        self.readers.read(move |db| days::users(db, since, after.as_ref(), limit)).await
+    }
+
+    async fn plan_days(
+        &self,
+        user: &UserId,
+        days: Vec<PlannedDay>,
+        patience: Duration,
+        now: UnixMicros,
+    ) -> Result<usize> {
+        let user = user.clone();
+        // Nearly always there is nothing to write.
+        let wanted = {
+            let user = user.clone();
+            self.readers.read(move |db| days::wanted(db, &user, days, patience, now)).await?
+        };
+        if wanted.is_empty() {
+            return Ok(0);
+        }
+        self.writer.write(move |db| days::plan(db, &user, wanted.clone(), patience, now)).await
+    }
+
+    async fn ask_day(&self, user: &UserId, day: PlannedDay, now: UnixMicros) -> Result<DayRecord> {
+        let user = user.clone();
+        self.writer.write(move |db| days::ask(db, &user, &day, now)).await
+    }
+
+    async fn conversations_of_day(
+        &self,
+        user: &UserId,
+        from: UnixMicros,
+        until: UnixMicros,
+        limit: usize,
+    ) -> Result<Vec<Conversation>> {
+        let user = user.clone();
+        self.readers.read(move |db| days::conversations(db, &user, from, until, limit)).await
+    }
+
+    async fn claim_day(
+        &self,
+        process: &ProcessId,
+        now: UnixMicros,
+        lease: Duration,
+    ) -> Result<Option<DayClaim>> {
+        if !self.readers.read(move |db| days::is_due(db, now)).await? {
+            return Ok(None);
+        }
+        let process = process.clone();
+        self.writer.write(move |db| days::claim(db, &process, now, lease)).await
+    }
+
+    async fn renew_day(&self, claim: &DayClaim, until: UnixMicros) -> Result<()> {
+        let claim = claim.clone();
+        self.writer.write(move |db| days::renew(db, &claim, until)).await
+    }
+
+    async fn record_day_step(&self, claim: &DayClaim, step: &str) -> Result<()> {
+        let (claim, step) = (claim.clone(), step.to_owned());
+        self.writer.write(move |db| days::record_step(db, &claim, &step)).await
+    }
+
+    async fn complete_day(&self, claim: &DayClaim, done: DayCompletion) -> Result<()> {
+        let claim = claim.clone();
+        self.writer.write(move |db| days::complete(db, &claim, &done)).await
+    }
+
+    async fn drop_day(&self, claim: &DayClaim) -> Result<()> {
+        let claim = claim.clone();
+        self.writer.write(move |db| days::remove(db, &claim)).await
+    }
+
+    async fn end_day(&self, claim: &DayClaim, outcome: DayOutcome, now: UnixMicros) -> Result<()> {
+        let claim = claim.clone();
+        self.writer.write(move |db| days::end(db, &claim, &outcome, now)).await
+    }
+
+    async fn days(&self, user: &UserId, limit: usize, offset: usize) -> Result<Vec<DayRecord>> {
+        let user = user.clone();
+        self.readers.read(move |db| days::list(db, &user, limit, offset)).await
+    }
+
+    async fn day(&self, user: &UserId, date: &str) -> Result<Option<DayRecord>> {
+        let (user, date) = (user.clone(), date.to_owned());
+        self.readers.read(move |db| days::find(db, &user, &date)).await
     }
 
     async fn nearest(&self, user: &UserId, model: &str, query: Vec<f32>, limit: usize) -> Result<Vec<Near>> {

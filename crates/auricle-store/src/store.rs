@@ -11,6 +11,7 @@ use auricle_core::{
     TargetState, Trigger, UnixMicros, UploadId, UserId,
 };
 
+pub use crate::days::*;
 pub use crate::records::*;
 pub use crate::uploads::*;
 pub use crate::vectors::*;
@@ -193,6 +194,16 @@ pub struct SearchHit {
     pub snippets: Vec<Snippet>,
     /// Greater is better.
     pub score: f64,
+}
+
+/// A conversation that a search by words found, without anything that is shown of it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Ranked {
+    pub conversation: ConversationId,
+    /// Greater is better; comparable within one search only.
+    pub score: f64,
+    /// The lines that match best, as the store that gave them numbers them.
+    pub lines: Vec<i64>,
 }
 
 /// A piece of text that matched.
@@ -607,6 +618,32 @@ pub trait Store: Send + Sync + 'static {
     async fn search(&self, user: &UserId, query: &str, limit: usize, offset: usize)
     -> Result<Vec<SearchHit>>;
 
+    /// The ranking of [`Store::search`] alone, which costs a fraction of it: for whoever shows only some of what was found.
+    async fn search_ranks(
+        &self,
+        user: &UserId,
+        query: &str,
+        limit: usize,
+        offset: usize,
+    ) -> Result<Vec<Ranked>> {
+        let hits = self.search(user, query, limit, offset).await?;
+        let ranked = |hit: SearchHit| Ranked {
+            conversation: hit.conversation.id,
+            score: hit.score,
+            lines: Vec::new(),
+        };
+        Ok(hits.into_iter().map(ranked).collect())
+    }
+    /// What [`Store::search_ranks`] found for this query, as hits, in the order asked for; what is gone since is left out.
+    async fn search_hits(&self, user: &UserId, query: &str, ranked: Vec<Ranked>) -> Result<Vec<SearchHit>> {
+        /// Of the best only: enough for whoever asked for no more ranks than that.
+        const HITS_MAX: usize = 500;
+        let hits = self.search(user, query, HITS_MAX, 0).await?;
+        let hit =
+            |ranked: &Ranked| hits.iter().find(|hit| hit.conversation.id == ranked.conversation).cloned();
+        Ok(ranked.iter().filter_map(hit).collect())
+    }
+
     // --- edits by the user -------------------------------------------------------------------------------------------
     /// Sets the user's title. `NotFound` if absent.
     async fn rename(&self, user: &UserId, id: &ConversationId, title: &str, now: UnixMicros) -> Result<()>;
@@ -697,6 +734,80 @@ pub trait Store: Send + Sync + 'static {
     async fn near_hits(&self, user: &UserId, near: Vec<Near>) -> Result<Vec<SearchHit>>;
     /// Conversations of the user nearest to `query` by this model's vectors, best first. What was set aside is left out.
     async fn nearest(&self, user: &UserId, model: &str, query: Vec<f32>, limit: usize) -> Result<Vec<Near>>;
+
+    // --- days --------------------------------------------------------------------------------------------------------
+    /// Users who were heard since then, with the time zones they have set, in an order of the store's own, those after `after`.
+    async fn users_heard_since(
+        &self,
+        _since: UnixMicros,
+        _after: Option<&UserId>,
+        _limit: usize,
+    ) -> Result<Vec<(UserId, Option<String>)>> {
+        Ok(Vec::new())
+    }
+    /// Queues those of `days` of which there are records and no summary since they were over. Where records are still to come, a
+    /// day waits for them until `patience` after its end. Returns how many; repeating it queues none.
+    async fn plan_days(
+        &self,
+        _user: &UserId,
+        _days: Vec<PlannedDay>,
+        _patience: Duration,
+        _now: UnixMicros,
+    ) -> Result<usize> {
+        Err(no_days())
+    }
+    /// Queues a day, whatever was made of it; one that is being made is left alone. `NotFound` if there is no record of it.
+    async fn ask_day(&self, _user: &UserId, _day: PlannedDay, _now: UnixMicros) -> Result<DayRecord> {
+        Err(no_days())
+    }
+    /// The records of conversations that began then, in that order, without transcripts and what was set aside.
+    async fn conversations_of_day(
+        &self,
+        _user: &UserId,
+        _from: UnixMicros,
+        _until: UnixMicros,
+        _limit: usize,
+    ) -> Result<Vec<Conversation>> {
+        Err(no_days())
+    }
+    /// Claims the day that has been due for longest. `None` if there is none.
+    async fn claim_day(
+        &self,
+        _process: &ProcessId,
+        _now: UnixMicros,
+        _lease: Duration,
+    ) -> Result<Option<DayClaim>> {
+        Ok(None)
+    }
+    /// Extends the claim. `Fenced` if it was lost.
+    async fn renew_day(&self, _claim: &DayClaim, _until: UnixMicros) -> Result<()> {
+        Err(no_days())
+    }
+    /// Keeps what a finished call brought, for the next attempt of this revision. `Fenced` if the claim was lost.
+    async fn record_day_step(&self, _claim: &DayClaim, _step: &str) -> Result<()> {
+        Err(no_days())
+    }
+    /// In one transaction: the summary, the end of the work, and, if the day is over, the effects of those who hear of days, once
+    /// for each day and target. `Fenced` if the claim was lost.
+    async fn complete_day(&self, _claim: &DayClaim, _done: DayCompletion) -> Result<()> {
+        Err(no_days())
+    }
+    /// Deletes a day of which there are no records any more. `Fenced` if the claim was lost.
+    async fn drop_day(&self, _claim: &DayClaim) -> Result<()> {
+        Err(no_days())
+    }
+    /// Ends an attempt that did not complete. `Fenced` if the claim was lost.
+    async fn end_day(&self, _claim: &DayClaim, _outcome: DayOutcome, _now: UnixMicros) -> Result<()> {
+        Err(no_days())
+    }
+    /// A page of the user's days, the latest first.
+    async fn days(&self, _user: &UserId, _limit: usize, _offset: usize) -> Result<Vec<DayRecord>> {
+        Ok(Vec::new())
+    }
+    /// A day by its date, YYYY-MM-DD.
+    async fn day(&self, _user: &UserId, _date: &str) -> Result<Option<DayRecord>> {
+        Ok(None)
+    }
 
     // --- jobs --------------------------------------------------------------------------------------------------------
     /// Claims the most overdue runnable job that `rule` allows: queued and due, or leased with an expired lease (its epoch
@@ -919,4 +1030,9 @@ pub trait Store: Send + Sync + 'static {
     fn health(&self) -> StoreHealth;
     /// Finishes queued writes and closes. Later calls answer `Busy`.
     async fn close(&self);
+}
+
+/// What a store without days answers.
+fn no_days() -> StoreError {
+    StoreError::Other("this kind of store keeps no summaries of days".into())
 }

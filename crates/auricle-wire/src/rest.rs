@@ -229,6 +229,30 @@ pub struct Revived {
     pub revived: usize,
 }
 
+/// A day, and its summary.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Day {
+    /// YYYY-MM-DD in `time_zone`.
+    pub date: String,
+    pub time_zone: String,
+    /// `queued`, `leased` (it is being made), `completed` or `failed`.
+    pub state: String,
+    /// The overview; null until it was first made. It stays while it is made anew.
+    pub summary: Option<String>,
+    /// As webhooks hear it: `date`, `headline`, `overview`, `day_emoji`, `stats`, `highlights`, `action_items`.
+    pub summary_json: Option<serde_json::Value>,
+    /// How many it rests on.
+    pub conversations: u32,
+    /// `llm` or `local`.
+    pub provider: Option<String>,
+    pub provider_version: Option<String>,
+    pub made_at: Option<WireTime>,
+    /// How often it was asked for again.
+    pub revision: u32,
+    pub last_error: Option<String>,
+}
+
 /// The user who asks.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]

@@ -57,7 +57,7 @@ pub(super) struct Wrong {
 }
 
 impl Wrong {
-    fn new(reason: &'static str) -> Self {
+    pub(super) fn new(reason: &'static str) -> Self {
         Self { reason, detail: String::new() }
     }
 }
@@ -118,7 +118,7 @@ struct Note {
 
 /// Reads an answer that should be a record.
 pub(super) fn record(content: &str, request: &Request<'_>, may_discard: bool) -> Result<Answer, Wrong> {
-    let record: Record = json(content)?;
+    let record: Record = parsed(content)?;
     if may_discard && record.discard {
         return Ok(Answer::Discard);
     }
@@ -149,7 +149,7 @@ pub(super) fn record(content: &str, request: &Request<'_>, may_discard: bool) ->
 
 /// Reads an answer that should be notes on `lines`, of `tokens_max` tokens at most: what is beyond is left out.
 pub(super) fn notes(content: &str, lines: &[Line], tokens_max: usize) -> Result<Vec<Line>, Wrong> {
-    let found: Notes = json(content)?;
+    let found: Notes = parsed(content)?;
     let given: HashSet<_> = lines.iter().flat_map(|line| &line.numbers).copied().collect();
     let mut left = tokens_max;
     let read = found.notes.into_iter().filter_map(|note| {
@@ -177,7 +177,7 @@ pub(super) fn notes(content: &str, lines: &[Line], tokens_max: usize) -> Result<
     }
 }
 
-fn json<T: DeserializeOwned>(content: &str) -> Result<T, Wrong> {
+pub(super) fn parsed<T: DeserializeOwned>(content: &str) -> Result<T, Wrong> {
     serde_json::from_str(unfenced(content)).map_err(|error| Wrong {
         reason: "the language model's answer is not the JSON that was asked for",
         detail: error.to_string(),
@@ -200,7 +200,7 @@ fn said(request: &Request<'_>) -> String {
     all.join("\n").to_lowercase()
 }
 
-fn first_words(text: &str, words_max: usize) -> String {
+pub(super) fn first_words(text: &str, words_max: usize) -> String {
     text.split_whitespace().take(words_max).collect::<Vec<_>>().join(" ")
 }
 
@@ -211,7 +211,7 @@ fn bare(text: &str) -> String {
 }
 
 /// The first, if it is one.
-fn emoji(text: &str) -> String {
+pub(super) fn emoji(text: &str) -> String {
     let first = text.trim().graphemes(true).next();
     let first = first.filter(|first| !first.chars().any(|c| c.is_ascii() || c.is_alphanumeric()));
     first.unwrap_or(PLAIN_EMOJI).to_owned()

@@ -147,6 +147,10 @@ pub(super) fn summarise(request: &Request<'_>, lines: &[Line], notes: bool) -> C
 }
 
 impl Call {
+    pub(super) fn new(name: &'static str, system: String, material: String, schema: Value) -> Self {
+        Self { name, system, material, schema }
+    }
+
     /// Tokens of all that is sent, however the answer's form is asked for.
     pub(super) fn tokens(&self) -> usize {
         let schema = self.schema.to_string();
@@ -230,16 +234,16 @@ fn record_schema(may_discard: bool) -> Value {
     object(&fields)
 }
 
-fn text() -> Value {
+pub(super) fn text() -> Value {
     json!({ "type": "string" })
 }
 
-fn numbers() -> Value {
+pub(super) fn numbers() -> Value {
     json!({ "type": "array", "items": { "type": "integer" } })
 }
 
 /// In strict mode every property is required and no other allowed.
-fn object(fields: &[(&str, Value)]) -> Value {
+pub(super) fn object(fields: &[(&str, Value)]) -> Value {
     let names: Vec<_> = fields.iter().map(|(name, _)| *name).collect();
     let properties: serde_json::Map<_, _> =
         fields.iter().map(|(name, kind)| ((*name).to_owned(), kind.clone())).collect();
@@ -258,13 +262,13 @@ fn head(request: &Request<'_>) -> String {
 }
 
 /// What is quoted has no tags of its own.
-fn block(material: &mut String, tag: &str, lines: &str) {
+pub(super) fn block(material: &mut String, tag: &str, lines: &str) {
     if !lines.is_empty() {
         material.push_str(&format!("<{tag}>\n{lines}\n</{tag}>\n"));
     }
 }
 
-fn shown(lines: &[Line]) -> String {
+pub(super) fn shown(lines: &[Line]) -> String {
     lines.iter().map(Line::shown).collect::<Vec<_>>().join("\n")
 }
 

@@ -16,7 +16,7 @@ fn micros(text: &str) -> UnixMicros {
     UnixMicros(text.parse::<Timestamp>().unwrap().as_microsecond())
 }
 
-fn conversation(texts: &[&str]) -> Conversation {
+pub(super) fn conversation(texts: &[&str]) -> Conversation {
     let segments = texts.iter().enumerate().map(|(at, text)| Segment {
         id: format!("s{at}").as_str().into(),
         text: (*text).into(),

@@ -145,6 +145,15 @@ pub(crate) struct Loop {
 }
 
 impl Loop {
+    pub(crate) fn start<F>(run: impl FnOnce(CancellationToken) -> F) -> Self
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let stop = CancellationToken::new();
+        let task = tokio::spawn(run(stop.clone()));
+        Self { stop, task }
+    }
+
     pub(crate) async fn stop(self) {
         self.stop.cancel();
         tokio::time::timeout(PATIENCE, self.task).await.unwrap().unwrap();
@@ -288,11 +297,16 @@ impl Rig {
 
     /// From now on no job can be completed, as on a disk that fails; `false`: it can again.
     pub(crate) fn refuse_completions(&self, refuse: bool) {
+        self.refuse("jobs", refuse);
+    }
+
+    /// The same of another table of work.
+    pub(crate) fn refuse(&self, table: &str, refuse: bool) {
         let sql = match refuse {
-            true => {
-                "CREATE TRIGGER refuse BEFORE UPDATE ON jobs WHEN NEW.state = 'completed' \
+            true => &format!(
+                "CREATE TRIGGER refuse BEFORE UPDATE ON {table} WHEN NEW.state = 'completed' \
                  BEGIN SELECT RAISE(ABORT, 'as told'); END"
-            }
+            ),
             false => "DROP TRIGGER refuse",
         };
         let db = rusqlite::Connection::open(&self.file).unwrap();

@@ -7,6 +7,7 @@ use auricle_store::Store;
 use axum::Router;
 use axum::extract::Request;
 use axum::routing::get;
+use jiff::tz::TimeZone;
 use tokio::runtime::Runtime;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
@@ -43,9 +44,9 @@ pub(super) fn listening(
     hearing: &Hearing,
     wake: &Arc<dyn Fn() + Send + Sync>,
     background: &Runtime,
-    links: Option<Arc<link::Links>>,
-    embed: Option<Arc<EmbedServer>>,
+    (links, embed): (Option<Arc<link::Links>>, Option<Arc<EmbedServer>>),
     (outgoing, triggers): (Arc<Outgoing>, Arc<Triggers>),
+    time_zone: TimeZone,
 ) -> Router {
     let rest = rest::router(rest::RestState {
         store: Arc::clone(&parts.store) as Arc<dyn Store>,
@@ -57,6 +58,7 @@ pub(super) fn listening(
         exports: Arc::new(Semaphore::new(parts.limits.exports_running_max)),
         limits: Arc::clone(&parts.limits),
         clock: parts.clock,
+        time_zone,
         embed: embed.map(|embed| embed as Arc<dyn Embed>),
         files: Arc::clone(&hearing.files),
     });

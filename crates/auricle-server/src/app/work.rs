@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use auricle_process::embed::EmbedServerConfig;
 use auricle_process::openai::{OpenAiConfig, Output};
-use auricle_process::{Deliver, EmbedServer, Embedder, OpenAi, Outbox, Understand, Worker};
+use auricle_process::{
+    Days, Deliver, EmbedServer, Embedder, OpenAi, Outbox, PlainDays, SummariseDay, Understand, Worker,
+};
 use auricle_store::{ClaimRule, Sensitive, Store};
 use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::runtime::Runtime;
@@ -170,13 +172,40 @@ pub(super) fn processors(
         wake,
         effects,
         records,
-        fallback_after: match config.llm.fallback {
-            LlmFallback::Wait => None,
-            LlmFallback::Local => Some(config.limits.llm_fallback_after),
-        },
+        fallback_after: fallback_after(config),
         rule: claim_when(config, links),
     });
     (worker, outbox)
+}
+
+/// The loop that summarises days.
+pub(super) fn days(
+    config: &Config,
+    parts: &Parts,
+    model: Option<Arc<OpenAi>>,
+    effects: Arc<Notify>,
+) -> Arc<Days> {
+    Arc::new(Days {
+        store: Arc::clone(&parts.store) as Arc<dyn Store>,
+        summarise: match model {
+            Some(model) => model as Arc<dyn SummariseDay>,
+            None => Arc::new(PlainDays),
+        },
+        limits: Arc::clone(&parts.limits),
+        process: parts.process.clone(),
+        clock: Arc::new(parts.clock),
+        time_zone: config.time_zone(),
+        hour: config.days_summary.0,
+        fallback_after: fallback_after(config),
+        effects,
+    })
+}
+
+fn fallback_after(config: &Config) -> Option<Duration> {
+    match config.llm.fallback {
+        LlmFallback::Wait => None,
+        LlmFallback::Local => Some(config.limits.llm_fallback_after),
+    }
 }
 
 /// Which jobs this process takes (design 5, "The fallback, done right"). A listening process stands in for the pusher: at
@@ -199,7 +228,7 @@ fn claim_when(config: &Config, links: Option<Arc<link::Links>>) -> auricle_proce
 #[expect(clippy::too_many_arguments, reason = "one call, in the function where all parts meet")]
 pub(super) fn run_loops(
     parts: &Parts,
-    (worker, outbox, embedder): (Arc<Worker>, Arc<Outbox>, Option<Arc<Embedder>>),
+    (worker, outbox, embedder, days): (Arc<Worker>, Arc<Outbox>, Option<Arc<Embedder>>, Arc<Days>),
     triggers: &Arc<Triggers>,
     wake: &Arc<dyn Fn() + Send + Sync>,
     background: &Runtime,
@@ -295,6 +324,8 @@ pub(super) fn run_loops(
         processing,
         until_stopped(stop_work, tail.clone(), move |stop, beat| Arc::clone(&worker).run(stop, beat)),
     );
+    let run = move |stop, beat| Arc::clone(&days).run(stop, beat);
+    start("days", processing, until_stopped(stop_work, tail.clone(), run));
     if let Some(embedder) = embedder {
         let run = move |stop, beat| Arc::clone(&embedder).run(stop, beat);
         start("embedder", processing, until_stopped(stop_work, tail.clone(), run));

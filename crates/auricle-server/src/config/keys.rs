@@ -176,6 +176,10 @@ own! {
     "sessions.workers" = sessions_workers;
     /// The time zone of users who have set none, in which "tomorrow at five" is understood.
     "user.time_zone" = user_time_zone;
+    /// The hour of the next day, in the user's time zone, from which each day is summarised, where anybody was heard: `0` as soon
+    /// as it is over. The language model does it, or rules on this machine. Days are also summarised when they are asked for
+    /// (`auricle days summarise`). Set it in every process.
+    "days.summary" = days_summary;
     /// Each record is posted there once it is made, for every user, in Omi's shape and with `Idempotency-Key`: the same key
     /// is the same record again. Set it in every process. Source: Omi's `memory_created` webhook.
     "webhooks.conversation" = webhooks.conversation;

@@ -100,6 +100,26 @@ impl Value for Zone {
     }
 }
 
+/// The hour from which yesterday is summarised; none: never by itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DayHour(pub Option<i8>);
+
+impl Value for DayHour {
+    fn form(&self) -> String {
+        "`off` or an hour from 0 to 23".to_owned()
+    }
+    fn take(&mut self, text: &str) -> Option<()> {
+        *self = match text {
+            "off" => Self(None),
+            hour => Self(Some(i8::try_from(whole(hour)?).ok().filter(|hour| *hour < 24)?)),
+        };
+        Some(())
+    }
+    fn show(&self) -> String {
+        self.0.map_or_else(|| "off".to_owned(), |hour| hour.to_string())
+    }
+}
+
 /// Makes an enum a value that is given by one of a few words.
 macro_rules! words {
     ($name:ident { $($variant:ident = $text:literal),+ }) => {

@@ -10,8 +10,8 @@ use utoipa::openapi::{Content, Ref, RefOr, ResponseBuilder};
 use utoipa::{Modify, OpenApi};
 
 use super::{
-    action_items, conversations, export, finalise, jobs, memories, search, status, transcriptions, uploads,
-    users, webhooks,
+    action_items, conversations, days, export, finalise, jobs, memories, search, status, transcriptions,
+    uploads, users, webhooks,
 };
 
 #[derive(OpenApi)]
@@ -39,6 +39,9 @@ use super::{
         memories::read,
         memories::change,
         memories::remove,
+        days::list,
+        days::read,
+        days::summarise,
         jobs::list,
         jobs::read,
         jobs::retry,

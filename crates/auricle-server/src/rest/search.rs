@@ -63,43 +63,56 @@ pub(super) async fn search(
     let kinds = Kinds::parse(query.kinds.as_deref())?;
     let text = query.query;
     let depth = if offset + limit <= RANKED { RANKED } else { RANKED_MAX };
-    let (meaning, near) = match kinds.conversations {
-        true => near(&state, &user, &text, depth).await?,
-        false => (OFF, Vec::new()),
-    };
     let store = &state.store;
     let refused = |error| Refusal::store(WHAT, error);
+    let (near, words, records) = tokio::join!(
+        async {
+            match kinds.conversations {
+                true => near(&state, &user, &text, depth).await,
+                false => Ok((OFF, Vec::new())),
+            }
+        },
+        async {
+            match kinds.conversations {
+                true => store.search_ranks(&user, &text, depth, 0).await.map_err(refused),
+                false => Ok(Vec::new()),
+            }
+        },
+        async {
+            match kinds.records() {
+                true => store.search_records(&user, &text, depth).await.map_err(refused),
+                false => Ok(Vec::new()),
+            }
+        },
+    );
+    let ((meaning, near), mut words, records) = (near?, words?, records?);
     // By words alone the store pages by itself, however far.
     let alone = near.is_empty() && !kinds.records();
-    let (ask, skipped) = if alone { ((limit, offset), 0) } else { ((depth, 0), offset) };
-    let words = match kinds.conversations {
-        true => store.search(&user, &text, ask.0, ask.1).await.map_err(refused)?,
-        false => Vec::new(),
-    };
-    let records = match kinds.records() {
-        true => store.search_records(&user, &text, depth).await.map_err(refused)?,
-        false => Vec::new(),
-    };
+    if alone && offset + limit > depth {
+        words = store.search_ranks(&user, &text, limit, offset).await.map_err(refused)?;
+    } else if alone {
+        words = words.into_iter().skip(offset).take(limit).collect();
+    }
+    let skipped = if alone { 0 } else { offset };
     let records: Vec<_> = records.into_iter().filter(|(record, _)| kinds.has(record)).collect();
-    let by_words: Vec<_> = words.iter().map(|hit| Key::Conversation(hit.conversation.id.clone())).collect();
+    let by_words: Vec<_> = words.iter().map(|found| Key::Conversation(found.conversation.clone())).collect();
     let by_meaning: Vec<_> = near.iter().map(|near| Key::Conversation(near.conversation.clone())).collect();
     let of_records: Vec<_> = (0..records.len()).map(Key::Record).collect();
     let fused = fuse([&by_words, &by_meaning, &of_records]);
     let page: Vec<_> = fused.into_iter().skip(skipped).take(limit).collect();
-    // Of those that words did not find, what to show.
-    let shown = page.iter().filter(|fused| fused.ranks[0].is_none()).filter_map(|fused| fused.ranks[1]);
-    let shown =
-        store.near_hits(&user, shown.map(|rank| near[rank - 1].clone()).collect()).await.map_err(refused)?;
-    let shown: HashMap<_, _> = shown.iter().map(|hit| (&hit.conversation.id, hit)).collect();
+    // Only what is on the page is read: lines that match by words, or else the nearest text.
+    let in_words = page.iter().filter_map(|fused| fused.ranks[0]).map(|rank| words[rank - 1].clone());
+    let only_near = page.iter().filter(|fused| fused.ranks[0].is_none()).filter_map(|fused| fused.ranks[1]);
+    let only_near = only_near.map(|rank| near[rank - 1].clone()).collect();
+    let mut hits = store.search_hits(&user, &text, in_words.collect()).await.map_err(refused)?;
+    hits.extend(store.near_hits(&user, only_near).await.map_err(refused)?);
+    let shown: HashMap<_, _> = hits.iter().map(|hit| (&hit.conversation.id, hit)).collect();
     let first = if alone { offset } else { 0 };
     let results = page.iter().filter_map(|fused| {
         let [in_words, in_meaning, in_records] = fused.ranks;
         let mut result = match &fused.key {
             Key::Record(number) => record_result(&records[*number]),
-            Key::Conversation(id) => {
-                let by_words = in_words.map(|rank| &words[rank - 1]);
-                conversation_result(by_words.or_else(|| shown.get(id).copied())?)
-            }
+            Key::Conversation(id) => conversation_result(shown.get(id).copied()?),
         };
         result.score = fused.score;
         result.words_rank = in_words.map(|rank| first + rank).or(in_records);

@@ -170,8 +170,12 @@ pub(super) async fn transcribe(
 }
 
 async fn heard(state: &RestState, user: &UserId, id: &UploadId, language: &str) -> Result<Heard, HearError> {
-    let spec =
-        StreamSpec { sample_rate_hz: RATE_HZ, language: language.to_owned(), label: id.as_str().to_owned() };
+    let spec = StreamSpec {
+        sample_rate_hz: RATE_HZ,
+        language: language.to_owned(),
+        label: id.as_str().to_owned(),
+        key_terms: Vec::new(),
+    };
     let open = opener(&state.files.vault, user, id, Kind::File, state.limits.upload_secs_max);
     let engine = Arc::clone(&state.files.engine);
     hear(&*engine, spec, open, state.limits.speech_stuck_max, &Progress::default()).await

@@ -220,6 +220,13 @@ async fn calls(rig: &Rig) -> BTreeMap<(&'static str, &'static str), Vec<Call>> {
         // After the calls before it, in the order of the table of routes.
         add("delete", one, vec![call(&here, none()), call(&here, none())]);
     }
+    let date = rig.read("ana", &full).await["started_at"].as_str().unwrap()[..10].to_owned();
+    let of_day = |date: &str, rest: &str| call(format!("/v1/days/{date}{rest}"), None);
+    add("get", "/v1/days", vec![call("/v1/days", none()), call("/v1/days?limit=0", none())]);
+    rig.call("ana", "POST", &format!("/v1/days/{date}/summarise"), None).await;
+    add("get", "/v1/days/{date}", vec![of_day(&date, ""), of_day("2001-01-01", ""), of_day("x", "")]);
+    let summarise = ["2001-01-01", "x", &date].map(|date| of_day(date, "/summarise"));
+    add("post", "/v1/days/{date}/summarise", summarise.into());
     add("get", "/v1/jobs", vec![call("/v1/jobs", none()), call("/v1/jobs?state=x", none())]);
     add("get", "/v1/jobs/{id}", vec![call(format!("/v1/jobs/{job}"), none()), call("/v1/jobs/x", none())]);
     let retry = format!("/v1/jobs/{job}/retry");

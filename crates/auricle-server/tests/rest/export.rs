@@ -58,6 +58,8 @@ async fn an_export_has_everything_of_its_user_and_nothing_of_others() {
         now: rig.now(),
     };
     assert!(rig.store.add_message(message).await.unwrap());
+    let date = rig.read("ana", &done).await["started_at"].as_str().unwrap()[..10].to_owned();
+    assert_eq!(rig.post("ana", &format!("/v1/days/{date}/summarise"), None).await.0, 202);
     let files = exported(&rig, "ana").await;
     for id in [&done, &open] {
         for form in ["json", "md", "srt", "vtt"] {
@@ -80,6 +82,7 @@ async fn an_export_has_everything_of_its_user_and_nothing_of_others() {
         ("action_items.json", "description", "Feed the zebra"),
         ("memories.json", "text", "Feed the zebra"),
         ("messages.json", "text", "Well said"),
+        ("days.json", "state", "queued"),
         ("webhooks.json", "url", "http://203.0.113.9/hook"),
     ] {
         let records: Value = serde_json::from_str(&files[name]).unwrap();
@@ -87,9 +90,9 @@ async fn an_export_has_everything_of_its_user_and_nothing_of_others() {
         assert_eq!(records[0][field], text, "{name}");
     }
     assert!(!files["webhooks.json"].contains(hook["secret"].as_str().unwrap()));
-    assert_eq!(files.len(), 8 + 7);
+    assert_eq!(files.len(), 8 + 8);
     assert!(files.values().all(|text| !text.contains("A secret") && !text.contains("Keep the secret")));
-    assert_eq!(exported(&rig, "nobody").await.len(), 7);
+    assert_eq!(exported(&rig, "nobody").await.len(), 8);
 }
 
 #[tokio::test(flavor = "multi_thread")]

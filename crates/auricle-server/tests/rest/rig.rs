@@ -140,6 +140,7 @@ impl Rig {
             exports: Arc::new(Semaphore::new(config.limits.exports_running_max)),
             limits: Arc::new(config.limits.clone()),
             clock: SystemClock,
+            time_zone: jiff::tz::TimeZone::UTC,
             embed,
             files: files(&dir, &config.limits),
         };

@@ -147,6 +147,74 @@ pub async fn pages_do_not_overlap(ground: Ground) {
     assert_eq!(seen.len(), 7);
 }
 
+pub async fn a_ranking_and_its_hits_are_the_search(ground: Ground) {
+    fill(&ground).await;
+    let (store, ann) = (&ground.store, UserId::from("ann"));
+    let query = "dentist tea green ";
+    let whole = store.search(&ann, "tea ", 10, 0).await.unwrap();
+    let ranked = store.search_ranks(&ann, "tea ", 10, 0).await.unwrap();
+    let hits = store.search_hits(&ann, "tea ", ranked.clone()).await.unwrap();
+    let shown = |hits: &[SearchHit]| -> Vec<_> {
+        hits.iter()
+            .map(|hit| (hit.conversation.id.clone(), hit.score.to_bits(), format!("{:?}", hit.snippets)))
+            .collect()
+    };
+    assert_eq!(shown(&hits), shown(&whole));
+    assert_eq!(whole.len(), 2);
+    let last = store.search_ranks(&ann, "tea ", 1, 1).await.unwrap();
+    assert_eq!(last.iter().map(|found| &found.conversation).collect::<Vec<_>>(), [&ranked[1].conversation]);
+    assert_eq!(store.search_ranks(&ann, query, 10, 0).await.unwrap().len(), 1);
+    assert!(store.search_hits(&"bob".into(), "tea ", ranked.clone()).await.unwrap().is_empty());
+    // What is gone since is left out.
+    store.delete(&ann, &ranked[0].conversation).await.unwrap();
+    assert_eq!(store.search_hits(&ann, "tea ", ranked).await.unwrap().len(), 1);
+}
+
+pub async fn rarer_words_more_lines_and_titles_weigh_more(ground: Ground) {
+    ground.completed("c1", "common once", "One").await;
+    ground.completed("c2", "common once, and a trombone", "Two").await;
+    ground.completed("c3", "nothing of the kind", "Common").await;
+    let owner = ground.live("c4").await;
+    let words = [segment("a", 0.0, "common"), segment("b", 2.0, "common"), segment("c", 4.0, "common")];
+    ground.store.append_segments(batch(&owner, 5, &words)).await.unwrap();
+    let order: Vec<_> =
+        find(&ground, "ann", "common ").await.into_iter().map(|hit| hit.conversation.id).collect();
+    assert_eq!(order.len(), 4);
+    // Two lines' worth in a title, three in a transcript three lines long, one in a transcript of one line.
+    assert_eq!(order[0], "c3".into());
+    let found = find(&ground, "ann", "common trombone ").await;
+    assert_eq!(found.len(), 1);
+    let score = |query: &'static str, id: &'static str| {
+        let ground = &ground;
+        async move {
+            let found = find(ground, "ann", query).await;
+            found.into_iter().find(|hit| hit.conversation.id == id.into()).unwrap().score
+        }
+    };
+    assert!(score("trombone ", "c2").await > score("common ", "c2").await);
+}
+
+pub async fn a_row_that_is_given_again_is_whose_it_is_now(ground: Ground) {
+    let (store, ann) = (&ground.store, UserId::from("ann"));
+    ground.completed("c1", "a trombone", "First").await;
+    let owner = ground.live("c2").await;
+    store.append_segments(batch(&owner, 5, &[segment("a", 0.0, "a violin")])).await.unwrap();
+    assert_eq!(ids(&ground, "violin ").await, ["c2"]);
+    // The newest row goes, and the next one may get its key: in another conversation of the same user.
+    let mut change = batch(&owner, 6, &[]);
+    change.delete = vec!["a".into()];
+    store.append_segments(change).await.unwrap();
+    assert_eq!(ids(&ground, "violin ").await, [""; 0]);
+    let other = OpenConversation { source: auricle_core::Source::Phone, ..opening(Choice::New, "c3") };
+    let other = store.open_conversation(other).await.unwrap().ownership;
+    store.append_segments(batch(&other, 7, &[segment("a", 0.0, "a cello")])).await.unwrap();
+    assert_eq!(ids(&ground, "cello ").await, ["c3"]);
+    store.delete(&ann, &"c3".into()).await.unwrap();
+    ground.completed("c4", "a cello and a viola", "Fourth").await;
+    assert_eq!(ids(&ground, "cello ").await, ["c4"]);
+    assert_eq!(ids(&ground, "trombone ").await, ["c1"]);
+}
+
 pub async fn records_are_found_by_their_words(ground: Ground) {
     let (ann, bob) = (UserId::from("ann"), UserId::from("bob"));
     let item = |id: &str, text: &str| NewActionItem {

@@ -53,6 +53,11 @@ pub(super) fn process_gone(db: &Db, process: &ProcessId, now: UnixMicros) -> Res
          WHERE leased_by = ?1",
         params![id, now.0],
     )?;
+    db.execute(
+        "UPDATE days SET state = 'queued', epoch = epoch + 1, attempts = attempts - 1, leased_by = NULL, due_at = ?2 \
+         WHERE leased_by = ?1",
+        params![id, now.0],
+    )?;
     uploads::process_gone(db, process, now)
 }
 

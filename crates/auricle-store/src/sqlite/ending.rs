@@ -5,7 +5,7 @@ use rusqlite::{OptionalExtension, params};
 
 use super::db::Db;
 use super::live::{self, Head};
-use super::{embeddings, items, memories, rows, search};
+use super::{embeddings, items, memories, places, rows, search};
 use crate::store::{Finalise, Finalised, InsertRecovered, Orphan, Result, StoreError};
 
 /// Reasons that say only how the end was noticed; a client's own word is better.
@@ -100,6 +100,7 @@ fn queue_job(
 
 /// Deletes a conversation and all that hangs on it.
 fn remove(db: &Db, rid: i64) -> Result<()> {
+    places::forget_of(db, rows::owner(db, rid)?)?;
     search::remove_conversation(db, rid)?;
     items::conversation_goes(db, rid)?;
     embeddings::conversation_goes(db, rid)?;

@@ -11,7 +11,7 @@ use rusqlite::{OptionalExtension, params};
 
 use super::db::Db;
 use super::rows::Texts;
-use super::{accounts, rows, search};
+use super::{accounts, places, rows, search};
 use crate::protect::Place;
 use crate::store::{AppendSegments, Choice, OpenConversation, Opened, Ownership, Result, StoreError};
 
@@ -259,7 +259,7 @@ pub(super) fn append(db: &Db, batch: &AppendSegments, texts: Option<&[Texts<'_>]
         move_zero(db, head.rid, head.started_at, started_at)?;
     }
     for id in &batch.delete {
-        remove_segment(db, head.rid, id)?;
+        remove_segment(db, head.user, head.rid, id)?;
     }
     for (number, segment) in batch.upsert.iter().enumerate() {
         match texts.and_then(|texts| texts.get(number)) {
@@ -322,12 +322,14 @@ fn put_segment(db: &Db, head: &Head, segment: &Segment, texts: &Texts<'_>) -> Re
     search::add_segment(db, db.last_insert_rowid(), rid, head.user, &texts.indexed)
 }
 
-fn remove_segment(db: &Db, rid: i64, id: &SegmentId) -> Result<()> {
+fn remove_segment(db: &Db, user: i64, rid: i64, id: &SegmentId) -> Result<()> {
     let gone: Option<i64> = db
         .prepare_cached("DELETE FROM segments WHERE conversation = ?1 AND id = ?2 RETURNING rid")?
         .query_row(params![rid, id.as_str()], |row| row.get(0))
         .optional()?;
-    gone.map_or(Ok(()), |found| search::remove_segment(db, found))
+    let Some(found) = gone else { return Ok(()) };
+    places::forget_of(db, user)?;
+    search::remove_segment(db, found)
 }
 
 /// The photo's texts are as they are to be stored.

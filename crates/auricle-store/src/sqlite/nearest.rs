@@ -250,39 +250,31 @@ impl Cache {
 
     fn scan(&self, db: &Db, user: i64, model: &str, query: &Code, best: &mut Best) -> Result<()> {
         let version = version(db, user)?;
-        let number: i64 = db
-            .prepare_cached("SELECT count(*) FROM vector_codes WHERE user = ?1 AND model = ?2")?
-            .query_row(params![user, model], |row| row.get(0))?;
-        let each = query.bytes.len() + size_of::<i64>() + size_of::<f32>();
-        if usize::try_from(number).unwrap_or(usize::MAX).saturating_mul(each) > self.bytes_max {
-            // Too many to keep: read, scored and forgotten.
-            metrics::counter!("auricle_search_vectors_loads_total", "how" => "streamed").increment(1);
-            let mut bytes = Vec::with_capacity(query.bytes.len());
-            return each_code(db, user, model, 0, |rid, scale, code| {
-                bytes.clear();
-                bytes.extend(to_bytes(code));
-                if bytes.len() == query.bytes.len() {
-                    best.offer(scale * query.scale * dot_bytes(&bytes, &query.bytes) as f32, rid);
-                }
-            });
-        }
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         known.searches += 1;
         let now = known.searches;
-        let mut matrix = known
+        let kept = known
             .users
             .remove(&user)
-            .filter(|matrix| matrix.model == model && matrix.dimensions == query.bytes.len())
-            .unwrap_or_else(|| Matrix {
-                model: model.to_owned(),
-                dimensions: query.bytes.len(),
-                version: -1,
-                ..Matrix::default()
-            });
-        if matrix.version != version {
-            metrics::counter!("auricle_search_vectors_loads_total", "how" => "kept").increment(1);
-            matrix.refresh(db, user, version)?;
-        }
+            .filter(|matrix| matrix.model == model && matrix.dimensions == query.bytes.len());
+        let mut matrix = match kept {
+            Some(matrix) if matrix.version == version => matrix,
+            kept => {
+                if self.too_many(db, user, model, query)? {
+                    self.forget(&mut known);
+                    drop(known);
+                    return stream(db, user, model, query, best);
+                }
+                metrics::counter!("auricle_search_vectors_loads_total", "how" => "kept").increment(1);
+                let mut matrix = kept.unwrap_or_else(|| Matrix {
+                    model: model.to_owned(),
+                    dimensions: query.bytes.len(),
+                    ..Matrix::default()
+                });
+                matrix.refresh(db, user, version)?;
+                matrix
+            }
+        };
         matrix.used = now;
         for (index, rid) in matrix.rids.iter().enumerate() {
             let score = dot_bytes(matrix.row(index), &query.bytes) as f32;
@@ -291,6 +283,15 @@ impl Cache {
         known.users.insert(user, matrix);
         self.forget(&mut known);
         Ok(())
+    }
+
+    /// To be kept.
+    fn too_many(&self, db: &Db, user: i64, model: &str, query: &Code) -> Result<bool> {
+        let number: i64 = db
+            .prepare_cached("SELECT count(*) FROM vector_codes WHERE user = ?1 AND model = ?2")?
+            .query_row(params![user, model], |row| row.get(0))?;
+        let each = query.bytes.len() + size_of::<i64>() + size_of::<f32>();
+        Ok(usize::try_from(number).unwrap_or(usize::MAX).saturating_mul(each) > self.bytes_max)
     }
 
     /// Those not searched for longest go while it is too much.
@@ -305,6 +306,19 @@ impl Cache {
             };
         }
     }
+}
+
+/// Those that are too many to keep: read, scored and forgotten.
+fn stream(db: &Db, user: i64, model: &str, query: &Code, best: &mut Best) -> Result<()> {
+    metrics::counter!("auricle_search_vectors_loads_total", "how" => "streamed").increment(1);
+    let mut bytes = Vec::with_capacity(query.bytes.len());
+    each_code(db, user, model, 0, |rid, scale, code| {
+        bytes.clear();
+        bytes.extend(to_bytes(code));
+        if bytes.len() == query.bytes.len() {
+            best.offer(scale * query.scale * dot_bytes(&bytes, &query.bytes) as f32, rid);
+        }
+    })
 }
 
 fn version(db: &Db, user: i64) -> Result<i64> {
@@ -323,7 +337,10 @@ fn rescored(db: &Db, user: i64, model: &str, query: &[f32], best: Best, limit: u
          WHERE v.rid = ?1 AND c.user = ?2 AND k.model = ?3 AND c.discarded IS NULL",
     )?;
     let mut near: HashMap<String, Near> = HashMap::new();
-    for std::cmp::Reverse(Scored { rid, .. }) in best.found {
+    // In the order in which they lie on the disk.
+    let mut best: Vec<i64> = best.found.into_iter().map(|scored| scored.0.rid).collect();
+    best.sort_unstable();
+    for rid in best {
         let mut found = read.query(params![rid, user, model])?;
         let Some(row) = found.next()? else { continue };
         let blob = row

@@ -11,7 +11,7 @@ use std::time::Duration;
 use rusqlite::{Connection, OpenFlags, TransactionBehavior};
 
 use super::db::Db;
-use super::{SqliteOptions, sealing};
+use super::{SqliteOptions, sealing, search};
 use crate::clock;
 use crate::store::{Result, StoreError};
 
@@ -31,6 +31,8 @@ const MIGRATIONS: &[&str] = &[
     include_str!("migrations/0009_protection.sql"),
     include_str!("migrations/0010_deleting_users.sql"),
     include_str!("migrations/0011_uploads.sql"),
+    include_str!("migrations/0012_search_versions.sql"),
+    include_str!("migrations/0013_days.sql"),
 ];
 
 /// How many prepared statements a connection keeps; more than there are distinct statements in this crate.
@@ -76,6 +78,7 @@ pub(super) fn writer(path: &Path, options: &SqliteOptions) -> Result<Db> {
 /// Opens for reading. The file exists and is ours.
 pub(super) fn reader(path: &Path, options: &SqliteOptions) -> Result<Db> {
     let db = connect(path, OpenFlags::SQLITE_OPEN_READ_ONLY, options.lock_wait_max)?;
+    search::prepare_excerpts(&db)?;
     Ok(Db::new(db, options.ring.clone()))
 }
 

@@ -371,6 +371,13 @@ pub(super) fn whose(db: &Db, rid: i64) -> Result<(String, String)> {
         .query_row([rid], |row| Ok((row.get(0)?, row.get(1)?)))?)
 }
 
+/// The key of a conversation's user.
+pub(super) fn owner(db: &Db, conversation: i64) -> Result<i64> {
+    Ok(db
+        .prepare_cached("SELECT user FROM conversations WHERE rid = ?1")?
+        .query_row([conversation], |row| row.get(0))?)
+}
+
 /// The user's own key; `None` if unknown.
 pub(super) fn user_rid(db: &Db, user: &UserId) -> Result<Option<i64>> {
     Ok(db

@@ -79,6 +79,8 @@ columns! {
     "messages"."text"("t.id") "JOIN users u ON u.rid = t.user" No;
     "targets"."url"("t.id") "JOIN users u ON u.rid = t.user" No;
     "targets"."secret"("t.id") "JOIN users u ON u.rid = t.user" No;
+    "days"."summary"("t.date") "JOIN users u ON u.rid = t.user" No;
+    "days"."step"("t.date") "JOIN users u ON u.rid = t.user" No;
 }
 
 /// All steps of one conversation at a time: they have no number of their own.

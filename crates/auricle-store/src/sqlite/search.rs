@@ -8,19 +8,19 @@
 //! query. Whole words, phrases and ranks work as ever; beginnings of words do not. What is shown is cut from the opened text.
 
 use std::borrow::Cow;
+use std::collections::HashMap;
 
-use auricle_core::{Conversation, SegmentId, UserId};
-use rusqlite::{OptionalExtension, params, params_from_iter, types::Value};
+use auricle_core::{Conversation, ConversationId, SegmentId, UserId};
+use rusqlite::{OptionalExtension, params};
 
 use super::db::Db;
-use super::{items, rows};
+use super::places::Cache;
+use super::{items, ranking, rows};
 use crate::protect::{Place, Sealer, words};
-use crate::store::{Near, Result, SearchHit, Snippet};
+use crate::store::{Near, Ranked, Result, SearchHit, Snippet};
 
 /// Words and phrases of one query; more are ignored.
-const TERMS_MAX: usize = 16;
-/// Snippets of one hit.
-const SNIPPETS_MAX: i64 = 3;
+const TERMS_MAX: usize = ranking::TERMS_MAX;
 /// Words of a passage that is near in meaning, and segments that are read for them.
 const PASSAGE_WORDS: usize = 40;
 const PASSAGE_SEGMENTS: i64 = 40;
@@ -158,32 +158,54 @@ fn terms(query: &str) -> Vec<Term> {
     terms
 }
 
-pub(super) fn search(
+/// Conversations that hold every term, best first.
+pub(super) fn ranks(
     db: &Db,
+    places: &Cache,
     user: &UserId,
     query: &str,
-    limit: usize,
-    offset: usize,
-) -> Result<Vec<SearchHit>> {
+    page: (usize, usize),
+) -> Result<Vec<Ranked>> {
     let terms = terms(query);
     let Some(rid) = rows::user_rid(db, user)? else { return Ok(Vec::new()) };
     if terms.is_empty() {
         return Ok(Vec::new());
     }
-    let (stems, terms) = expressions(db, user, &terms);
-    let any = scoped(rid, &terms.join(" OR "));
-    let ranked = rank(db, rid, &terms, &any, limit, offset)?;
-    ranked
-        .into_iter()
-        .map(|Ranked { rid, score, best }| {
-            let conversation = listed(db, rid)?;
-            let snippets = match &stems {
-                None => snippets(db, &best, &any)?,
-                Some(stems) => opened_snippets(db, rid, &conversation, &best, stems)?,
-            };
-            Ok(SearchHit { conversation, snippets, score })
-        })
-        .collect()
+    let (_, terms) = expressions(db, user, &terms);
+    let terms: Vec<_> = terms.iter().map(|term| scoped(rid, term)).collect();
+    ranking::rank(db, places, rid, &terms, page)
+}
+
+/// What was ranked, with its lines; what is gone since is left out.
+pub(super) fn hits(db: &Db, user: &UserId, query: &str, ranked: &[Ranked]) -> Result<Vec<SearchHit>> {
+    let (stems, terms) = expressions(db, user, &terms(query));
+    let excerpts = match stems {
+        None if !terms.is_empty() => {
+            let docs = ranked.iter().flat_map(|found| found.lines.iter().copied());
+            excerpts(db, docs, &terms.join(" OR "))?
+        }
+        _ => HashMap::new(),
+    };
+    let mut hits = Vec::with_capacity(ranked.len());
+    for Ranked { conversation, score, lines } in ranked {
+        let Some(rid) = rid_of(db, user, conversation)? else { continue };
+        let conversation = listed(db, rid)?;
+        let snippets = match &stems {
+            None => snippets(db, rid, lines, &excerpts)?,
+            Some(stems) => opened_snippets(db, rid, &conversation, lines, stems)?,
+        };
+        hits.push(SearchHit { conversation, snippets, score: *score });
+    }
+    Ok(hits)
+}
+
+fn rid_of(db: &Db, user: &UserId, id: &ConversationId) -> Result<Option<i64>> {
+    Ok(db
+        .prepare_cached(
+            "SELECT c.rid FROM conversations c JOIN users u ON u.rid = c.user WHERE c.id = ?1 AND u.id = ?2",
+        )?
+        .query_row([id.as_str(), user.as_str()], |row| row.get(0))
+        .optional()?)
 }
 
 /// What matches only rows of one user that hold every term.
@@ -214,14 +236,9 @@ fn expressions(db: &Db, user: &UserId, terms: &[Term]) -> (Option<Vec<Vec<String
 
 /// Hits of a search by meaning, each with the beginning of its nearest text.
 pub(super) fn near_hits(db: &Db, user: &UserId, near: &[Near]) -> Result<Vec<SearchHit>> {
-    let mut rid_of = db.prepare_cached(
-        "SELECT c.rid FROM conversations c JOIN users u ON u.rid = c.user WHERE c.id = ?1 AND u.id = ?2",
-    )?;
     let mut hits = Vec::with_capacity(near.len());
     for each in near {
-        let id = each.conversation.as_str();
-        let found: Option<i64> = rid_of.query_row([id, user.as_str()], |row| row.get(0)).optional()?;
-        let Some(rid) = found else { continue };
+        let Some(rid) = rid_of(db, user, &each.conversation)? else { continue };
         let conversation = listed(db, rid)?;
         let passage = match &each.segments {
             Some((first, last)) => passage(db, rid, &conversation, (first, last))?,
@@ -275,49 +292,6 @@ fn scoped(user: i64, expression: &str) -> String {
     format!("scope : \"u{user}\" AND body : ({expression})")
 }
 
-/// A conversation that was found.
-struct Ranked {
-    rid: i64,
-    score: f64,
-    /// Its rows of the index that match best, [`SNIPPETS_MAX`] at most.
-    best: Vec<i64>,
-}
-
-/// Conversations that hold every term, best first. A match in title or overview counts double.
-///
-/// The one place where `bm25` stands: whatever asks for it anew reads every match of the query once more.
-fn rank(db: &Db, user: i64, terms: &[String], any: &str, limit: usize, offset: usize) -> Result<Vec<Ranked>> {
-    let mut values = vec![
-        Value::from(any.to_owned()),
-        Value::from(i64::try_from(limit).unwrap_or(i64::MAX)),
-        Value::from(i64::try_from(offset).unwrap_or(i64::MAX)),
-    ];
-    let mut every = String::from("1");
-    if terms.len() > 1 {
-        for term in terms {
-            values.push(scoped(user, term).into());
-            every += &format!(
-                " AND conversation IN (SELECT conversation FROM search WHERE search MATCH ?{})",
-                values.len()
-            );
-        }
-    }
-    let sql = format!(
-        "WITH hits AS MATERIALIZED (SELECT rowid AS doc, conversation, bm25(search, 0.0, 1.0) AS cost FROM search \
-         WHERE search MATCH ?1), \
-         placed AS (SELECT *, row_number() OVER (PARTITION BY conversation ORDER BY cost, doc) AS place FROM hits WHERE {every}) \
-         SELECT conversation, sum(-cost * (1 + (doc & 1))) AS score, \
-         group_concat(doc ORDER BY place) FILTER (WHERE place <= {SNIPPETS_MAX}) FROM placed \
-         GROUP BY conversation ORDER BY score DESC, conversation DESC LIMIT ?2 OFFSET ?3"
-    );
-    let mut ranked = db.prepare_cached(&sql)?;
-    rows::collect(ranked.query(params_from_iter(values))?, |row| {
-        let best: String = row.get(2)?;
-        let best = best.split(',').filter_map(|doc| doc.parse().ok()).collect();
-        Ok(Ranked { rid: row.get(0)?, score: row.get(1)?, best })
-    })
-}
-
 fn listed(db: &Db, rid: i64) -> Result<Conversation> {
     let sql = format!(
         "SELECT {} FROM conversations c JOIN users u ON u.rid = c.user WHERE c.rid = ?1",
@@ -334,19 +308,43 @@ fn listed(db: &Db, rid: i64) -> Result<Conversation> {
     Ok(conversation)
 }
 
-/// Of these rows of the index, in their order.
-fn snippets(db: &Db, docs: &[i64], any: &str) -> Result<Vec<Snippet>> {
-    let mut query = db.prepare_cached(
-        "SELECT snippet(search, 1, char(2), char(3), '…', ?3) FROM search WHERE search MATCH ?2 AND rowid = ?1",
+/// Makes the table in which excerpts are cut: the database's own function cuts them, but the index itself is slow to go back to a
+/// row, since it looks for every word of the query again. A read is rolled back, and what was put in here with it.
+pub(super) fn prepare_excerpts(db: &rusqlite::Connection) -> rusqlite::Result<()> {
+    db.execute_batch("CREATE VIRTUAL TABLE temp.excerpts USING fts5 (body, tokenize = 'porter unicode61')")
+}
+
+/// Excerpts of these rows of the index, by row; those that hold nothing of `expression` any more have none.
+fn excerpts(db: &Db, docs: impl Iterator<Item = i64>, expression: &str) -> Result<HashMap<i64, String>> {
+    let mut put = db.prepare_cached(
+        "INSERT OR REPLACE INTO temp.excerpts (rowid, body) SELECT rowid, body FROM search WHERE rowid = ?1",
     )?;
-    docs.iter()
-        .map(|doc| {
-            let text = query.query_row(params![doc, any, SNIPPET_WORDS], |row| row.get(0))?;
-            let place = if doc % 2 == 0 { place_of(db, doc / 2)? } else { None };
-            let (segment, start) = place.map_or((None, None), |(id, start)| (Some(id), Some(start)));
-            Ok(Snippet { text, segment, start })
-        })
-        .collect()
+    for doc in docs {
+        put.execute([doc])?;
+    }
+    let mut cut = db.prepare_cached(
+        "SELECT rowid, snippet(excerpts, 0, char(2), char(3), '…', ?2) FROM temp.excerpts WHERE excerpts MATCH ?1",
+    )?;
+    let cut = cut.query(params![expression, SNIPPET_WORDS])?;
+    Ok(rows::collect(cut, |row| Ok((row.get(0)?, row.get(1)?)))?.into_iter().collect())
+}
+
+/// Of these rows of the index, in their order; those that are another conversation's by now are left out.
+fn snippets(db: &Db, rid: i64, docs: &[i64], excerpts: &HashMap<i64, String>) -> Result<Vec<Snippet>> {
+    let mut snippets = Vec::with_capacity(docs.len());
+    for doc in docs {
+        let Some(text) = excerpts.get(doc).cloned() else { continue };
+        let (segment, start) = match doc % 2 {
+            0 => match place_of(db, doc / 2, rid)? {
+                Some((id, start)) => (Some(id), Some(start)),
+                None => continue,
+            },
+            _ if doc / 2 != rid => continue,
+            _ => (None, None),
+        };
+        snippets.push(Snippet { text, segment, start });
+    }
+    Ok(snippets)
 }
 
 /// The same from texts that the index does not hold.
@@ -361,13 +359,16 @@ fn opened_snippets(
     let mut snippets = Vec::with_capacity(docs.len());
     for &doc in docs {
         if doc % 2 == 1 {
+            if doc / 2 != rid {
+                continue;
+            }
             let text = title_text(db, rid)?.1.unwrap_or_default();
             snippets.push(Snippet { text: cut(&text), segment: None, start: None });
             continue;
         }
-        let sql = format!("SELECT {} FROM segments WHERE rid = ?1", rows::SEGMENT);
+        let sql = format!("SELECT {} FROM segments WHERE rid = ?1 AND conversation = ?2", rows::SEGMENT);
         let mut one = db.prepare_cached(&sql)?;
-        let mut found = one.query([doc / 2])?;
+        let mut found = one.query([doc / 2, rid])?;
         let Some(row) = found.next()? else { continue };
         let segment = rows::segment(&db.sealer(of.user.as_str()), of.id.as_str(), row)?;
         snippets.push(Snippet {
@@ -379,10 +380,10 @@ fn opened_snippets(
     Ok(snippets)
 }
 
-fn place_of(db: &Db, segment: i64) -> Result<Option<(SegmentId, f64)>> {
+fn place_of(db: &Db, segment: i64, conversation: i64) -> Result<Option<(SegmentId, f64)>> {
     Ok(db
-        .prepare_cached("SELECT id, start FROM segments WHERE rid = ?1")?
-        .query_row([segment], |row| Ok((row.get::<_, String>(0)?.into(), row.get(1)?)))
+        .prepare_cached("SELECT id, start FROM segments WHERE rid = ?1 AND conversation = ?2")?
+        .query_row([segment, conversation], |row| Ok((row.get::<_, String>(0)?.into(), row.get(1)?)))
         .optional()?)
 }
 

@@ -4,15 +4,15 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
-use auricle_core::{Photo, TargetKind, TargetState, Trigger, UserId};
+use auricle_core::{Photo, Provenance, TargetKind, TargetState, Trigger, UserId};
 use rusqlite::Connection;
 
 use super::sealing;
 use crate::conformance::{Ground, LEASE, action_item, at, batch, completion, ending, opening, segment};
 use crate::protect::{Keyring, RootKey};
 use crate::{
-    Choice, ClaimRule, Embedded, InsertRecovered, NewMessage, NewTarget, OpenConversation, Sensitive,
-    SqliteOptions, SqliteStore, Store, StoreError, TargetSettings,
+    Choice, ClaimRule, DayCompletion, Embedded, InsertRecovered, NewMessage, NewTarget, OpenConversation,
+    PlannedDay, Sensitive, SqliteOptions, SqliteStore, Store, StoreError, TargetSettings,
 };
 
 fn open(path: &Path, ring: &Keyring) -> Arc<SqliteStore> {
@@ -107,6 +107,13 @@ fn every_text_column_is_sealed_or_known_to_need_none() {
         "uploads.state",
         "uploads.last_error",
         "uploads.leased_by",
+        "days.date",
+        "days.zone",
+        "days.state",
+        "days.provider",
+        "days.provider_version",
+        "days.last_error",
+        "days.leased_by",
         "protection_keys.id",
         "protection_pass.target",
         "protection_pass.phase",
@@ -269,6 +276,26 @@ async fn fill_for_targets(store: &Arc<SqliteStore>, user: &str, word: &str) {
         let embedded = Embedded { segments: None, vector: vec![1.0, 2.0] };
         store.complete_embedding(&claim, "model", vec![embedded]).await.unwrap();
     }
+    fill_day(store, user, word).await;
+}
+
+/// A day that was summarised, and is being summarised again.
+async fn fill_day(store: &Arc<SqliteStore>, user: &str, word: &str) {
+    let day =
+        || PlannedDay { date: "2023-11-14".into(), zone: "UTC".into(), from: at(-90_000), until: at(90_000) };
+    store.ask_day(&user.into(), day(), at(7)).await.unwrap();
+    let claim = store.claim_day(&"p1".into(), at(7), LEASE).await.unwrap().unwrap();
+    let done = DayCompletion {
+        summary: word.into(),
+        payload: "{}".into(),
+        conversations: 1,
+        provenance: Provenance { provider: "local".into(), version: "day-1".into() },
+        now: at(7),
+    };
+    store.complete_day(&claim, done).await.unwrap();
+    store.ask_day(&user.into(), day(), at(8)).await.unwrap();
+    let claim = store.claim_day(&"p1".into(), at(8), LEASE).await.unwrap().unwrap();
+    store.record_day_step(&claim, word).await.unwrap();
 }
 
 /// A recording that became a conversation, and its job.

@@ -181,8 +181,10 @@ async fn complete(State(shared): State<Arc<Shared>>, headers: HeaderMap, body: B
     shared.count.send_modify(|count| *count += 1);
     let prompt = request["messages"][1]["content"].as_str().unwrap_or_default();
     let is_notes = asks_for_notes(&request);
-    let content = match scripted {
-        Some(record) if !is_notes => record,
+    let content = match (scripted, kind_of(&request)) {
+        (_, "day") => day(prompt),
+        (_, "translations") => translations(prompt),
+        (Some(record), _) if !is_notes => record,
         _ if is_notes => notes(prompt),
         _ => record(prompt),
     };
@@ -262,6 +264,38 @@ fn completion(content: &str) -> String {
     .to_string()
 }
 
+/// What is asked for, by the name of its schema.
+fn kind_of(request: &Value) -> &str {
+    request["response_format"]["json_schema"]["name"].as_str().unwrap_or_default()
+}
+
+/// A highlight of each record, and one that rests on none.
+fn day(prompt: &str) -> Value {
+    let lines = lines(prompt);
+    let highlight = |(number, said): &(&str, &str)| json!({ "topic": format!("Record {number}"), "summary": said, "conversations": [number.parse::<u32>().unwrap_or(0)] });
+    let mut highlights: Vec<_> = lines.iter().map(highlight).collect();
+    highlights.push(json!({ "topic": "Invented", "summary": "Of nothing.", "conversations": [] }));
+    json!({
+        "headline": format!("A day of {}", lines.len()),
+        "overview": "What was said on that day.",
+        "emoji": "📅",
+        "highlights": highlights,
+    })
+}
+
+/// Each line behind the language's code; a line that begins with it is in that language already.
+fn translations(prompt: &str) -> Value {
+    let target = prompt.lines().next().and_then(|line| line.rsplit(": ").next()).unwrap_or_default();
+    let lines =
+        prompt.lines().skip_while(|line| *line != "<lines>").skip(1).take_while(|line| *line != "</lines>");
+    let translated = lines.filter_map(|line| line.split_once(' ')).map(|(number, said)| {
+        let same = said.starts_with(target);
+        let text = if same { String::new() } else { format!("{target} {said}") };
+        json!({ "number": number.parse::<u32>().unwrap_or(0), "same": same, "text": text })
+    });
+    json!({ "translations": translated.collect::<Vec<_>>() })
+}
+
 /// By the schema, or in the forms without one by the description.
 fn asks_for_notes(request: &Value) -> bool {
     let schema = &request["response_format"]["json_schema"]["name"];
@@ -274,7 +308,11 @@ fn lines(prompt: &str) -> Vec<(&str, &str)> {
     let block = |tag: &str| {
         prompt.split_once(&format!("<{tag}>\n"))?.1.split_once(&format!("\n</{tag}>")).map(|(lines, _)| lines)
     };
-    let lines = block("transcript").or_else(|| block("notes")).unwrap_or_default().lines();
+    let lines = block("transcript")
+        .or_else(|| block("notes"))
+        .or_else(|| block("records"))
+        .unwrap_or_default()
+        .lines();
     let lines = lines.filter_map(|line| line.split_once(' '));
     lines.map(|(numbers, line)| (numbers, line.split_once(": ").map_or(line, |(_, said)| said))).collect()
 }

@@ -44,6 +44,12 @@ pub(crate) struct SearchArgs {
 }
 
 const USER: &str = "local";
+/// Who has little, beside the user who has all the rest.
+const NEIGHBOUR: &str = "neighbour";
+const NEIGHBOURS_CHUNKS: usize = 100;
+/// A word of nine chunks in ten.
+const COMMON: &str = "commonly";
+const COMMON_SHARE: f64 = 0.9;
 const MODEL: &str = "bench";
 /// Chunks of one conversation: five hours of talk.
 const CHUNKS_EACH: usize = 100;
@@ -93,7 +99,14 @@ pub(super) fn run(args: &SearchArgs) -> anyhow::Result<ExitCode> {
         command.args(["--embeddings-dimensions", &args.dimensions.to_string()]);
         Ok(())
     })?;
-    figures.push(runtime.block_on(end_to_end(args, &server))?);
+    figures.push(runtime.block_on(end_to_end("GET /v1/search", args, &server, words_of))?);
+    figures.push(runtime.block_on(end_to_end(
+        "the same, with a word of most chunks",
+        args,
+        &server,
+        common,
+    ))?);
+    figures.push(runtime.block_on(end_to_end("the same, while a word is typed", args, &server, typed))?);
     let server_resident_mib = server.measured()?.resident_kib >> 10;
     let SearchArgs { chunks, dimensions, searches, json } = *args;
     let report = Report { chunks, dimensions, searches, store_mib, server_resident_mib, figures };
@@ -143,7 +156,8 @@ where
 async fn in_process(args: &SearchArgs, folder: &Path) -> anyhow::Result<Vec<Figures>> {
     let mut random = StdRng::seed_from_u64(7);
     let store = SqliteStore::open(folder.join("auricle.db"), SqliteOptions::default())?;
-    let matrix = fill(&store, args, &mut random).await?;
+    let matrix = fill(&store, (USER, args.chunks), args.dimensions, &mut random).await?;
+    fill(&store, (NEIGHBOUR, NEIGHBOURS_CHUNKS), args.dimensions, &mut random).await?;
     let matrix = Arc::new(matrix);
     let queries: Arc<Vec<Vec<f32>>> =
         Arc::new((0..16).map(|_| vector(&mut random, args.dimensions)).collect());
@@ -167,25 +181,43 @@ async fn in_process(args: &SearchArgs, folder: &Path) -> anyhow::Result<Vec<Figu
         }
     });
     let meaning = meaning.await?;
-    let words = measured("by words, in the store", args.searches, |number| {
+    let neighbour = UserId::from(NEIGHBOUR);
+    let by_words = async |what, user: &UserId, query: fn(u64) -> String| {
+        let search = |number| {
+            let (store, text) = (&store, query(number));
+            async move {
+                let found = store.search(user, &text, 100, 0).await?;
+                anyhow::ensure!(!found.is_empty(), "nothing was found by words");
+                Ok(())
+            }
+        };
+        measured(what, args.searches, search).await
+    };
+    let words = by_words("by words, 100 hits with snippets", &user, words_of).await?;
+    let ranks = measured("by words, the ranking alone", args.searches, |number| {
         let (store, user, text) = (&store, &user, words_of(number));
         async move {
-            let found = store.search(user, &text, 100, 0).await?;
-            anyhow::ensure!(!found.is_empty(), "nothing was found by words");
+            anyhow::ensure!(!store.search_ranks(user, &text, 100, 0).await?.is_empty(), "nothing was ranked");
             Ok(())
         }
     });
-    let words = words.await?;
+    let ranks = ranks.await?;
+    let beside = by_words("by words, of a user with 100 chunks", &neighbour, common).await?;
     store.close().await;
-    Ok(vec![floor, meaning, words])
+    Ok(vec![floor, meaning, words, ranks, beside])
 }
 
 /// The whole way: request, embedding, both searches, fusion, answer.
-async fn end_to_end(args: &SearchArgs, server: &Server) -> anyhow::Result<Figures> {
+async fn end_to_end(
+    what: &'static str,
+    args: &SearchArgs,
+    server: &Server,
+    query: fn(u64) -> String,
+) -> anyhow::Result<Figures> {
     let base = server.url.split("/v4").next().unwrap_or_default().replacen("ws", "http", 1);
     let client = reqwest::Client::builder().no_proxy().build()?;
-    measured("GET /v1/search", args.searches, |number| {
-        let url = format!("{base}/v1/search?query={}", encoded(&words_of(number)));
+    measured(what, args.searches, |number| {
+        let url = format!("{base}/v1/search?query={}", encoded(&query(number)));
         let request = client.get(url);
         async move {
             let answer: serde_json::Value = request.send().await?.error_for_status()?.json().await?;
@@ -227,17 +259,36 @@ fn words_of(number: u64) -> String {
     format!("word{} word{} ", 20 + number % 16, 45 + number % 7)
 }
 
+/// One word of most chunks and one of some.
+fn common(number: u64) -> String {
+    format!("{COMMON} word{} ", number % 16)
+}
+
+/// The beginning of some words, and one of some chunks.
+fn typed(number: u64) -> String {
+    format!("word{} word10{}", 20 + number % 16, number % 10)
+}
+
 /// Words as talk has them: few often, many rarely.
 fn text(random: &mut StdRng) -> String {
     let word = |random: &mut StdRng| {
         let rank = (VOCABULARY * random.random_range(0.0_f64..1.0).powi(3)) as u64;
         format!("word{rank}")
     };
-    (0..WORDS_EACH).map(|_| word(random)).collect::<Vec<_>>().join(" ")
+    let mut words: Vec<_> = (0..WORDS_EACH).map(|_| word(random)).collect();
+    if random.random_bool(COMMON_SHARE) {
+        COMMON.clone_into(&mut words[0]);
+    }
+    words.join(" ")
 }
 
 /// Makes conversations as the server makes them. All their chunks' vectors, side by side.
-async fn fill(store: &SqliteStore, args: &SearchArgs, random: &mut StdRng) -> anyhow::Result<Vec<f32>> {
+async fn fill(
+    store: &SqliteStore,
+    (user, chunks): (&str, usize),
+    dimensions: usize,
+    random: &mut StdRng,
+) -> anyhow::Result<Vec<f32>> {
     let process = ProcessId::from("bench");
     let mut clock = 1_700_000_000_000_000;
     let mut tick = || {
@@ -245,14 +296,14 @@ async fn fill(store: &SqliteStore, args: &SearchArgs, random: &mut StdRng) -> an
         UnixMicros(clock)
     };
     store.process_alive(&process, tick() + Duration::from_secs(86_400 * 365)).await?;
-    let mut matrix = Vec::with_capacity(args.chunks * args.dimensions);
-    let bar = progress(args.chunks as u64, "fill");
-    let mut left = args.chunks;
+    let mut matrix = Vec::with_capacity(chunks * dimensions);
+    let bar = progress(chunks as u64, "fill");
+    let mut left = chunks;
     while left > 0 {
         let size = left.min(CHUNKS_EACH);
         left -= size;
         let opening = OpenConversation {
-            user: USER.into(),
+            user: user.into(),
             process: process.clone(),
             source: Source::Omi,
             language: Some("en".into()),
@@ -298,12 +349,12 @@ async fn fill(store: &SqliteStore, args: &SearchArgs, random: &mut StdRng) -> an
         let claim =
             store.claim_embedding(&process, tick(), LEASE).await?.context("nothing is to be embedded")?;
         let embedded = ids.into_iter().map(|id| {
-            let vector = vector(random, args.dimensions);
+            let vector = vector(random, dimensions);
             matrix.extend_from_slice(&vector);
             Embedded { segments: Some((id.clone(), id)), vector }
         });
         let embedded = embedded.collect();
-        store.complete_embedding(&claim, &format!("{MODEL}@{}", args.dimensions), embedded).await?;
+        store.complete_embedding(&claim, &format!("{MODEL}@{dimensions}"), embedded).await?;
         bar.inc(size as u64);
     }
     bar.finish_and_clear();
