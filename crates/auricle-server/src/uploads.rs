@@ -29,7 +29,7 @@ const LOOK_EVERY: Duration = Duration::from_secs(2);
 /// one conversation may be. Source: Omi's sync.
 const APART: Duration = Duration::from_secs(120);
 /// An attempt that finds no engine is made again after this.
-const AWAY_FOR: Duration = Duration::from_secs(15);
+const AWAY_FOR: Duration = Duration::from_secs(5);
 /// A file that no row names goes once it is this old: its request may still be under way.
 const STRAY_AGE: Duration = Duration::from_secs(3_600);
 /// Files of one question to the store.

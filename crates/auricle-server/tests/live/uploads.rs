@@ -22,10 +22,12 @@ fn wav(secs: u32, salt: u8) -> Vec<u8> {
     bytes
 }
 
-/// A device's recording.
-fn frames(secs: usize, salt: i16) -> Vec<u8> {
+/// A device's recording: a tone that differs with `salt`.
+fn frames(secs: u32, salt: u32) -> Vec<u8> {
     let mut encoder = Encoder::new(Codec::OpusFs320, 16_000).unwrap();
-    let packets = encoder.encode_all(&vec![salt * 100; 16_000 * secs]).unwrap();
+    let step = f64::from(200 + 100 * salt) * std::f64::consts::TAU / 16_000.0;
+    let tone: Vec<i16> = (0..16_000 * secs).map(|n| (8_000.0 * (f64::from(n) * step).sin()) as i16).collect();
+    let packets = encoder.encode_all(&tone).unwrap();
     packets.iter().flat_map(|packet| [&(packet.len() as u32).to_le_bytes()[..], packet].concat()).collect()
 }
 

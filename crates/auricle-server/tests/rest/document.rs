@@ -90,7 +90,7 @@ async fn file_calls(rig: &Rig) -> Vec<(&'static str, &'static str, Vec<Call>)> {
             "/v1/uploads/{id}/retry",
             vec![
                 call(of(&failed, "/retry"), None),
-                call(of(&upload, "/retry"), None),
+                call(of(&failed, "/retry"), None),
                 call("/v1/uploads/x/retry", None),
             ],
         ),

@@ -32,12 +32,15 @@ async fn every_route_with_an_id_answers_another_user_as_if_it_did_not_exist() {
     let hooks = rig.get("ana", "/v1/webhooks").await;
     let before = (rig.stored("ana", &done).await, rig.stored("ana", &failed).await);
     let mut tried = 0;
+    let (_, upload) = rig.post("ana", "/v1/uploads", Some(json!({ "no": "audio" }))).await;
+    let upload = upload["id"].as_str().unwrap().to_owned();
     for (method, template) in ROUTES.iter().filter(|(_, path)| path.contains("{id}")) {
         let ids = match template.split('/').nth(2) {
             Some("jobs") => vec![job.as_str()],
             Some("action-items") => vec![item.as_str()],
             Some("memories") => vec![memory.as_str()],
             Some("webhooks") => vec![hook.as_str()],
+            Some("uploads") => vec![upload.as_str()],
             _ => vec![done.as_str(), failed.as_str()],
         };
         for id in ids {
