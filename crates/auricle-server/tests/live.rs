@@ -9,6 +9,8 @@ mod rig;
 mod admission;
 #[path = "live/conversations.rs"]
 mod conversations;
+#[path = "live/degraded.rs"]
+mod degraded;
 #[path = "live/deletion.rs"]
 mod deletion;
 #[path = "live/hostile.rs"]

@@ -4,6 +4,7 @@
 //! Invariants: no method here blocks the caller; every queue is bounded; an engine's trouble is an [`Event`], never a panic
 //! and never the end of a session.
 
+pub mod chain;
 pub mod config;
 pub mod engine;
 mod none;
@@ -13,5 +14,6 @@ pub mod scripted;
 pub mod sentence;
 pub mod wer;
 
-pub use config::{PocketSphinxConfig, ScriptedConfig, SpeechConfig, build};
+pub use chain::{Chain, ChainNumbers, MemberStatus};
+pub use config::{PocketSphinxConfig, ScriptedConfig, SpeechConfig, build, build_chain};
 pub use engine::*;

@@ -9,6 +9,7 @@ mod outage;
 mod prober;
 mod process;
 mod search;
+mod speech;
 mod storm;
 mod talker;
 mod told;
@@ -89,6 +90,7 @@ pub(crate) fn run(command: &Command) -> anyhow::Result<ExitCode> {
     match command {
         Command::FloorServer => floor::serve(),
         Command::Sessions(args) => sessions(args),
+        Command::Outage(args) if args.speech => speech::run(args),
         Command::Outage(args) => outage::run(args),
         Command::Crash(args) => crash::run(args),
         Command::Storm(args) => storm::run(args),

@@ -134,16 +134,29 @@ fn store(config: &Config) -> Check {
     }
 }
 
+/// The chain in order; one engine that works is enough, each that does not is worth a warning.
 fn speech(config: &Config) -> Check {
     const WHAT: &str = "speech";
-    let name = config.speech.engine.as_str();
-    let engine = match auricle_speech::build(&auricle_server::speech(config)) {
-        Ok(engine) => engine,
+    let names = config.speech.engines.names();
+    let chain = match auricle_speech::build_chain(&auricle_server::speech(config), &names) {
+        Ok(chain) => chain,
         Err(error) => return fail(WHAT, error.to_string()),
     };
-    match engine.check() {
-        Ok(finding) => ok(WHAT, format!("{name}: {finding}")),
-        Err(error) => fail(WHAT, format!("{name}: {error}")),
+    let checks = chain.checks();
+    let (works, count) = (checks.iter().filter(|(_, result)| result.is_ok()).count(), checks.len());
+    let findings: Vec<_> = checks
+        .iter()
+        .map(|(name, result)| match result {
+            Ok(finding) => format!("{name}: {finding}"),
+            Err(error) if count > 1 => format!("{name} FAILS: {error}"),
+            Err(error) => format!("{name}: {error}"),
+        })
+        .collect();
+    let finding = findings.join("; then ");
+    match works {
+        0 => fail(WHAT, finding),
+        _ if works < count => warn(WHAT, finding),
+        _ => ok(WHAT, finding),
     }
 }
 

@@ -51,6 +51,15 @@ impl Server {
         name: &str,
         configure: impl FnOnce(&mut Command, &std::path::Path) -> anyhow::Result<()>,
     ) -> anyhow::Result<Self> {
+        Self::with_speech(name, "scripted", configure)
+    }
+
+    /// The same with other engines.
+    pub(super) fn with_speech(
+        name: &str,
+        engines: &str,
+        configure: impl FnOnce(&mut Command, &std::path::Path) -> anyhow::Result<()>,
+    ) -> anyhow::Result<Self> {
         let folder = std::env::temp_dir().join(format!("auricle-bench-{name}-{}", std::process::id()));
         std::fs::create_dir_all(&folder)?;
         let mut command = Command::new(std::env::current_exe()?);
@@ -61,7 +70,7 @@ impl Server {
             "--probe-bind",
             "127.0.0.1:0",
             "--speech",
-            "scripted",
+            engines,
             "--log-level",
             "warn",
         ]);
