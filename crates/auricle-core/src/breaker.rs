@@ -61,7 +61,8 @@ pub struct Breaker {
     numbers: BreakerNumbers,
     /// The newest failures, at most `numbers.failures`.
     failures: VecDeque<Instant>,
-    opened_at: Option<Instant>,
+    /// While it is not closed: when the next one may try, for all.
+    probe_at: Option<Instant>,
     openings: u64,
     probing: bool,
 }
@@ -69,30 +70,28 @@ pub struct Breaker {
 impl Breaker {
     /// Closed.
     pub fn new(numbers: BreakerNumbers) -> Self {
-        Self { numbers, failures: VecDeque::new(), opened_at: None, openings: 0, probing: false }
+        Self { numbers, failures: VecDeque::new(), probe_at: None, openings: 0, probing: false }
     }
 
     /// Its state.
     pub fn state(&self, now: Instant) -> BreakerState {
-        match self.opened_at {
+        match self.probe_at {
             None => BreakerState::Closed,
-            Some(at) if now < at + self.numbers.open_for => BreakerState::Open,
+            Some(at) if now < at => BreakerState::Open,
             Some(_) => BreakerState::HalfOpen,
         }
     }
 
     /// Until when nobody may try; `None` while closed, a time that has passed while one may, for all.
     pub fn open_until(&self) -> Option<Instant> {
-        self.opened_at.map(|at| at + self.numbers.open_for)
+        self.probe_at
     }
 
     /// Asks to try.
     pub fn ask(&mut self, now: Instant) -> Result<BreakerPermit, Rejected> {
         match self.state(now) {
             BreakerState::Closed => Ok(BreakerPermit { probe: None }),
-            BreakerState::Open => {
-                Err(Rejected { retry_at: self.opened_at.map(|at| at + self.numbers.open_for) })
-            }
+            BreakerState::Open => Err(Rejected { retry_at: self.probe_at }),
             BreakerState::HalfOpen if self.probing => Err(Rejected { retry_at: None }),
             BreakerState::HalfOpen => {
                 self.probing = true;
@@ -104,11 +103,11 @@ impl Breaker {
     /// Says what came of a try. True if this opened the breaker.
     pub fn settle(&mut self, permit: BreakerPermit, outcome: Outcome, now: Instant) -> bool {
         match permit.probe {
-            Some(opening) if opening == self.openings && self.opened_at.is_some() => {
+            Some(opening) if opening == self.openings && self.probe_at.is_some() => {
                 self.probing = false;
                 match outcome {
                     Outcome::Ok => {
-                        self.opened_at = None;
+                        self.probe_at = None;
                         self.failures.clear();
                         false
                     }
@@ -126,7 +125,7 @@ impl Breaker {
     }
 
     fn settle_ordinary(&mut self, outcome: Outcome, now: Instant) -> bool {
-        if self.opened_at.is_some() || outcome == Outcome::Unknown {
+        if self.probe_at.is_some() || outcome == Outcome::Unknown {
             return false;
         }
         if outcome == Outcome::Ok {
@@ -144,8 +143,21 @@ impl Breaker {
         opens
     }
 
+    /// Something failed that was begun long ago, with no permit left to settle. True if this opened the breaker.
+    pub fn fail(&mut self, now: Instant) -> bool {
+        self.settle_ordinary(Outcome::Failed, now)
+    }
+
+    /// Opens it from now on for another time than its numbers say: the other side has said how long, or chance shall keep many
+    /// processes apart. A probe under way decides nothing any more.
+    pub fn reopen_for(&mut self, time: Duration, now: Instant) {
+        self.open(now);
+        self.probe_at = Some(now + time);
+    }
+
     fn open(&mut self, now: Instant) {
-        self.opened_at = Some(now);
+        self.probe_at = Some(now + self.numbers.open_for);
+        self.probing = false;
         self.openings += 1;
         self.failures.clear();
     }
@@ -226,6 +238,18 @@ mod tests {
         }
         breaker.settle(slow, Outcome::Ok, now);
         assert_eq!(breaker.state(now), BreakerState::Open);
+    }
+
+    #[test]
+    fn it_opens_for_as_long_as_it_is_told() {
+        let (mut breaker, now) = opened();
+        breaker.reopen_for(Duration::from_secs(300), now);
+        assert_eq!(breaker.state(now + Duration::from_secs(299)), BreakerState::Open);
+        let again = now + Duration::from_secs(300);
+        let probe = breaker.ask(again).unwrap();
+        breaker.reopen_for(Duration::from_secs(10), again);
+        breaker.settle(probe, Outcome::Ok, again);
+        assert_eq!(breaker.state(again), BreakerState::Open, "what was asked before it opened says nothing");
     }
 
     #[test]

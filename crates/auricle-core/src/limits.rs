@@ -120,8 +120,36 @@ limits! {
     engine_silent_max: Duration = Duration::from_secs(30);
     /// First wait before a failed engine is opened again for a session.
     engine_reopen_first: Duration = Duration::from_secs(2);
-    /// Longest wait before a failed engine is opened again.
-    engine_reopen_max: Duration = Duration::from_secs(60);
+    /// Longest wait before a session asks for speech recognition again. Asking costs no attempt at an engine: that is decided
+    /// for the whole process (`speech_attempts_per_minute_max`).
+    engine_reopen_max: Duration = Duration::from_secs(8);
+    /// Undecided audio of one stream that is kept to be played to the next engine, in seconds, as one byte a sample: 480 KB at
+    /// 16 kHz. Full: the oldest goes; should the engine fail now, the stretch is left to the spool's repair instead.
+    speech_replay_secs_max: u32 = 30;
+    /// The same of all streams. Full: as with `speech_replay_secs_max`.
+    speech_replay_total_bytes_max: usize = 256 * MIB;
+    /// An engine that decides nothing for this long while somebody speaks has failed. One that gathers longer stretches names
+    /// its own time.
+    speech_silent_max: Duration = Duration::from_secs(10);
+    /// Failed streams of one engine, of all sessions, that open its breaker.
+    speech_breaker_failures: usize = 5;
+    /// Within which time.
+    speech_breaker_window: Duration = Duration::from_secs(30);
+    /// How long the breaker lets nobody try at first, and up to half longer by chance. Then one tries, for all.
+    speech_breaker_open_first: Duration = Duration::from_secs(2);
+    /// The same at last: it doubles with each try that fails.
+    speech_breaker_open_max: Duration = Duration::from_secs(15);
+    /// The same of an engine that is over its quota and does not say for how long.
+    speech_limited_for: Duration = Duration::from_secs(60);
+    /// The same of an engine that refuses what it is asked (credentials), and the longest wait that it can ask for.
+    speech_refused_for: Duration = Duration::from_secs(300);
+    /// Attempts a minute at one engine that has failed and not yet worked again, or not worked yet at all, of all sessions.
+    /// Full: streams wait, their audio is kept. 500 sessions are back in 25 s.
+    speech_attempts_per_minute_max: u32 = 1_200;
+    /// Of these at once, after a pause.
+    speech_attempts_burst: u32 = 40;
+    /// Streams whose preferred engine works again return to it within this time, each at a moment of its own, at a pause.
+    speech_return_within: Duration = Duration::from_secs(20);
     /// Segments of one session that wait for their commit. Full: the engine is made to wait.
     segments_uncommitted_max: usize = 1_000;
     /// Characters of one segment's text that merging may reach; a longer one is left and a new one begun.
@@ -341,7 +369,7 @@ limits! {
     /// Channels of one `/v1/listen` stream that are heard apart, each by an engine of its own. More are refused with 400.
     speech_channels_max: usize = 8;
     /// A `/v1/listen` stream without audio and without `KeepAlive` for this long ends with 1011 (`NET-0001`), as Deepgram's does.
-    speech_silent_max: Duration = Duration::from_secs(10);
+    speech_idle_max: Duration = Duration::from_secs(10);
     /// A `/v1/listen` stream or a file whose engine decides nothing of the audio it has for this long: the stream ends with 1011
     /// (`NET-0000`), the file's attempt fails.
     speech_stuck_max: Duration = Duration::from_secs(60);

@@ -83,6 +83,8 @@ pub struct Session {
     /// Zero of this connection's media clock.
     zero_at: Option<UnixMicros>,
     ears: Vec<Ear>,
+    /// Seconds of media from which on audio was left to repair, of the conversation that is current or being opened.
+    left_from: Option<f64>,
     transcript: Transcript,
     images: Images,
     speakers: Speakers,
@@ -118,6 +120,7 @@ impl Session {
             next_ping: now.mono,
             zero_at: None,
             ears,
+            left_from: None,
             transcript: Transcript::default(),
             speakers: Speakers::default(),
             onboarding,
@@ -240,8 +243,11 @@ impl Session {
             return;
         }
         self.zero_at.get_or_insert(self.now.wall);
-        if let Some(ear) = self.ears.get_mut(channel) {
-            ear.hear(samples);
+        let Some(ear) = self.ears.get_mut(channel) else { return };
+        let (from, unheard) = (ear.heard, !ear.listening && self.config.engine);
+        ear.hear(samples);
+        if unheard {
+            self.leaves_audio(from);
         }
     }
 
@@ -405,7 +411,12 @@ impl Session {
             State::Live(current)
                 if self.leaving.is_none() && now >= current.last_content + self.config.timeout =>
             {
-                self.begin_ending(FinaliseReason::Silence);
+                // While nobody hears whether people speak, silence ends nothing.
+                if self.ears.iter().any(Ear::is_troubled) {
+                    current.last_content = now;
+                } else {
+                    self.begin_ending(FinaliseReason::Silence);
+                }
             }
             _ => {}
         }

@@ -11,7 +11,7 @@ use std::sync::mpsc::RecvTimeoutError;
 use std::time::Duration;
 
 use auricle_core::{Account, Limits, ProcessId};
-use auricle_speech::Engine;
+use auricle_speech::Chain;
 use auricle_speech::whisper::catalog;
 use auricle_store::protect::Keyring;
 use auricle_store::spool::{Spool, SpoolOptions};
@@ -125,8 +125,10 @@ struct Parts {
 #[derive(Clone)]
 struct Hearing {
     spool: Spool,
-    engine: Arc<dyn Engine>,
+    engine: Arc<Chain>,
     files: Arc<crate::rest::Files>,
+    /// Conversations with audio that is still to be transcribed.
+    held: Arc<crate::repair::Held>,
     repair: Arc<Notify>,
     erase: Arc<Notify>,
 }
@@ -175,17 +177,24 @@ fn hearing(config: &Config, account: &Account, ring: Keyring) -> Result<Hearing,
         .map_err(BuildError::Uploads)?;
     let options = SpoolOptions { account: account.clone(), ring, ..SpoolOptions::from(&config.limits) };
     let spool = Spool::open(config.data_dir.join("spool"), options).map_err(BuildError::Spool)?;
-    let engine =
-        auricle_speech::build(&auricle_speech::SpeechConfig { account: account.clone(), ..speech(config) })?;
-    let files = Arc::new(crate::rest::Files::new(vault, Arc::clone(&engine), &config.limits));
-    Ok(Hearing { spool, engine, files, repair: Arc::new(Notify::new()), erase: Arc::new(Notify::new()) })
+    let ours = auricle_speech::SpeechConfig { account: account.clone(), ..speech(config) };
+    let engine = auricle_speech::build_chain(&ours, &config.speech.engines.names())?;
+    let files = Arc::new(crate::rest::Files::new(vault, Arc::clone(&engine) as _, &config.limits));
+    Ok(Hearing {
+        spool,
+        engine,
+        files,
+        held: Arc::default(),
+        repair: Arc::new(Notify::new()),
+        erase: Arc::new(Notify::new()),
+    })
 }
 
-/// The engine's own settings from ours.
+/// The engines' own settings from ours.
 pub fn speech(config: &Config) -> auricle_speech::SpeechConfig {
     let ours = &config.speech;
     auricle_speech::SpeechConfig {
-        engine: ours.engine.as_str().to_owned(),
+        engine: ours.engines.0.first().map_or("none", |engine| engine.as_str()).to_owned(),
         pocketsphinx: auricle_speech::PocketSphinxConfig {
             decoders: std::num::NonZeroUsize::new(ours.decoders),
             library: ours.pocketsphinx_library.clone(),
@@ -206,6 +215,7 @@ pub fn speech(config: &Config) -> auricle_speech::SpeechConfig {
         cloud: ours.cloud.common(&config.limits),
         gate: (&ours.gate).into(),
         account: Account::default(),
+        chain: auricle_speech::ChainNumbers::from(&config.limits),
     }
 }
 

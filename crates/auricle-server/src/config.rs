@@ -142,15 +142,28 @@ pub enum SpeechEngine {
     Whisper,
     /// Words from a script, by position in the audio: for demonstrations and tests.
     Scripted,
+    /// The same without the trouble that a script may bring: what a chain falls back to in tests.
+    ScriptedSpare,
     /// No recognition: only clients that bring transcripts are served words.
     None,
+}
+
+/// Engines in the order in which they are preferred; not empty, none twice.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SpeechEngines(pub Vec<SpeechEngine>);
+
+impl SpeechEngines {
+    /// Their names in configuration.
+    pub fn names(&self) -> Vec<String> {
+        self.0.iter().map(|engine| engine.as_str().to_owned()).collect()
+    }
 }
 
 /// What turns speech into words.
 #[derive(Clone, Debug)]
 pub struct SpeechConfig {
-    /// Which engine.
-    pub engine: SpeechEngine,
+    /// Which engines, the preferred one first. Never empty.
+    pub engines: SpeechEngines,
     /// Recognisers at once; 0 means one a core.
     pub decoders: usize,
     /// The PocketSphinx library's file; `None` means where the system keeps it.
@@ -282,13 +295,15 @@ pub struct LogConfig {
     pub level: LogLevel,
 }
 
+value::listed!(SpeechEngines of SpeechEngine, SpeechEngine::None);
 value::words!(SpeechEngine {
     PocketSphinx = "pocketsphinx",
+    Whisper = "whisper",
     Deepgram = "deepgram",
     Soniox = "soniox",
     Speechmatics = "speechmatics",
-    Whisper = "whisper",
     Scripted = "scripted",
+    ScriptedSpare = "scripted_spare",
     None = "none"
 });
 value::words!(PusherProtocol { Auricle = "auricle", OmiR2 = "omi-r2", OmiR3 = "omi-r3" });
@@ -332,7 +347,7 @@ impl Config {
                 oidc_user_claim: "sub".to_owned(),
             },
             speech: SpeechConfig {
-                engine: SpeechEngine::PocketSphinx,
+                engines: SpeechEngines(vec![SpeechEngine::PocketSphinx]),
                 decoders: 0,
                 pocketsphinx_library: None,
                 pocketsphinx_model: None,

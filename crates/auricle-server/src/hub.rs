@@ -463,7 +463,7 @@ mod tests {
     fn whoever_owns_a_conversation_under_a_later_epoch_is_not_told_by_an_earlier_one() {
         let hub = hub(limits(10, 10));
         let user = UserId::from("u");
-        let mut join = || hub.join(permit(&hub), user.clone(), Source::Omi).expect("joined");
+        let join = || hub.join(permit(&hub), user.clone(), Source::Omi).expect("joined");
         let ((first, mut told_first), (second, mut told_second)) = (join(), join());
         first.owns("c".into(), Epoch(2));
         second.owns("c".into(), Epoch(3));

@@ -57,6 +57,8 @@ pub(crate) struct Listen {
     pub(crate) clock: SystemClock,
     /// This process, as the store knows it.
     pub(crate) process: ProcessId,
+    /// Conversations with audio that is left to repair.
+    pub(crate) held: Arc<crate::repair::Held>,
     /// Wakes the repair of left-over audio.
     pub(crate) repair: Arc<Notify>,
     /// Wakes the workers.

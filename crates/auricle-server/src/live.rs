@@ -20,6 +20,8 @@ pub(crate) struct Live {
     pub(crate) hub: Arc<Hub>,
     /// Wakes the eraser.
     pub(crate) erase: Arc<Notify>,
+    /// Conversations with audio that is left to repair.
+    pub(crate) held: Arc<crate::repair::Held>,
 }
 
 #[async_trait]
@@ -31,6 +33,10 @@ impl LiveSessions for Live {
     fn dismiss(&self, user: &UserId) {
         self.hub.dismiss(user);
         self.erase.notify_one();
+    }
+
+    fn awaits_repair(&self, conversation: &ConversationId) -> bool {
+        self.held.holds(conversation)
     }
 
     async fn finalise(&self, user: &UserId, conversation: &ConversationId) -> Option<Ended> {

@@ -1,15 +1,16 @@
 //! Hears what no session did: audio that was left in the spool by a crash, a failed engine or an overload is transcribed
 //! and its words are put into their conversation, by time.
 //!
-//! Bounded: one run at a time; each run has `spool_repair_attempts_max` attempts, after which its stretch is marked as a gap.
+//! Bounded: one run at a time; each run has `spool_repair_attempts_max` attempts, after which its stretch is marked as a gap. An
+//! attempt counts if an engine has worked for anybody since the one before: while all are away audio waits.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use auricle_audio::{Codec, Decoder};
 use auricle_core::{ConversationId, Limits, Segment, SegmentId, Speaker, Word};
-use auricle_speech::{Engine, EngineError, Event, StreamSpec};
+use auricle_speech::{Chain, Engine, EngineError, Event, StreamSpec};
 use auricle_store::spool::{Leftover, Spool};
 use auricle_store::{InsertRecovered, Store, StoreError};
 use tokio::sync::{Notify, mpsc};
@@ -22,13 +23,14 @@ use crate::vitals::Pulse;
 const LOOK_EVERY: Duration = Duration::from_secs(5);
 /// An engine that says nothing for this long about audio it was given has failed the attempt.
 const PROGRESS_MAX: Duration = Duration::from_secs(60);
-
 /// What repair works with.
 pub(crate) struct Repair {
     pub(crate) store: Arc<dyn Store>,
     pub(crate) spool: Spool,
     pub(crate) held: Arc<Held>,
-    pub(crate) engine: Arc<dyn Engine>,
+    pub(crate) engine: Arc<Chain>,
+    /// When each run that failed was tried last.
+    pub(crate) tried: Mutex<HashMap<String, Instant>>,
     pub(crate) limits: Arc<Limits>,
     pub(crate) wake: Arc<Notify>,
 }
@@ -36,19 +38,43 @@ pub(crate) struct Repair {
 /// A hole in spooled audio is kept as silence up to this long; the rest of it only shifts what follows.
 const HOLE_SECS_MAX: u64 = 600;
 
-/// Conversations with audio that is still to be transcribed. `None` until the spool has been looked at.
+/// Looks at the spool that a conversation just left to repair is held for without being found: what is left comes to disk a
+/// moment after it is said to be.
+const LOOKS: u8 = 3;
+
+/// Conversations with audio that is still to be transcribed.
 #[derive(Debug, Default)]
-pub(crate) struct Held(Mutex<Option<HashSet<ConversationId>>>);
+pub(crate) struct Held(Mutex<Holding>);
+
+#[derive(Debug, Default)]
+struct Holding {
+    /// `None` until the spool has been looked at.
+    found: Option<HashSet<ConversationId>>,
+    /// And how many looks each is still held for.
+    told: HashMap<ConversationId, u8>,
+}
 
 impl Held {
     /// Whether a conversation may not be ended yet, as far as is known.
     pub(crate) fn holds(&self, conversation: &ConversationId) -> bool {
         let held = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        held.as_ref().is_none_or(|held| held.contains(conversation))
+        held.told.contains_key(conversation)
+            || held.found.as_ref().is_none_or(|found| found.contains(conversation))
     }
 
-    fn replace(&self, held: HashSet<ConversationId>) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(held);
+    /// A session leaves audio of this conversation.
+    pub(crate) fn hold(&self, conversation: &ConversationId) {
+        let mut held = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        held.told.insert(conversation.clone(), LOOKS);
+    }
+
+    fn replace(&self, found: HashSet<ConversationId>) {
+        let mut held = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        held.found = Some(found);
+        held.told.retain(|_, looks| {
+            *looks -= 1;
+            *looks > 0
+        });
     }
 }
 
@@ -95,6 +121,8 @@ impl Repair {
         match found.map_err(std::io::Error::other).and_then(|found| found) {
             Ok(leftovers) => {
                 metrics::gauge!("auricle_spool_leftover_runs").set(leftovers.len() as f64);
+                let is_there = |run: &String| leftovers.iter().any(|left| left.header().run == *run);
+                self.tried.lock().unwrap_or_else(PoisonError::into_inner).retain(|run, _| is_there(run));
                 self.held.replace(leftovers.iter().map(|left| left.header().conversation.clone()).collect());
                 leftovers
             }
@@ -106,7 +134,7 @@ impl Repair {
     }
 
     async fn repair(&self, mut leftover: Leftover, pulse: &Pulse) {
-        let run = leftover.header().run.clone();
+        let (run, begun) = (leftover.header().run.clone(), monotonic());
         match self.hear(&mut leftover, pulse).await {
             Ok(()) => {
                 metrics::counter!("auricle_spool_repairs_total", "outcome" => "done").increment(1);
@@ -126,6 +154,11 @@ impl Repair {
                 metrics::counter!("auricle_spool_repairs_total", "outcome" => "no_engine").increment(1);
                 tracing::debug!(%error, %run, "no speech engine for spooled audio");
             }
+            // Nor while no engine has worked for anybody since it was tried before: it may not be the audio's fault.
+            Err(error @ (RepairError::Engine(_) | RepairError::Stuck)) if self.may_be_away(&run, begun) => {
+                metrics::counter!("auricle_spool_repairs_total", "outcome" => "no_engine").increment(1);
+                tracing::debug!(error = %crate::chain(&error), %run, "no speech engine works for spooled audio");
+            }
             Err(error) => {
                 let attempts = leftover.record_attempt().unwrap_or(0);
                 tracing::warn!(error = %crate::chain(&error), %run, attempts, "repair spooled audio");
@@ -135,6 +168,12 @@ impl Repair {
                 }
             }
         }
+    }
+
+    fn may_be_away(&self, run: &str, begun: Instant) -> bool {
+        let mut tried = self.tried.lock().unwrap_or_else(PoisonError::into_inner);
+        let since = tried.insert(run.to_owned(), begun).unwrap_or(begun);
+        !self.engine.has_worked_since(since)
     }
 
     /// Marks the stretch on the conversation, so that people see that words are missing.
@@ -178,7 +217,7 @@ impl Repair {
             key_terms: Vec::new(),
         };
         let mut stream = self.engine.open(spec, sender).map_err(RepairError::Engine)?;
-        let mut heard = Hearing { zero: None, given: 0, covered: 0, words: Vec::new() };
+        let mut heard = Hearing { zero: None, given: 0, covered: 0, words: Vec::new(), engine: None };
         let mut pcm = Vec::new();
         let frames = leftover.frames();
         for frame in frames {
@@ -234,7 +273,14 @@ impl Repair {
                 heard.covered = heard.given;
                 return Ok(true);
             }
-            Some(Event::Busy { .. } | Event::Resumed | Event::Skipped { .. }) => {}
+            Some(Event::Serving { engine }) => heard.engine = Some(engine),
+            Some(
+                Event::Busy { .. }
+                | Event::Resumed
+                | Event::Skipped { .. }
+                | Event::Degraded { .. }
+                | Event::Recovered { .. },
+            ) => {}
             None => return Err(RepairError::Engine(EngineError::Broken("the speech engine stopped".into()))),
         }
         Ok(false)
@@ -250,7 +296,7 @@ impl Repair {
             run: header.run.clone(),
             until_sample: zero + heard.covered,
             zero_at: header.first_audio_at,
-            segments: segments(words, zero as f64 / rate, header.role.as_deref()),
+            segments: segments(words, zero as f64 / rate, heard.engine, header.role.as_deref()),
             gap: None,
         };
         let until = insert.until_sample;
@@ -267,11 +313,18 @@ struct Hearing {
     given: u64,
     covered: u64,
     words: Vec<Word>,
+    /// Whose they are.
+    engine: Option<&'static str>,
 }
 
-/// One segment for each voice's stretch; `offset` in seconds is added to word times. `role`: which stream of a multi-channel
-/// session.
-pub(crate) fn segments(words: Vec<Word>, offset: f64, role: Option<&str>) -> Vec<Segment> {
+/// One segment for each voice's stretch; `offset` in seconds is added to word times. `engine`: whose the words are. `role`:
+/// which stream of a multi-channel session.
+pub(crate) fn segments(
+    words: Vec<Word>,
+    offset: f64,
+    engine: Option<&str>,
+    role: Option<&str>,
+) -> Vec<Segment> {
     let mut segments: Vec<Segment> = Vec::new();
     let mut voice = None;
     for word in words {
@@ -299,7 +352,7 @@ pub(crate) fn segments(words: Vec<Word>, offset: f64, role: Option<&str>) -> Vec
             end: word.end + offset,
             translations: Vec::new(),
             speech_profile_processed: true,
-            stt_provider: None,
+            stt_provider: engine.map(str::to_owned),
         });
     }
     segments

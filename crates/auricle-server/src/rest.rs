@@ -58,6 +58,11 @@ pub trait LiveSessions: Send + Sync + 'static {
     /// Asks the session that owns the conversation to end it now, and waits (bounded) until it has. `None` if no session
     /// of this process owns it, or it did not answer in time.
     async fn finalise(&self, user: &UserId, conversation: &ConversationId) -> Option<Ended>;
+
+    /// Whether audio of the conversation is still to be heard from disk.
+    fn awaits_repair(&self, _conversation: &ConversationId) -> bool {
+        false
+    }
 }
 
 /// What handlers of files share.

@@ -29,8 +29,9 @@ use crate::hub::{Hub, Refused};
 use crate::listen::{admitted, bounded, refusal_text};
 
 /// Seconds of audio given to an engine ahead of what it has decided: more than its longest stretch of speech (20 s), which it
-/// cannot decide before its end, and less than it keeps (`limits.engine_backlog_secs_max`).
-pub(crate) const AHEAD_SECS: u64 = 30;
+/// cannot decide before its end, and less than it keeps (`limits.engine_backlog_secs_max`) and than a chain does
+/// (`limits.speech_replay_secs_max`).
+pub(crate) const AHEAD_SECS: u64 = 25;
 
 /// What every stream shares.
 pub(crate) struct Speech {

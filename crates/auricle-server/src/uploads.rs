@@ -138,7 +138,7 @@ impl Uploader {
 
     async fn complete(&self, lease: &UploadLease, upload: &Upload, heard: Heard) -> Result<(), StoreError> {
         let words = heard.utterances.into_iter().flatten().collect();
-        let segments = segments(words, 0.0, None);
+        let segments = segments(words, 0.0, heard.engine, None);
         let stretches = match Form::parse(&upload.form) {
             Some(Form::Frames { .. }) => apart(segments),
             _ if segments.is_empty() => Vec::new(),

@@ -107,9 +107,9 @@ fn every_key_can_be_given_in_every_layer_and_reads_back_as_it_is_shown() {
         f if f.starts_with("a URL") => "http://127.0.0.1:9",
         f if f.starts_with("`off` or an hour") => "5",
         f if f.starts_with("paths") => "/p,/q",
+        f if f.starts_with("one or more of pocketsphinx") => "scripted,pocketsphinx",
         f if f.starts_with("one of text") => "json",
         f if f.starts_with("one of error") => "trace",
-        f if f.starts_with("one of pocketsphinx") => "none",
         f if f.starts_with("one of auricle") => "omi-r3",
         f if f.starts_with("one of standard") => "standard",
         f if f.starts_with("up to 100 words") => "one,two words",
@@ -165,8 +165,26 @@ fn the_names_that_scripts_use_are_accepted() {
     assert_eq!(config.auth.admin_key.as_ref().unwrap().expose(), "admin-key");
     assert_eq!(config.data_dir, PathBuf::from("/srv/auricle"));
     assert_eq!((config.bind.to_string(), config.probe_bind.port()), ("[::1]:0".into(), 0));
-    assert_eq!(config.speech.engine, SpeechEngine::Scripted);
-    assert_eq!(row(&config, "speech.engine").1, "--speech");
+    assert_eq!(config.speech.engines.0, [SpeechEngine::Scripted]);
+    assert_eq!(row(&config, "speech.engines").1, "--speech");
+}
+
+#[test]
+fn a_chain_of_engines_is_a_list_in_the_file_and_commas_elsewhere_and_one_is_one() {
+    let engines = |given: Given| load(&given).unwrap().speech.engines.names();
+    let file = "[speech]\nengines = [\"scripted\", \"pocketsphinx\"]\n";
+    assert_eq!(engines(Given { file: Some(file), ..Given::default() }), ["scripted", "pocketsphinx"]);
+    let file = "[speech]\nengine = \"scripted\"\n";
+    assert_eq!(engines(Given { file: Some(file), ..Given::default() }), ["scripted"]);
+    let env = vec![("AURICLE_SPEECH", "pocketsphinx, scripted")];
+    assert_eq!(engines(Given { env, ..Given::default() }), ["pocketsphinx", "scripted"]);
+    let env = vec![("AURICLE_SPEECH_ENGINE", "none")];
+    assert_eq!(engines(Given { env, ..Given::default() }), ["none"]);
+    for wrong in ["whisker", "scripted,whisker", "scripted,scripted", "scripted,none", "scripted,"] {
+        let found = mistakes(&Given { flags: vec![("--speech", wrong)], ..Given::default() });
+        assert_eq!(found.len(), 1, "{wrong}");
+        assert!(found[0].expected.contains("pocketsphinx"), "{}", found[0].expected);
+    }
 }
 
 #[test]

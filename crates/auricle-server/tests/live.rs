@@ -13,6 +13,8 @@ mod cloud;
 mod conversations;
 #[path = "live/days.rs"]
 mod days;
+#[path = "live/degraded.rs"]
+mod degraded;
 #[path = "live/deletion.rs"]
 mod deletion;
 #[path = "live/hostile.rs"]

@@ -32,6 +32,27 @@ pub enum Event {
     /// `samples` of audio were not heard, since the backlog was full. Sent once, when there is room again: what follows is
     /// heard. Repair may hear them from the spool.
     Skipped { from_sample: u64, samples: u64 },
+    /// An engine of a chain failed (see [`crate::chain`]). The stream goes on: with `next`, or it waits for one.
+    Degraded {
+        /// Which failed.
+        engine: &'static str,
+        /// Why. Safe to show.
+        reason: String,
+        /// How long it had decided nothing.
+        silent_for: Duration,
+        /// Which is asked next; `None` while there is none.
+        next: Option<&'static str>,
+    },
+    /// After [`Event::Degraded`], or first of all: something was decided, so this engine hears.
+    Recovered {
+        /// Which.
+        engine: &'static str,
+    },
+    /// Words that follow come from this engine of a chain.
+    Serving {
+        /// Which.
+        engine: &'static str,
+    },
     /// The engine can do no more for this stream. No event follows.
     Failed(EngineError),
     /// All that was pushed before [`Stream::finish`] is decided. No event follows.
@@ -69,6 +90,11 @@ pub trait Engine: Send + Sync + 'static {
     fn name(&self) -> &'static str;
     /// Opens a stream. Does not block; trouble found later comes as [`Event::Failed`].
     fn open(&self, spec: StreamSpec, events: EventSender) -> Result<Box<dyn Stream>, EngineError>;
+    /// How long a stream may decide nothing while somebody speaks before it counts as hung, if that is longer than
+    /// `limits.speech_silent_max`: for engines that gather long stretches before they decide.
+    fn patience(&self) -> Duration {
+        Duration::ZERO
+    }
     /// Whether it can work now, for `doctor` and `/readyz` detail. May block for seconds: call it off the session threads.
     fn check(&self) -> Result<String, EngineError>;
     /// Whether each second of audio that is sent costs money: silence is then kept from it (`speech.gate = auto`).

@@ -4,6 +4,7 @@
 //! Invariants: no method here blocks the caller; every queue is bounded; an engine's trouble is an [`Event`], never a panic
 //! and never the end of a session.
 
+pub mod chain;
 pub mod cloud;
 pub mod config;
 pub mod deepgram;
@@ -19,7 +20,8 @@ pub mod speechmatics;
 pub mod wer;
 pub mod whisper;
 
-pub use config::{PocketSphinxConfig, ScriptedConfig, SpeechConfig, build};
+pub use chain::{Chain, ChainNumbers, MemberStatus};
+pub use config::{PocketSphinxConfig, ScriptedConfig, SpeechConfig, build, build_chain};
 pub use deepgram::DeepgramConfig;
 pub use engine::*;
 pub use gate::{GateConfig, GateMode};

@@ -83,6 +83,11 @@ impl Engine for PocketSphinx {
         Ok(Box::new(SphinxStream::new(self.pool()?, &spec, events, self.backlog_samples, held)))
     }
 
+    /// A stretch of speech is decided as a whole, once it has ended: see `EndpointerConfig::stretch_max`.
+    fn patience(&self) -> std::time::Duration {
+        std::time::Duration::from_secs(45)
+    }
+
     fn check(&self) -> Result<String, EngineError> {
         let sphinx = Sphinx::load(self.library.as_deref(), self.model.as_deref())?;
         let mut decoder = ffi::Decoder::new(&sphinx, OPTIONS)?;

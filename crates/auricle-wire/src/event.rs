@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::conversation::{Conversation, Segment};
+use crate::time::WireTime;
 
 /// The heartbeat: these four characters, unquoted.
 pub const PING: &str = "ping";
@@ -132,11 +133,27 @@ pub enum Event {
     },
     /// Ours: recognition waits or is down; audio is kept.
     SttDegraded {
+        /// Which engine failed; null if it is not about one.
+        #[serde(default)]
+        engine: Option<String>,
         /// Safe to show.
         reason: String,
+        /// When words stopped.
+        #[serde(default)]
+        since: Option<WireTime>,
+        /// Which engine is asked next; null while there is none.
+        #[serde(default)]
+        next: Option<String>,
     },
     /// Ours: recognition goes on.
-    SttRecovered,
+    SttRecovered {
+        /// Which engine hears now; null if it is not known.
+        #[serde(default)]
+        engine: Option<String>,
+        /// When words had stopped.
+        #[serde(default)]
+        since: Option<WireTime>,
+    },
     /// Ours: words cannot be stored at the moment, and so are not shown.
     StorageDegraded,
     /// Ours: words are stored again.

@@ -11,6 +11,9 @@ const MEMORY_CREATED: &str = include_str!("fixtures/memory_created.json");
 /// Source: pusher-and-processing 1.2.
 const PUSHER_FRAMES: &str = include_str!("fixtures/pusher_frames.txt");
 
+/// Ours: docs/degraded-speech.md.
+const STT: &str = include_str!("fixtures/stt.jsonl");
+
 /// What the server adds to Omi's conversation, after all of Omi's own fields.
 const OURS: [&str; 7] =
     ["call_id", "provenance", "failure", "discard_reason", "finalization_reason", "revision", "gaps"];
@@ -22,6 +25,22 @@ fn a_transcript_array_is_written_as_it_was_read() {
     assert_eq!(parsed(&written), parsed(SEGMENTS));
     assert_eq!(top_level_keys(&written[1..]), top_level_keys(SEGMENTS.trim().trim_start_matches('[')));
     assert!(written.contains(r#""start":0.0,"end":2.48"#), "seconds always have a decimal point: {written}");
+}
+
+#[test]
+fn words_that_are_late_and_come_again_are_told_as_documented() {
+    for (text, named) in STT.lines().zip([true, false, true]) {
+        let Ok(ServerMessage::Event(event)) = event::parse(text) else { panic!("not read: {text}") };
+        assert_eq!(event.to_text(), text);
+        let (Event::SttDegraded { engine, .. } | Event::SttRecovered { engine, .. }) = event else {
+            panic!("another event: {text}")
+        };
+        assert_eq!(engine.is_some(), named);
+    }
+    // As servers wrote it before there were chains.
+    for text in [r#"{"type":"stt_degraded","reason":"busy"}"#, r#"{"type":"stt_recovered"}"#] {
+        assert!(event::parse(text).is_ok(), "{text}");
+    }
 }
 
 #[test]

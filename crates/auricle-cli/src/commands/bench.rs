@@ -10,6 +10,7 @@ mod outage;
 mod prober;
 mod process;
 mod search;
+mod speech;
 mod storm;
 mod talker;
 mod told;
@@ -100,6 +101,7 @@ pub(crate) fn run(command: &Command) -> anyhow::Result<ExitCode> {
             Some(engine) => engines::run(args, engine),
             None => sessions(args),
         },
+        Command::Outage(args) if args.speech => speech::run(args),
         Command::Outage(args) => outage::run(args),
         Command::Crash(args) => crash::run(args),
         Command::Storm(args) => storm::run(args),

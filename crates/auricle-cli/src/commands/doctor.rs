@@ -135,28 +135,45 @@ fn store(config: &Config) -> Check {
     }
 }
 
+/// The chain in order; one engine that works is enough, each that does not is worth a warning.
 fn speech(config: &Config) -> Check {
     const WHAT: &str = "speech";
-    let name = config.speech.engine.as_str();
-    let engine = match auricle_speech::build(&auricle_server::speech(config)) {
-        Ok(engine) => engine,
+    let names = config.speech.engines.names();
+    let chain = match auricle_speech::build_chain(&auricle_server::speech(config), &names) {
+        Ok(chain) => chain,
         Err(error) => return fail(WHAT, error.to_string()),
     };
-    match engine.check() {
-        Ok(finding) => match config.speech.cloud.in_the_clear().next() {
-            Some(url) => warn(
-                WHAT,
-                format!("{name}: {finding}; audio and the key travel unencrypted to {url}, use wss"),
-            ),
-            None => ok(WHAT, format!("{name}: {finding}")),
-        },
-        Err(EngineError::Limited { text, retry_after: Some(after) }) => {
-            fail(WHAT, format!("{name}: {text}; it asks to be left alone for {after:?}"))
+    let checks = chain.checks();
+    let (works, count) = (checks.iter().filter(|(_, result)| result.is_ok()).count(), checks.len());
+    let findings: Vec<_> = checks
+        .iter()
+        .map(|(name, result)| match result {
+            Ok(finding) => format!("{name}: {finding}"),
+            Err(error) if count > 1 => format!("{name} FAILS: {}", with_mend(error)),
+            Err(error) => format!("{name}: {}", with_mend(error)),
+        })
+        .collect();
+    let finding = findings.join("; then ");
+    let clear = config.speech.cloud.in_the_clear().next();
+    match (works, clear) {
+        (0, _) => fail(WHAT, finding),
+        (_, Some(key)) => {
+            warn(WHAT, format!("{finding}; audio and the key travel unencrypted to {key}, use wss"))
         }
-        Err(EngineError::Limited { text, .. }) => {
-            fail(WHAT, format!("{name}: {text}; see to the account's credit and its limit of streams"))
+        _ if works < count => warn(WHAT, finding),
+        _ => ok(WHAT, finding),
+    }
+}
+
+fn with_mend(error: &EngineError) -> String {
+    match error {
+        EngineError::Limited { text, retry_after: Some(after) } => {
+            format!("{text}; it asks to be left alone for {after:?}")
         }
-        Err(error) => fail(WHAT, format!("{name}: {error}")),
+        EngineError::Limited { text, .. } => {
+            format!("{text}; see to the account's credit and its limit of streams")
+        }
+        error => error.to_string(),
     }
 }
 

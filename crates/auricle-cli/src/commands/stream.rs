@@ -122,10 +122,12 @@ impl Outcome {
             ServerMessage::Event(Event::MemoryProcessingStarted { .. }) => {
                 screen.note("the conversation has ended; making its record")
             }
-            ServerMessage::Event(Event::SttDegraded { reason }) => {
-                screen.note(&format!("speech recognition: {reason}"))
+            ServerMessage::Event(Event::SttDegraded { reason, engine, next, .. }) => {
+                let engine = engine.as_deref().unwrap_or("speech recognition");
+                let next = next.as_deref().map_or(String::new(), |next| format!("; {next} goes on"));
+                screen.note(&format!("{engine}: {reason}{next}"));
             }
-            ServerMessage::Event(Event::SttRecovered) => screen.note("speech recognition goes on"),
+            ServerMessage::Event(Event::SttRecovered { .. }) => screen.note("speech recognition goes on"),
             ServerMessage::Event(Event::StorageDegraded) => {
                 screen.note("the server cannot store words at the moment; it keeps them")
             }

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use crate::conversation::FinaliseReason;
 
-use super::{Close, Ended, Event, FinaliseOnClose, OpenChoice, Output, Session, State};
+use super::{Close, Ear, Ended, Event, FinaliseOnClose, OpenChoice, Output, Session, State};
 
 /// A conversation that waits for the words of audio already heard.
 #[derive(Debug)]
@@ -49,7 +49,7 @@ impl Session {
     }
 
     pub(super) fn advance_ending(&mut self) {
-        let State::Ending(_, ending) = &self.state else { return };
+        let State::Ending(current, ending) = &self.state else { return };
         let decided = !self.config.engine
             || self.ears.iter().zip(&ending.marks).all(|(ear, mark)| ear.has_decided(*mark));
         if (!decided && self.now.mono < ending.deadline)
@@ -58,12 +58,23 @@ impl Session {
         {
             return;
         }
-        let reason = ending.reason;
+        let (reason, empty) = (ending.reason, !current.has_content);
+        let mut audio_waits = self.left_from.is_some_and(|from| from < ending.mark_secs);
         for (channel, (ear, mark)) in self.ears.iter_mut().zip(&ending.marks).enumerate() {
-            if !ear.finished && ear.covered < *mark {
-                ear.floor = ear.floor.max(*mark);
+            if !ear.finished && ear.covered.max(ear.floor) < *mark {
+                ear.floor = *mark;
+                audio_waits = true;
                 self.outputs.push_back(Output::LeaveRun { channel, until_sample: *mark });
             }
+        }
+        // What goes on unheard is the next conversation's.
+        self.left_from = self.ears.iter().any(Ear::is_troubled).then_some(ending.mark_secs);
+        if audio_waits && empty {
+            // L32: nothing is in it because nobody could hear. Whoever ends what nobody owns waits for repair.
+            self.outputs.push_back(Output::Disown);
+            self.outputs.push_back(Output::Release);
+            self.state = State::Finalising { reason, retry_at: None };
+            return self.on_finalised(Ended::Already);
         }
         // Ending => Finalising: all that could be heard in time is durable.
         self.state = State::Finalising { reason, retry_at: None };

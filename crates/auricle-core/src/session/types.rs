@@ -207,11 +207,30 @@ impl SpeakerAssignment {
     }
 }
 
+/// Why words are late.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SttTrouble {
+    /// Which engine failed.
+    pub engine: &'static str,
+    /// Safe to show.
+    pub reason: String,
+    /// How long it had decided nothing.
+    pub silent_for: Duration,
+    /// Which engine is asked next; `None` while there is none.
+    pub next: Option<&'static str>,
+}
+
 /// How an ear is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum EarState {
-    /// Opened, or no longer waiting.
+    /// A stream was opened. Whether it hears is still to be seen.
+    Opened,
+    /// Words come again, or audio no longer waits.
     Listening,
+    /// Words come from this engine from now on.
+    Serving(&'static str),
+    /// An engine failed. The stream goes on with another one, or waits for one: nothing is lost.
+    Degraded(SttTrouble),
     /// All recognisers are taken; audio waits.
     Busy,
     /// The engine cannot go on; the text is safe to show.
@@ -386,11 +405,22 @@ pub enum Event {
     },
     /// Speech recognition waits or is down; audio is kept.
     SttDegraded {
+        /// Which engine, if it is about one.
+        engine: Option<&'static str>,
         /// Safe to show.
         reason: String,
+        /// When words stopped.
+        since: UnixMicros,
+        /// Which engine is asked next.
+        next: Option<&'static str>,
     },
     /// Speech recognition goes on.
-    SttRecovered,
+    SttRecovered {
+        /// Which engine hears now, if it is known.
+        engine: Option<&'static str>,
+        /// When words had stopped.
+        since: UnixMicros,
+    },
     /// Words cannot be stored at the moment, so they are not shown either.
     StorageDegraded,
     /// Words are stored again.

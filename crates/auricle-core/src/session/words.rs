@@ -6,11 +6,12 @@ use std::time::Instant;
 use crate::ids::SegmentId;
 use crate::job::Backoff;
 use crate::segment::{Segment, Speaker, Word};
+use crate::time::UnixMicros;
 use crate::transcript::{TranscriptClock, combine};
 
 use super::{
-    Batch, CommitFailure, EarState, Ended, Event, OpenChoice, Output, Session, SpeakerAssignment, State,
-    Voice,
+    Batch, CommitFailure, EarState, Ended, Event, OpenChoice, Output, ServiceStatus, Session,
+    SpeakerAssignment, State, SttTrouble, Voice,
 };
 
 /// One channel's audio and what has become of it. Positions are samples of this connection.
@@ -31,7 +32,10 @@ pub(super) struct Ear {
     leave_until: Option<u64>,
     failures: u32,
     pub(super) reopen_at: Option<Instant>,
-    troubled: bool,
+    /// Since when the client is told that words are late.
+    troubled: Option<UnixMicros>,
+    /// Which engine the words come from.
+    provider: Option<&'static str>,
 }
 
 impl Ear {
@@ -46,6 +50,11 @@ impl Ear {
     /// Whether nothing before `mark` is to be waited for.
     pub(super) fn has_decided(&self, mark: u64) -> bool {
         self.finished || self.covered.max(self.floor) >= mark
+    }
+
+    /// Whether words are late: nobody can tell whether people are silent.
+    pub(super) fn is_troubled(&self) -> bool {
+        self.troubled.is_some()
     }
 
     /// Whether a failed stream's audio still waits for its words to be stored. Only then is the next stream opened.
@@ -139,6 +148,7 @@ impl Session {
         let rate_hz = f64::from(self.config.sample_rate_hz.max(1));
         let ear = &mut self.ears[channel];
         ear.failures = 0;
+        let provider = ear.provider;
         let floor = ear.floor as f64 / rate_hz;
         // Words are final and in order: whatever is before the last one's end is decided.
         if let Some(last) = words.last() {
@@ -159,12 +169,12 @@ impl Session {
                 continue;
             }
             last_voice = Some(word.speaker);
-            segments.push(self.segment_of(&voice, word));
+            segments.push(self.segment_of(&voice, provider, word));
         }
         self.hear(Some(channel), segments);
     }
 
-    fn segment_of(&mut self, voice: &Voice, word: Word) -> Segment {
+    fn segment_of(&mut self, voice: &Voice, provider: Option<&'static str>, word: Word) -> Segment {
         let (speaker, is_user) = match voice {
             Voice::Recognised => (Speaker::from_voice(word.speaker), false),
             Voice::Fixed { speaker, is_user } => (speaker.clone(), *is_user),
@@ -179,7 +189,7 @@ impl Session {
             end: word.end,
             translations: Vec::new(),
             speech_profile_processed: true,
-            stt_provider: None,
+            stt_provider: provider.map(str::to_owned),
         }
     }
 
@@ -232,15 +242,29 @@ impl Session {
         let now = self.now.mono;
         let Some(ear) = self.ears.get_mut(channel) else { return };
         match state {
+            EarState::Opened => {}
+            EarState::Serving(engine) => ear.provider = Some(engine),
             EarState::Listening => {
-                if std::mem::take(&mut ear.troubled) {
-                    self.emit(Event::SttRecovered);
+                ear.failures = 0;
+                if let Some(since) = ear.troubled.take() {
+                    let engine = ear.provider;
+                    self.status(ServiceStatus::Ready);
+                    self.emit(Event::SttRecovered { engine, since });
                 }
             }
             EarState::Busy => {
-                if !std::mem::replace(&mut ear.troubled, true) {
-                    self.emit(Event::SttDegraded { reason: "all recognisers are busy; audio waits".into() });
-                }
+                let engine = ear.provider;
+                self.degraded(
+                    channel,
+                    engine,
+                    "all recognisers are busy; audio waits".into(),
+                    self.now.wall,
+                    None,
+                );
+            }
+            EarState::Degraded(SttTrouble { engine, reason, silent_for, next }) => {
+                let since = self.now.wall.plus_secs_f64(-silent_for.as_secs_f64());
+                self.degraded(channel, Some(engine), reason, since, next);
             }
             EarState::Failed(reason) => {
                 ear.failures += 1;
@@ -250,13 +274,13 @@ impl Session {
                 ear.reopen_at = self.leaving.is_none().then(|| now + delay);
                 ear.finished = self.leaving.is_some();
                 ear.listening = false;
+                let left_from = ear.covered.max(ear.floor);
                 ear.floor = ear.heard;
                 ear.leave_until = Some(ear.heard);
-                let news = !std::mem::replace(&mut ear.troubled, true);
                 self.outputs.push_back(Output::EndRun { channel });
-                if news {
-                    self.emit(Event::SttDegraded { reason });
-                }
+                self.leaves_audio(left_from);
+                let engine = self.ears[channel].provider;
+                self.degraded(channel, engine, reason, self.now.wall, None);
             }
             EarState::Finished => {
                 ear.finished = true;
@@ -265,6 +289,36 @@ impl Session {
                 }
             }
         }
+    }
+
+    /// Tells the client once, until words come again. A status that Omi's apps know goes before what only ours understand.
+    fn degraded(
+        &mut self,
+        channel: usize,
+        engine: Option<&'static str>,
+        reason: String,
+        since: UnixMicros,
+        next: Option<&'static str>,
+    ) {
+        let ear = &mut self.ears[channel];
+        if ear.troubled.is_none() {
+            ear.troubled = Some(since);
+            self.status(ServiceStatus::SttInitiating);
+            self.emit(Event::SttDegraded { engine, reason, since, next });
+        }
+    }
+
+    /// Not while the session begins, when a client waits for `ready` after the others.
+    fn status(&mut self, status: ServiceStatus) {
+        if self.announced {
+            self.emit(Event::Status(status));
+        }
+    }
+
+    /// Audio from this sample on is repair's.
+    pub(super) fn leaves_audio(&mut self, from_sample: u64) {
+        let from = from_sample as f64 / f64::from(self.config.sample_rate_hz.max(1));
+        self.left_from = Some(self.left_from.map_or(from, |left| left.min(from)));
     }
 
     /// Hands the store the next batch if it has none. While a conversation ends, only what belongs to it.
@@ -284,12 +338,14 @@ impl Session {
         self.transcript.pending = later;
         heard.sort_by(|a, b| a.segment.start.total_cmp(&b.segment.start));
         let Some(first_start) = heard.first().map(|heard| heard.segment.start) else { return };
+        // What repair will hear before the first word comes before it, and no word before the zero.
+        let zero = self.left_from.map_or(first_start, |left| left.min(first_start));
         let clock = match current.started_at {
             Some(started_at) => TranscriptClock { started_at, first_audio_at },
-            None => TranscriptClock::starting(first_audio_at, first_start),
+            None => TranscriptClock::starting(first_audio_at, zero),
         };
         // The first word of a conversation is its zero, to the last digit.
-        let offset = if current.started_at.is_none() { -first_start } else { clock.offset_secs(first_start) };
+        let offset = if current.started_at.is_none() { -zero } else { clock.offset_secs(first_start) };
         // What was once moved up to the conversation's start stays in front of what follows it.
         let offset = *current.offset_secs.insert(current.offset_secs.map_or(offset, |last| last.max(offset)));
         let new = heard.iter().map(|heard| {

@@ -125,6 +125,8 @@ fn an_engine_that_hangs_holds_an_ending_back_for_its_bound_and_its_audio_is_left
 fn a_failed_engine_is_not_waited_for() {
     let mut rig = Rig::live(config());
     rig.audio(0, 4);
+    rig.words(0, 0.0, "heard");
+    rig.handle(Input::Committed);
     rig.handle(Input::Ear { channel: 0, state: EarState::Failed("gone".into()) });
     rig.handle(Input::FinaliseNow(FinaliseReason::Requested));
     assert!(rig.said().contains(&Output::Finalise(FinaliseReason::Requested)));

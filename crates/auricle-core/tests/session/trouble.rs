@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use auricle_core::session::{
-    ClientText, CommitFailure, EarState, Ended, Event, Input, OpenChoice, Output, SessionConfig,
+    ClientText, CommitFailure, EarState, Ended, Event, Input, OpenChoice, Output, ServiceStatus,
+    SessionConfig, SttTrouble,
 };
 use auricle_core::{FinaliseReason, Limits, Segment, SegmentId};
 
@@ -58,8 +59,96 @@ fn an_engine_that_fails_is_told_once_and_opened_again_later_and_later() {
     assert!(pauses[0] <= limits.engine_reopen_first * 2, "{pauses:?}");
     assert!(pauses.iter().all(|pause| *pause <= limits.engine_reopen_max * 3 / 2), "{pauses:?}");
     assert!(pauses[7] > pauses[0], "{pauses:?}");
+    rig.handle(Input::Ear { channel: 0, state: EarState::Opened });
+    assert_eq!(rig.said(), [], "it may hear nothing");
+    rig.handle(Input::Ear { channel: 0, state: EarState::Serving("deepgram") });
     rig.handle(Input::Ear { channel: 0, state: EarState::Listening });
-    assert_eq!(rig.said(), [Output::Emit(Event::SttRecovered)]);
+    assert!(recovered(&rig.said(), Some("deepgram")));
+}
+
+/// The pair that tells a client that words come again.
+fn recovered(said: &[Output], by: Option<&str>) -> bool {
+    matches!(
+        said,
+        [Output::Emit(Event::Status(ServiceStatus::Ready)), Output::Emit(Event::SttRecovered { engine, .. })]
+            if *engine == by
+    )
+}
+
+#[test]
+fn an_engine_that_is_replaced_is_told_once_with_both_names_and_its_words_say_whose_they_are() {
+    let mut rig = Rig::live(config());
+    rig.handle(Input::Ear { channel: 0, state: EarState::Serving("deepgram") });
+    rig.audio(0, 12);
+    let trouble = SttTrouble {
+        engine: "deepgram",
+        reason: "decided nothing for 10 s".into(),
+        silent_for: Duration::from_secs(10),
+        next: Some("whisper"),
+    };
+    let since = rig.now.wall.plus_secs_f64(-10.0);
+    rig.handle(Input::Ear { channel: 0, state: EarState::Degraded(trouble.clone()) });
+    rig.handle(Input::Ear { channel: 0, state: EarState::Degraded(trouble) });
+    let told = Event::SttDegraded {
+        engine: Some("deepgram"),
+        reason: "decided nothing for 10 s".into(),
+        since,
+        next: Some("whisper"),
+    };
+    let status = Output::Emit(Event::Status(ServiceStatus::SttInitiating));
+    assert_eq!(rig.said(), [status, Output::Emit(told)]);
+    rig.handle(Input::Ear { channel: 0, state: EarState::Serving("whisper") });
+    rig.handle(Input::Ear { channel: 0, state: EarState::Listening });
+    assert!(recovered(&rig.said(), Some("whisper")));
+    rig.words(0, 1.0, "heard");
+    let batch = rig.batch();
+    assert_eq!(batch.upsert[0].stt_provider.as_deref(), Some("whisper"));
+}
+
+#[test]
+fn nobody_knows_whether_people_are_silent_while_no_engine_hears() {
+    let mut rig = Rig::live(config());
+    rig.words(0, 0.0, "before");
+    rig.handle(Input::Committed);
+    failed(&mut rig);
+    rig.audio(0, 600);
+    let said = rig.said();
+    assert!(!said.iter().any(|output| matches!(output, Output::Finalise(_))), "ended in the outage");
+    rig.handle(Input::Ear { channel: 0, state: EarState::Listening });
+    rig.audio(0, 60);
+    assert!(!rig.said().iter().any(|output| matches!(output, Output::Finalise(_))));
+    rig.audio(0, 150);
+    assert!(rig.said().iter().any(|output| matches!(output, Output::Finalise(_))));
+}
+
+#[test]
+fn l32_a_conversation_that_nobody_could_hear_is_left_to_repair_and_not_deleted_as_empty() {
+    let mut rig = Rig::live(config());
+    failed(&mut rig);
+    rig.audio(0, 5);
+    rig.said();
+    rig.handle(Input::FinaliseNow(FinaliseReason::Requested));
+    rig.wait(Limits::default().engine_flush_max);
+    let said = rig.said();
+    let at = |wanted: &Output| said.iter().position(|output| output == wanted);
+    assert!(!said.iter().any(|output| matches!(output, Output::Finalise(_))), "{said:?}");
+    assert!(
+        at(&Output::Release).is_some() && at(&Output::FinaliseAnswer(Ended::Already)).is_some(),
+        "{said:?}"
+    );
+    assert!(at(&Output::Open(OpenChoice::New)) > at(&Output::Release), "{said:?}");
+}
+
+#[test]
+fn what_repair_will_hear_before_the_first_word_does_not_come_before_the_zero() {
+    let mut rig = Rig::live(config());
+    rig.audio(0, 3);
+    failed(&mut rig);
+    rig.audio(0, 5);
+    rig.handle(Input::Ear { channel: 0, state: EarState::Listening });
+    rig.words(0, 9.0, "live");
+    let batch = rig.batch();
+    assert_eq!(batch.upsert[0].start, 9.0, "the audio from the beginning on is repair's");
 }
 
 #[test]
@@ -97,9 +186,12 @@ fn busy_recognisers_are_told_once_and_recovery_too() {
     let mut rig = Rig::live(config());
     rig.handle(Input::Ear { channel: 0, state: EarState::Busy });
     rig.handle(Input::Ear { channel: 0, state: EarState::Busy });
-    assert!(matches!(rig.said()[..], [Output::Emit(Event::SttDegraded { .. })]));
+    assert!(matches!(
+        rig.said()[..],
+        [Output::Emit(Event::Status(_)), Output::Emit(Event::SttDegraded { .. })]
+    ));
     rig.handle(Input::Ear { channel: 0, state: EarState::Listening });
-    assert_eq!(rig.said(), [Output::Emit(Event::SttRecovered)]);
+    assert!(recovered(&rig.said(), None));
 }
 
 #[test]

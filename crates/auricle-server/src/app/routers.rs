@@ -51,7 +51,11 @@ pub(super) fn listening(
     let rest = rest::router(rest::RestState {
         store: Arc::clone(&parts.store) as Arc<dyn Store>,
         auth: Arc::clone(&parts.auth),
-        live: Arc::new(crate::live::Live { hub: Arc::clone(&parts.hub), erase: Arc::clone(&hearing.erase) }),
+        live: Arc::new(crate::live::Live {
+            hub: Arc::clone(&parts.hub),
+            erase: Arc::clone(&hearing.erase),
+            held: Arc::clone(&hearing.held),
+        }),
         wake_jobs: Arc::clone(wake),
         waits: Arc::new(Semaphore::new(parts.limits.records_awaited_max)),
         outgoing,
@@ -76,7 +80,7 @@ pub(super) fn listening(
         parts.limits.request_max,
     );
     let speech = Arc::new(Speech {
-        engine: Arc::clone(&hearing.engine),
+        engine: Arc::clone(&hearing.engine) as _,
         hub: Arc::clone(&parts.hub),
         auth: Arc::clone(&parts.auth),
         limits: Arc::clone(&parts.limits),
@@ -85,7 +89,8 @@ pub(super) fn listening(
     let listen = Arc::new(Listen {
         store: Arc::clone(&parts.store) as Arc<dyn Store>,
         spool: hearing.spool.clone(),
-        engine: Arc::clone(&hearing.engine),
+        engine: Arc::clone(&hearing.engine) as Arc<dyn auricle_speech::Engine>,
+        held: Arc::clone(&hearing.held),
         hub: Arc::clone(&parts.hub),
         auth: Arc::clone(&parts.auth),
         limits: Arc::clone(&parts.limits),

@@ -90,7 +90,7 @@ pub(super) fn dependencies(
     Arc::new(move || {
         let mut known = serde_json::Map::new();
         if let Some(Hearing { spool, engine, .. }) = &hearing {
-            known.insert("speech".into(), engine.name().into());
+            known.insert("speech".into(), speech(engine));
             let lag = u64::try_from(spool.silent_for().as_millis()).unwrap_or(u64::MAX);
             let held = serde_json::json!({ "lag_ms": lag, "bytes": spool.disk_bytes() });
             known.insert("spool".into(), held);
@@ -114,6 +114,23 @@ pub(super) fn dependencies(
         }
         known.into()
     })
+}
+
+/// The chain's engines, in order.
+fn speech(chain: &auricle_speech::Chain) -> serde_json::Value {
+    let engines: Vec<_> = chain
+        .status()
+        .into_iter()
+        .map(|status| {
+            serde_json::json!({
+                "engine": status.engine,
+                "breaker": link::breaker_name(status.breaker),
+                "works": status.works,
+                "attempts": status.attempts,
+            })
+        })
+        .collect();
+    serde_json::json!({ "engines": engines, "replay_bytes": chain.replay_bytes() })
 }
 
 pub(super) fn processors(
@@ -238,7 +255,7 @@ pub(super) fn run_loops(
     tail: &TaskTracker,
     metrics: Option<PrometheusHandle>,
 ) {
-    let held = parts.hearing.is_some().then(|| Arc::new(repair::Held::default()));
+    let held = parts.hearing.as_ref().map(|hearing| Arc::clone(&hearing.held));
     let sweeper = Arc::new(sweeper::Sweeper {
         // Audio that a listening process still holds becomes words first, if it lives.
         patience: if parts.hearing.is_some() { Duration::ZERO } else { parts.limits.sweep_others_after },
@@ -266,6 +283,7 @@ pub(super) fn run_loops(
             spool: hearing.spool.clone(),
             held,
             engine: Arc::clone(&hearing.engine),
+            tried: std::sync::Mutex::default(),
             limits: Arc::clone(&parts.limits),
             wake: Arc::clone(&hearing.repair),
         });
@@ -283,7 +301,7 @@ pub(super) fn run_loops(
         let uploader = Arc::new(crate::uploads::Uploader {
             store: Arc::clone(&parts.store) as Arc<dyn Store>,
             vault: hearing.files.vault.clone(),
-            engine: Arc::clone(&hearing.engine),
+            engine: Arc::clone(&hearing.engine) as _,
             limits: Arc::clone(&parts.limits),
             process: parts.process.clone(),
             clock: parts.clock,

@@ -76,8 +76,10 @@ own! {
     "auth.oidc_jwks_url" = auth.oidc_jwks_url;
     /// The claim of an ID token that holds the user id.
     "auth.oidc_user_claim" = auth.oidc_user_claim;
-    /// What turns speech into words. `none` serves only clients that bring their own transcripts.
-    "speech.engine" = speech.engine;
+    /// What turns speech into words: engines in the order in which they are preferred, in the file also as a list. When one
+    /// fails the next hears on, and the first again once it works (docs/degraded-speech.md). `none` serves only clients that
+    /// bring their own transcripts.
+    "speech.engines" = speech.engines;
     /// Recognisers that run at once; 0 means one a core, of Whisper one for two cores.
     "speech.decoders" = speech.decoders;
     /// The PocketSphinx library's file. Not set: where the system keeps it.
@@ -211,12 +213,15 @@ own! {
 }
 
 /// Other names: canonical key, alias in the file (its environment variable and flag follow from it).
-const ALIASES: [(&str, &str); 2] =
-    [("limits.jobs_running_max", "processing.max_concurrent"), ("limits.fallback_after", "fallback_after")];
+const ALIASES: [(&str, &str); 3] = [
+    ("limits.jobs_running_max", "processing.max_concurrent"),
+    ("limits.fallback_after", "fallback_after"),
+    ("speech.engines", "speech.engine"),
+];
 /// Short flags and variables beside the systematic ones. Source: design section 7.
-const SHORT_FLAGS: [(&str, &str); 1] = [("speech.engine", "--speech")];
+const SHORT_FLAGS: [(&str, &str); 1] = [("speech.engines", "--speech")];
 const SHORT_ENVS: [(&str, &str); 2] =
-    [("speech.engine", "AURICLE_SPEECH"), ("auth.admin_key", "AURICLE_ADMIN_KEY")];
+    [("speech.engines", "AURICLE_SPEECH"), ("auth.admin_key", "AURICLE_ADMIN_KEY")];
 /// Keys whose value is never shown.
 const SECRETS: [&str; 9] = [
     "auth.admin_key",

@@ -179,6 +179,17 @@ fn text(value: &Spanned<DeValue<'_>>) -> Option<String> {
         DeValue::String(text) => Some(text.to_string()),
         DeValue::Integer(number) if number.radix() == 10 => Some(number.as_str().to_owned()),
         DeValue::Boolean(on) => Some(on.to_string()),
+        // Several values of one key: what a list is elsewhere, with commas.
+        DeValue::Array(list) => {
+            let parts: Option<Vec<_>> = list
+                .iter()
+                .map(|part| match part.get_ref() {
+                    DeValue::String(text) if !text.contains(',') => Some(text.to_string()),
+                    _ => None,
+                })
+                .collect();
+            parts.map(|parts| parts.join(","))
+        }
         _ => None,
     }
 }

@@ -147,6 +147,38 @@ macro_rules! words {
 }
 pub(crate) use words;
 
+/// Makes a list of such words a value: with commas between them, none twice, `$alone` only alone.
+macro_rules! listed {
+    ($name:ident of $of:ident, $alone:path) => {
+        impl $crate::config::value::Value for $name {
+            fn form(&self) -> String {
+                format!(
+                    "one or more of {}, with commas between them; `{}` only alone",
+                    $alone.form().trim_start_matches("one of "),
+                    $alone.show()
+                )
+            }
+            fn take(&mut self, text: &str) -> Option<()> {
+                let mut list = Vec::new();
+                for part in text.split(',') {
+                    let mut one = $alone;
+                    one.take(part.trim())?;
+                    if list.contains(&one) {
+                        return None;
+                    }
+                    list.push(one);
+                }
+                let mixed = list.len() > 1 && list.contains(&$alone);
+                (!mixed).then(|| self.0 = list)
+            }
+            fn show(&self) -> String {
+                self.0.iter().map(|one| one.show()).collect::<Vec<_>>().join(",")
+            }
+        }
+    };
+}
+pub(crate) use listed;
+
 impl Value for bool {
     fn form(&self) -> String {
         "true or false".to_owned()

@@ -50,7 +50,6 @@ enum Done {
 }
 
 /// What woke the driver. Made and taken apart at once, never stored.
-#[expect(clippy::large_enum_variant, reason = "lives on the stack for one turn of the loop")]
 enum Woken {
     Timer,
     Done(Done),
@@ -264,7 +263,7 @@ impl Driver {
         if samples > 0 && self.spec.session.engine {
             self.begin_run(channel);
             if self.ears[channel].hear(payload, &pcm, &mut self.scratch) {
-                self.listen.repair.notify_one();
+                self.left_to_repair();
             }
             self.spool_flush_at.get_or_insert(now.mono + self.listen.limits.spool_flush_every);
         }
@@ -358,7 +357,11 @@ impl Driver {
                 self.last_ownership = None;
                 self.opening = None;
                 // Until now audio was spooled for the conversation before: nothing is without one.
-                self.ears.iter_mut().for_each(Ear::disown_run);
+                for ear in &mut self.ears {
+                    if ear.disown_run() {
+                        self.listen.repair.notify_one();
+                    }
+                }
                 for (id, base64, held) in std::mem::take(&mut self.photos_waiting) {
                     self.append_photo(id, base64, held);
                 }
@@ -417,10 +420,14 @@ impl Driver {
                     self.member.disowns();
                 }
             }
-            Output::EndRun { channel } => self.ears[channel].split_run(),
+            Output::EndRun { channel } => {
+                if self.ears[channel].split_run() {
+                    self.left_to_repair();
+                }
+            }
             Output::LeaveRun { channel, until_sample } => {
                 if self.ears[channel].leave_run(until_sample) {
-                    self.listen.repair.notify_one();
+                    self.left_to_repair();
                 }
             }
             Output::Forget { channel, until_sample } => self.ears[channel].forget(until_sample),
@@ -468,9 +475,17 @@ impl Driver {
         let state =
             self.ears[channel].listen(&*self.listen.engine, &self.spec.language, &self.run_owner.header.run);
         if let EarState::Failed(reason) = &state {
-            tracing::warn!(%reason, engine = self.listen.engine.name(), "open a speech stream");
+            tracing::debug!(%reason, engine = self.listen.engine.name(), "open a speech stream");
         }
         self.session.handle(self.listen.clock.now(), Input::Ear { channel, state });
+    }
+
+    /// Nobody ends the conversation before what was left of it is heard.
+    fn left_to_repair(&self) {
+        if let Some(ownership) = self.ownership.as_ref().or(self.last_ownership.as_ref()) {
+            self.listen.held.hold(&ownership.conversation);
+        }
+        self.listen.repair.notify_one();
     }
 
     fn answer(&mut self, input: Input) {

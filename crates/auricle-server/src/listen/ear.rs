@@ -4,7 +4,7 @@
 //! than the connection; both keep the position at which they began.
 
 use auricle_audio::{Codec, Decoder, DecoderError, resample};
-use auricle_core::session::EarState;
+use auricle_core::session::{EarState, SttTrouble};
 use auricle_core::{Account, ConversationId, UnixMicros, Word};
 use auricle_speech::{Engine, Event, Stream, StreamSpec};
 use auricle_store::spool::{RunHeader, Spool};
@@ -99,7 +99,7 @@ impl Ear {
         match engine.open(spec, sender) {
             Ok(stream) => {
                 self.listening = Some(Listening { stream, events, zero: self.heard, rate_hz });
-                EarState::Listening
+                EarState::Opened
             }
             Err(error) => EarState::Failed(error.to_string()),
         }
@@ -145,6 +145,11 @@ impl Ear {
             Event::Covered { until_sample } => Heard::Covered(position(until_sample)),
             Event::Busy { .. } => Heard::State(EarState::Busy),
             Event::Resumed => Heard::State(EarState::Listening),
+            Event::Degraded { engine, reason, silent_for, next } => {
+                Heard::State(EarState::Degraded(SttTrouble { engine, reason, silent_for, next }))
+            }
+            Event::Recovered { .. } => Heard::State(EarState::Listening),
+            Event::Serving { engine } => Heard::State(EarState::Serving(engine)),
             Event::Skipped { samples, .. } => {
                 metrics::counter!("auricle_audio_skipped_samples_total").increment(samples);
                 // The spool has it in a run of its own, which is already left to repair.
@@ -184,14 +189,14 @@ impl Ear {
         self.runs.forget(until);
     }
 
-    /// What is heard from here on is spooled in a run of its own.
-    pub(super) fn split_run(&mut self) {
-        self.runs.split();
+    /// What is heard from here on is spooled in a run of its own. True if anything is left to repair.
+    pub(super) fn split_run(&mut self) -> bool {
+        self.runs.split()
     }
 
     /// What is heard from here on is spooled for another conversation; see [`Runs::leave`] and [`Ear::begin_run`].
-    pub(super) fn disown_run(&mut self) {
-        self.runs.disown();
+    pub(super) fn disown_run(&mut self) -> bool {
+        self.runs.disown()
     }
 
     /// Leaves ended runs that begin before `until` to repair. True if anything is left.

@@ -4,6 +4,7 @@ use auricle_core::session::{ClientText, Close, Event, ImageChunk, ServiceStatus,
 use auricle_core::{Conversation, ConversationStatus, FinaliseReason, Limits, Segment, Speaker, Translation};
 use auricle_wire::client::{self, ClientMessage, Malformed};
 use auricle_wire::event as wire;
+use auricle_wire::time::WireTime;
 
 use super::SessionSpec;
 use crate::convert;
@@ -117,8 +118,15 @@ pub(super) fn write(event: &Event, spec: &SessionSpec) -> String {
         Event::PhotoProcessing { temp_id, photo } => {
             wire::Event::PhotoProcessing { temp_id: temp_id.clone(), photo_id: photo.to_string() }
         }
-        Event::SttDegraded { reason } => wire::Event::SttDegraded { reason: reason.clone() },
-        Event::SttRecovered => wire::Event::SttRecovered,
+        Event::SttDegraded { engine, reason, since, next } => wire::Event::SttDegraded {
+            engine: engine.map(str::to_owned),
+            reason: reason.clone(),
+            since: Some(WireTime(since.0)),
+            next: next.map(str::to_owned),
+        },
+        Event::SttRecovered { engine, since } => {
+            wire::Event::SttRecovered { engine: engine.map(str::to_owned), since: Some(WireTime(since.0)) }
+        }
         Event::StorageDegraded => wire::Event::StorageDegraded,
         Event::StorageRecovered => wire::Event::StorageRecovered,
         Event::OnboardingQuestion { index, total, text } => wire::Event::OnboardingQuestion {

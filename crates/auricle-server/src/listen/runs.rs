@@ -168,18 +168,23 @@ impl Runs {
         self.runs = kept;
     }
 
-    /// The next frame begins a run.
-    pub(super) fn split(&mut self) {
-        let heard = self.heard;
-        if let Some(last) = self.runs.back_mut() {
-            last.end.get_or_insert(heard);
+    /// The next frame begins a run. True if audio that the engine could not take has just been left to repair: no frame may
+    /// ever follow.
+    pub(super) fn split(&mut self) -> bool {
+        let Some(mut last) = self.runs.pop_back() else { return false };
+        last.end.get_or_insert(self.heard);
+        if last.taken {
+            self.runs.push_back(last);
+            return false;
         }
+        last.writer.abandon();
+        true
     }
 
     /// The next frame begins a run for whoever [`Runs::begin`] names next.
-    pub(super) fn disown(&mut self) {
-        self.split();
+    pub(super) fn disown(&mut self) -> bool {
         self.owner = None;
+        self.split()
     }
 
     /// Leaves to repair what is not forgotten of the ended runs that begin before `until` and that the engine heard.

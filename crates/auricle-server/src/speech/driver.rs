@@ -205,7 +205,7 @@ impl Driver {
         let limits = &self.speech.limits;
         let timer = match (holds, self.closing) {
             (true, _) | (_, Some(_)) => self.moved_at + limits.speech_stuck_max,
-            _ => self.heard_at + limits.speech_silent_max,
+            _ => self.heard_at + limits.speech_idle_max,
         };
         let has_audio = !self.pending.is_empty() || self.given < self.pcm.len();
         let steps = has_audio && !holds;
@@ -239,12 +239,12 @@ impl Driver {
             let text = format!("the speech engine made no progress for {:?}", limits.speech_stuck_max);
             return Err(End::Failed { code: 1011, variant: "NET-0000", text });
         }
-        if now < self.heard_at + limits.speech_silent_max {
+        if now < self.heard_at + limits.speech_idle_max {
             return Ok(());
         }
         let text = format!(
             "no audio and no KeepAlive came for {:?}; send KeepAlive while there is none",
-            limits.speech_silent_max
+            limits.speech_idle_max
         );
         Err(End::Failed { code: 1011, variant: "NET-0001", text })
     }
@@ -452,7 +452,14 @@ impl Driver {
             Some(Event::Skipped { samples, .. }) => {
                 metrics::counter!("auricle_speech_skipped_samples_total").increment(samples);
             }
-            Some(Event::Busy { .. } | Event::Resumed) => {}
+            // Deepgram's protocol has no words for which engine hears, or for waiting.
+            Some(
+                Event::Busy { .. }
+                | Event::Resumed
+                | Event::Degraded { .. }
+                | Event::Recovered { .. }
+                | Event::Serving { .. },
+            ) => {}
             None => return failed("the speech engine stopped".into()),
         }
         Ok(())

@@ -23,6 +23,8 @@ pub(crate) struct Heard {
     pub(crate) utterances: Vec<Vec<Word>>,
     /// Seconds of audio.
     pub(crate) secs: f64,
+    /// Which engine of the chain heard it; the last, if one took over from another.
+    pub(crate) engine: Option<&'static str>,
 }
 
 /// Why a file was not heard to its end.
@@ -89,7 +91,10 @@ pub(crate) async fn hear(
                     Some(Event::Skipped { .. }) => {
                         return Err(EngineError::Broken("it could not keep up".into()).into());
                     }
-                    Some(Event::Busy { .. } | Event::Resumed) => {}
+                    Some(Event::Serving { engine }) => heard.engine = Some(engine),
+                    Some(
+                        Event::Busy { .. } | Event::Resumed | Event::Degraded { .. } | Event::Recovered { .. },
+                    ) => {}
                     None => return Err(EngineError::Broken("it stopped".into()).into()),
                 }
             }

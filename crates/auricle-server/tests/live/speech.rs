@@ -160,7 +160,7 @@ async fn channels_are_heard_apart_or_together_as_asked() {
 
 #[tokio::test]
 async fn a_stream_without_audio_ends_unless_it_says_that_it_lives() {
-    let rig = Rig::start(&[("limits.speech_silent_max", "1s")]).await;
+    let rig = Rig::start(&[("limits.speech_idle_max", "1s")]).await;
     let mut socket = open(&rig, LINEAR).await;
     let mut ticks = tokio::time::interval(Duration::from_millis(100));
     for _ in 0..15 {

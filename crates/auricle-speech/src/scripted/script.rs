@@ -1,5 +1,6 @@
 //! The script: utterances at their times, once or again and again.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use auricle_core::Word;
@@ -60,13 +61,33 @@ struct Entry {
 #[serde(untagged)]
 enum File {
     Words(Vec<Entry>),
-    More { words: Vec<Entry>, repeat_every_secs: Option<f64>, hangs_after_secs: Option<f64> },
+    /// Words that are in the audio: see `tones`.
+    Tones {
+        hears: Hears,
+        trouble_file: Option<PathBuf>,
+    },
+    More {
+        words: Vec<Entry>,
+        repeat_every_secs: Option<f64>,
+        hangs_after_secs: Option<f64>,
+        trouble_file: Option<PathBuf>,
+    },
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Hears {
+    Tones,
 }
 
 /// Utterances, in order of time.
 #[derive(Debug)]
 pub(super) struct Script {
     utterances: Vec<Vec<Word>>,
+    /// The words are in the audio, not here.
+    pub(super) tones: bool,
+    /// Which trouble there is: see `switch`.
+    pub(super) trouble_file: Option<PathBuf>,
     /// Seconds from one round's start to the next's.
     every: Option<f64>,
     hangs_after: Option<Duration>,
@@ -76,9 +97,12 @@ impl Script {
     pub(super) fn from_json(json: &str) -> Result<Self, ScriptError> {
         match serde_json::from_str(json)? {
             File::Words(words) => Self::new(words, None),
-            File::More { words, repeat_every_secs, hangs_after_secs } => {
+            File::Tones { hears: Hears::Tones, trouble_file } => {
+                Ok(Self { utterances: Vec::new(), tones: true, trouble_file, every: None, hangs_after: None })
+            }
+            File::More { words, repeat_every_secs, hangs_after_secs, trouble_file } => {
                 let hangs_after = hangs_after_secs.and_then(|secs| Duration::try_from_secs_f64(secs).ok());
-                Ok(Self { hangs_after, ..Self::new(words, repeat_every_secs)? })
+                Ok(Self { hangs_after, trouble_file, ..Self::new(words, repeat_every_secs)? })
             }
         }
     }
@@ -133,7 +157,7 @@ impl Script {
         }
         match every {
             Some(every) if every < end || every <= 0.0 => Err(ScriptError::Repeat { end, every }),
-            _ => Ok(Self { utterances, every, hangs_after: None }),
+            _ => Ok(Self { utterances, tones: false, trouble_file: None, every, hangs_after: None }),
         }
     }
 

@@ -76,7 +76,12 @@ pub(crate) fn sparse(words_per_minute: f64) -> Sparse {
 /// What `engine` says about `pcm`, pushed as a session pushes it, and no faster than it is taken.
 pub(crate) async fn hear(engine: &dyn Engine, pcm: &[i16], rate_hz: u32) -> Vec<Event> {
     let (sender, mut events) = mpsc::channel(64);
-    let spec = StreamSpec { sample_rate_hz: rate_hz, language: "en".into(), label: "test".into() };
+    let spec = StreamSpec {
+        sample_rate_hz: rate_hz,
+        language: "en".into(),
+        label: "test".into(),
+        key_terms: Vec::new(),
+    };
     let mut stream = engine.open(spec, sender).unwrap();
     let (mut all, mut covered) = (Vec::new(), 0);
     let mut pushed = 0;

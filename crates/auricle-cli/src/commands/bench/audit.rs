@@ -78,7 +78,7 @@ impl Reader {
     }
 
     /// `None` for 404.
-    async fn get(&self, token: &str, path: &str) -> anyhow::Result<Option<Value>> {
+    pub(super) async fn get(&self, token: &str, path: &str) -> anyhow::Result<Option<Value>> {
         loop {
             let answer = self.http.get(format!("{}{path}", self.base)).bearer_auth(token).send().await;
             let answer = match answer {

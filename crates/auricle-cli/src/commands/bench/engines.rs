@@ -134,7 +134,7 @@ fn scripted(
         word_secs: talker::WORD_SECS,
     };
     let service = runtime.block_on(SpeechStandIn::start(words))?;
-    let server = Server::with_engine("engine", engine.as_str(), |command, folder| {
+    let server = Server::with_speech("engine", engine.as_str(), |command, folder| {
         room(command, args.sessions);
         if engine == EngineName::Scripted {
             let script = folder.join("script.json");
@@ -169,7 +169,7 @@ fn recorded(runtime: &tokio::runtime::Runtime, args: &SessionsArgs) -> anyhow::R
     let engine = EngineName::Pocketsphinx;
     let file = args.audio.as_deref().unwrap_or(Path::new(RECORDING));
     let recording = Arc::new(Recording::read(file)?);
-    let server = Server::with_engine("engine", engine.as_str(), |command, _| {
+    let server = Server::with_speech("engine", engine.as_str(), |command, _| {
         room(command, args.sessions);
         Ok(())
     })

@@ -55,6 +55,8 @@ struct Counters {
     sent_us: Vec<AtomicU64>,
     latency_us: Mutex<Histogram<u64>>,
     frames: AtomicU64,
+    /// Turns that were sent.
+    turns: AtomicU64,
     segments: AtomicU64,
     dropped: AtomicU64,
     late_us_max: AtomicU64,
@@ -69,6 +71,7 @@ impl Counters {
             sent_us: (0..TURNS_KEPT).map(|_| AtomicU64::new(0)).collect(),
             latency_us: Mutex::new(Histogram::new_with_bounds(1, 60_000_000, 3)?),
             frames: AtomicU64::new(0),
+            turns: AtomicU64::new(0),
             segments: AtomicU64::new(0),
             dropped: AtomicU64::new(0),
             late_us_max: AtomicU64::new(0),
@@ -113,6 +116,7 @@ impl Place {
 pub(super) struct Load {
     counters: Arc<Counters>,
     ledgers: Vec<Arc<Mutex<Ledger>>>,
+    places: Vec<Place>,
     ticker: tokio::task::JoinHandle<()>,
     readers: Vec<tokio::task::JoinHandle<()>>,
 }
@@ -126,9 +130,20 @@ impl Load {
         word_every_secs: f64,
         token: impl Fn(usize) -> Option<String>,
     ) -> anyhow::Result<Self> {
+        Self::start_with(url, sessions, word_every_secs, frames()?, token).await
+    }
+
+    /// The same with frames as [`encoded`] makes them, which each session is sent from the first on.
+    pub(super) async fn start_with(
+        url: &str,
+        sessions: usize,
+        word_every_secs: f64,
+        frames: Vec<Vec<u8>>,
+        token: impl Fn(usize) -> Option<String>,
+    ) -> anyhow::Result<Self> {
         let counters = Arc::new(Counters::new(word_every_secs)?);
         let mut writers: Vec<Vec<(usize, TcpStream)>> = (0..SLOTS).map(|_| Vec::new()).collect();
-        let (mut readers, mut ledgers) = (Vec::new(), Vec::new());
+        let (mut readers, mut ledgers, mut places) = (Vec::new(), Vec::new(), Vec::new());
         let opened = futures_util::stream::iter((0..sessions).map(|index| open(url, token(index))))
             .buffered(OPENING_MAX);
         let opened: Vec<_> = opened.collect().await;
@@ -136,18 +151,26 @@ impl Load {
             let (writer, reader) = socket?;
             let place = Place::of(index, sessions, word_every_secs);
             writers[place.slot].push((place.first_frame, writer));
+            places.push(place);
             let ledger = Arc::new(Mutex::new(Ledger::default()));
             ledgers.push(Arc::clone(&ledger));
             readers.push(tokio::spawn(read(reader, place, ledger, Arc::clone(&counters))));
         }
-        let frames = frames()?;
         let ticker = tokio::spawn(tick(writers, frames, Arc::clone(&counters)));
-        Ok(Self { counters, ledgers, ticker, readers })
+        Ok(Self { counters, ledgers, places, ticker, readers })
     }
 
     /// What each session was shown, in their order.
     pub(super) fn ledgers(&self) -> &[Arc<Mutex<Ledger>>] {
         &self.ledgers
+    }
+
+    /// How many frames each session was sent.
+    pub(super) fn said(&self) -> Vec<usize> {
+        let turns = self.counters.turns.load(Ordering::Relaxed) as usize;
+        let frames =
+            |place: &Place| ((turns.saturating_sub(place.slot)) / SLOTS).saturating_sub(place.first_frame);
+        self.places.iter().map(frames).collect()
     }
 
     pub(super) fn reset(&self) {
@@ -236,11 +259,14 @@ async fn tick(mut writers: Vec<Vec<(usize, TcpStream)>>, frames: Vec<Vec<u8>>, c
         tokio::time::sleep_until(due).await;
         let late = tokio::time::Instant::now().saturating_duration_since(due);
         counters.late_us_max.fetch_max(late.as_micros() as u64, Ordering::Relaxed);
+        counters.turns.store(u64::from(turn), Ordering::Relaxed);
         let (slot, time) = (turn as usize % SLOTS, turn as usize / SLOTS);
         counters.sent_us[turn as usize % TURNS_KEPT].store(counters.now_us(), Ordering::Relaxed);
-        let frame = &frames[time % frames.len()];
         for (first_frame, writer) in &mut writers[slot] {
-            if time >= *first_frame && writer.write_all(frame).await.is_ok() {
+            let Some(frame) = time.checked_sub(*first_frame).map(|own| &frames[own % frames.len()]) else {
+                continue;
+            };
+            if writer.write_all(frame).await.is_ok() {
                 counters.frames.fetch_add(1, Ordering::Relaxed);
             }
         }
@@ -260,7 +286,12 @@ fn frames() -> anyhow::Result<Vec<Vec<u8>>> {
             ((voice * 4_000.0 + noise * 1_500.0) * (time * 3.0).sin().abs()) as i16
         })
         .collect();
-    let packets = Encoder::new(Codec::OpusFs320, RATE_HZ)?.encode_all(&pcm)?;
+    encoded(&pcm)
+}
+
+/// 16 kHz PCM as Opus packets of 20 ms, each in a masked WebSocket frame.
+pub(super) fn encoded(pcm: &[i16]) -> anyhow::Result<Vec<Vec<u8>>> {
+    let packets = Encoder::new(Codec::OpusFs320, RATE_HZ)?.encode_all(pcm)?;
     Ok(packets.iter().map(|packet| websocket_frame(packet)).collect())
 }
 

@@ -29,25 +29,32 @@ use crate::output;
 pub(crate) struct OutageArgs {
     /// Live sessions; 22 is what one of Omi's pods carries.
     #[arg(long, default_value_t = 22)]
-    sessions: usize,
+    pub(super) sessions: usize,
     /// Seconds of the calm and of the outage.
     #[arg(long, default_value_t = 60)]
-    seconds: u64,
+    pub(super) seconds: u64,
     /// How long each call to the language model hangs during the outage.
     #[arg(long, default_value_t = 30)]
     hang_secs: u64,
     /// Something is said, stored and shown every so many seconds of each session; recognisers decide about as often.
     #[arg(long, default_value_t = 2.0)]
-    word_every_secs: f64,
+    pub(super) word_every_secs: f64,
+    /// Another measurement: the speech engine alone is away, as `--network` says, and comes back. Every word is looked for at
+    /// the end.
+    #[arg(long)]
+    pub(super) speech: bool,
+    /// With `--speech`: a second engine takes over.
+    #[arg(long, requires = "speech")]
+    pub(super) spare: bool,
     /// What is dead in the outage.
     #[arg(long, value_enum, value_delimiter = ',', default_values_t = [Dead::Pusher, Dead::Model])]
     dead: Vec<Dead>,
-    /// How the pusher is gone.
+    /// How the pusher, or the speech engine, is gone.
     #[arg(long, value_enum, default_value_t)]
-    network: Network,
+    pub(super) network: Network,
     /// For scripts.
     #[arg(long)]
-    json: bool,
+    pub(super) json: bool,
 }
 
 #[derive(clap::ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,7 +70,7 @@ enum Dead {
 }
 
 #[derive(clap::ValueEnum, Clone, Copy, Debug, Default, PartialEq, Eq)]
-enum Network {
+pub(super) enum Network {
     /// Its process is killed, and connections are refused.
     #[default]
     Refuse,

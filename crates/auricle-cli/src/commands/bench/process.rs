@@ -51,13 +51,13 @@ impl Server {
         name: &str,
         configure: impl FnOnce(&mut Command, &std::path::Path) -> anyhow::Result<()>,
     ) -> anyhow::Result<Self> {
-        Self::with_engine(name, "scripted", configure)
+        Self::with_speech(name, "scripted", configure)
     }
 
-    /// The same with another engine.
-    pub(super) fn with_engine(
+    /// The same with other engines.
+    pub(super) fn with_speech(
         name: &str,
-        engine: &str,
+        engines: &str,
         configure: impl FnOnce(&mut Command, &std::path::Path) -> anyhow::Result<()>,
     ) -> anyhow::Result<Self> {
         let folder = std::env::temp_dir().join(format!("auricle-bench-{name}-{}", std::process::id()));
@@ -70,7 +70,7 @@ impl Server {
             "--probe-bind",
             "127.0.0.1:0",
             "--speech",
-            engine,
+            engines,
             "--log-level",
             "warn",
         ]);

@@ -96,6 +96,11 @@ pub(super) struct Ledger {
 }
 
 impl Ledger {
+    /// The latest word of this connection that was shown.
+    pub(super) fn last_shown(&self) -> Option<usize> {
+        self.word_max
+    }
+
     /// Another connection begins, which hears the script from its beginning.
     fn connected(&mut self) {
         self.word_max = None;

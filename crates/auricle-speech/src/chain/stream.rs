@@ -1,0 +1,353 @@
+//! Drives one stream's machine: streams of engines, their events, the clock.
+//!
+//! Audio comes on the session's thread and goes straight to the engine; a small task of the same runtime takes what engines say,
+//! and wakes when time is up.
+
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use auricle_audio::resample::Resampler;
+use auricle_audio::vad::{Endpointer, EndpointerConfig, RATE_HZ};
+use auricle_core::breaker::BreakerState;
+use tokio::sync::{Notify, mpsc};
+use tokio::time::Sleep;
+
+use super::gate::Gate;
+use super::machine::{self, Gates, Machine, Output, Side};
+use super::replay::Replay;
+use super::{Members, now};
+use crate::engine::{EngineError, Event, EventSender, Stream, StreamSpec};
+
+/// Events of one engine's stream that were not taken yet. Full: the engine waits, as it would for the session.
+const EVENTS_MAX: usize = 16;
+/// Samples played to another engine at once.
+const REPLAY_CHUNK: usize = 3_200;
+
+/// An engine's end of a stream.
+struct Opened {
+    stream: Box<dyn Stream>,
+    events: mpsc::Receiver<Event>,
+}
+
+/// Finds out whether somebody speaks. Made when it is needed.
+struct Watch {
+    resampler: Resampler,
+    endpointer: Endpointer,
+    pcm: Vec<i16>,
+    found: Vec<auricle_audio::vad::VadEvent>,
+}
+
+impl Watch {
+    fn new(rate_hz: u32) -> Self {
+        Self {
+            resampler: Resampler::new(rate_hz, RATE_HZ),
+            endpointer: Endpointer::new(EndpointerConfig::default()),
+            pcm: Vec::new(),
+            found: Vec::new(),
+        }
+    }
+
+    fn hears_speech(&mut self, pcm: &[i16]) -> bool {
+        self.pcm.clear();
+        self.found.clear();
+        self.resampler.push(pcm, &mut self.pcm);
+        self.endpointer.push(&self.pcm, &mut self.found);
+        self.endpointer.in_speech()
+    }
+}
+
+/// What the session's side and the task share. Both run on one thread, or nearly never at once.
+struct State {
+    members: Arc<Members>,
+    machine: Machine,
+    replay: Replay,
+    spec: StreamSpec,
+    main: Option<Opened>,
+    probe: Option<Opened>,
+    watch: Option<Box<Watch>>,
+    /// For the session, in order. Bounded: a few for each thing an engine says, and nothing is taken from engines meanwhile.
+    tells: std::collections::VecDeque<Event>,
+    closed: bool,
+}
+
+impl State {
+    /// Does what the machine says until it says no more.
+    fn perform(&mut self, now: Instant) {
+        while !self.machine.outputs.is_empty() {
+            for output in std::mem::take(&mut self.machine.outputs) {
+                match output {
+                    Output::Open { side, engine, from } => {
+                        *self.side(side) = None;
+                        let result = self.open(side, engine, from);
+                        let kept_from = self.replay.from();
+                        self.machine.opened(side, result, now, kept_from, &mut &*self.members);
+                    }
+                    Output::Drop(side) => *self.side(side) = None,
+                    Output::Tell(event) => {
+                        if let Event::Degraded { engine, .. } = &event {
+                            metrics::counter!("auricle_speech_degraded_total", "engine" => *engine)
+                                .increment(1);
+                        }
+                        self.tells.push_back(event);
+                    }
+                }
+            }
+        }
+        self.replay.forget(self.machine.covered());
+        if self.machine.is_over() {
+            (self.main, self.probe, self.watch) = (None, None, None);
+            let end = self.replay.end();
+            self.replay.forget(end);
+        }
+    }
+
+    fn side(&mut self, side: Side) -> &mut Option<Opened> {
+        match side {
+            Side::Main => &mut self.main,
+            Side::Probe => &mut self.probe,
+        }
+    }
+
+    fn open(&mut self, side: Side, engine: usize, from: u64) -> Result<(), EngineError> {
+        let engine = &self.members.list[engine].engine;
+        metrics::counter!("auricle_speech_attempts_total", "engine" => engine.name()).increment(1);
+        let (sender, events) = mpsc::channel(EVENTS_MAX);
+        let mut stream = engine.open(self.spec.clone(), sender)?;
+        if side == Side::Main {
+            let (mut at, mut pcm) = (from, Vec::new());
+            while at < self.replay.end() {
+                self.replay.read(at, REPLAY_CHUNK, &mut pcm);
+                if !stream.push(&pcm) {
+                    let text = "it does not take what was kept for it".to_owned();
+                    return Err(EngineError::Broken(text));
+                }
+                at += pcm.len() as u64;
+            }
+            let replayed = self.replay.end().saturating_sub(from);
+            metrics::counter!("auricle_speech_replayed_samples_total").increment(replayed);
+            let (flush, finish) = self.machine.to_repeat();
+            if finish {
+                stream.finish();
+            } else if flush {
+                stream.flush();
+            }
+        }
+        *self.side(side) = Some(Opened { stream, events });
+        Ok(())
+    }
+
+    fn tick(&mut self, now: Instant) {
+        let kept_from = self.replay.from();
+        self.machine.tick(now, kept_from, &mut &*self.members);
+        self.perform(now);
+    }
+
+    /// Takes what the engines have said. Ready if that was anything.
+    fn poll_engines(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        for side in [Side::Main, Side::Probe] {
+            let Some(opened) = self.side(side) else { continue };
+            let Poll::Ready(event) = opened.events.poll_recv(cx) else { continue };
+            let event = event.unwrap_or_else(|| Event::Failed(EngineError::Broken("it stopped".to_owned())));
+            let (now, kept_from) = (now(), self.replay.from());
+            self.machine.said(side, event, now, kept_from, &mut &*self.members);
+            self.perform(now);
+            return Poll::Ready(());
+        }
+        Poll::Pending
+    }
+}
+
+struct Shared {
+    state: Mutex<State>,
+    /// Something changed that the task may not know.
+    changed: Notify,
+}
+
+impl Shared {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The session's side.
+struct ChainStream(Arc<Shared>);
+
+impl Stream for ChainStream {
+    fn push(&mut self, pcm: &[i16]) -> bool {
+        let mut state = self.0.state();
+        let state = &mut *state;
+        if state.machine.is_over() {
+            return false;
+        }
+        let now = now();
+        let speech = if state.machine.wants_speech(now) {
+            let rate_hz = state.spec.sample_rate_hz;
+            state.watch.get_or_insert_with(|| Box::new(Watch::new(rate_hz))).hears_speech(pcm)
+        } else {
+            state.watch = None;
+            false
+        };
+        let taken = state.main.as_mut().is_none_or(|main| main.stream.push(pcm));
+        if taken {
+            state.replay.push(pcm);
+        } else {
+            // The spool keeps it apart, for repair.
+            state.replay.skip(pcm.len() as u64);
+        }
+        if let Some(probe) = &mut state.probe {
+            probe.stream.push(pcm);
+        }
+        let (kept_from, first) = (state.replay.from(), state.machine.next_tick());
+        state.machine.pushed(now, pcm.len(), speech, kept_from, &mut &*state.members);
+        if !state.machine.outputs.is_empty() {
+            state.perform(now);
+            self.0.changed.notify_one();
+        } else if state.machine.next_tick() != first {
+            self.0.changed.notify_one();
+        }
+        taken && !state.machine.is_over()
+    }
+
+    fn finish(&mut self) {
+        let mut state = self.0.state();
+        let (now, kept_from) = (now(), state.replay.from());
+        let state = &mut *state;
+        if let Some(main) = &mut state.main {
+            main.stream.finish();
+        }
+        state.machine.finish(now, kept_from, &mut &*state.members);
+        state.perform(now);
+        self.0.changed.notify_one();
+    }
+
+    fn flush(&mut self) {
+        let mut state = self.0.state();
+        let (now, kept_from) = (now(), state.replay.from());
+        let state = &mut *state;
+        if let Some(main) = &mut state.main {
+            main.stream.flush();
+        }
+        state.machine.flush(now, kept_from, &mut &*state.members);
+        state.perform(now);
+        self.0.changed.notify_one();
+    }
+}
+
+impl Drop for ChainStream {
+    fn drop(&mut self) {
+        let mut state = self.0.state();
+        let state = &mut *state;
+        state.closed = true;
+        state.machine.abandon(now(), &mut &*state.members);
+        state.perform(now());
+        self.0.changed.notify_one();
+    }
+}
+
+pub(super) fn open(
+    members: &Arc<Members>,
+    spec: StreamSpec,
+    events: EventSender,
+    wait_max: Duration,
+) -> Result<Box<dyn Stream>, EngineError> {
+    let Ok(runtime) = tokio::runtime::Handle::try_current() else {
+        return Err(EngineError::Unavailable("a chain of engines needs a runtime's thread".to_owned()));
+    };
+    let now = now();
+    let of = |member: &super::Member| machine::Member {
+        name: member.engine.name(),
+        patience: member.engine.patience(),
+    };
+    let known = members.list.iter().map(of).collect();
+    let rate_hz = spec.sample_rate_hz;
+    let machine = Machine::new(
+        members.numbers.clone(),
+        known,
+        rate_hz,
+        rand::RngExt::random(&mut rand::rng()),
+        now,
+        &mut &**members,
+    );
+    let replay_max = members.numbers.replay_secs_max as usize * rate_hz as usize;
+    let mut state = State {
+        members: Arc::clone(members),
+        machine,
+        replay: Replay::new(replay_max, members.budget.clone(), members.account.share()),
+        spec,
+        main: None,
+        probe: None,
+        watch: None,
+        tells: std::collections::VecDeque::new(),
+        closed: false,
+    };
+    state.perform(now);
+    let is_away =
+        |engine| (&**members).with(engine, |gate: &mut Gate| gate.state(now)) != BreakerState::Closed;
+    if state.machine.waits_until().is_some_and(|at| at > now + wait_max)
+        && (0..members.list.len()).all(is_away)
+    {
+        state.machine.abandon(now, &mut &**members);
+        return Err(EngineError::Unavailable(format!(
+            "no speech engine can hear at the moment ({}): the audio is kept on disk",
+            state.machine.last_error()
+        )));
+    }
+    let shared = Arc::new(Shared { state: Mutex::new(state), changed: Notify::new() });
+    runtime.spawn(run(Arc::clone(&shared), events));
+    Ok(Box::new(ChainStream(shared)))
+}
+
+/// What a turn of the task came to.
+enum Turn {
+    Tell(Event),
+    Again,
+    Over,
+}
+
+async fn run(shared: Arc<Shared>, events: EventSender) {
+    let mut timer: Pin<Box<Sleep>> = Box::pin(tokio::time::sleep(Duration::ZERO));
+    loop {
+        let changed = shared.changed.notified();
+        tokio::pin!(changed);
+        let turn = poll_fn(|cx| {
+            let mut state = shared.state();
+            if state.closed {
+                return Poll::Ready(Turn::Over);
+            }
+            if let Some(event) = state.tells.pop_front() {
+                return Poll::Ready(Turn::Tell(event));
+            }
+            if state.machine.is_over() {
+                return Poll::Ready(Turn::Over);
+            }
+            // What was said counts before the time that has passed.
+            if state.poll_engines(cx).is_ready() {
+                return Poll::Ready(Turn::Again);
+            }
+            if let Some(at) = state.machine.next_tick() {
+                let at = at.into();
+                if timer.deadline() != at {
+                    timer.as_mut().reset(at);
+                }
+                if timer.as_mut().poll(cx).is_ready() {
+                    state.tick(now());
+                    return Poll::Ready(Turn::Again);
+                }
+            }
+            changed.as_mut().poll(cx).map(|()| Turn::Again)
+        });
+        match turn.await {
+            // While the session takes nothing, nothing is taken from engines.
+            Turn::Tell(event) => {
+                if events.send(event).await.is_err() {
+                    return;
+                }
+            }
+            Turn::Again => {}
+            Turn::Over => return,
+        }
+    }
+}
