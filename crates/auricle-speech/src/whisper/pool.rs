@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use super::decode::{Ask, Decode, Load, Stop};
 use super::guard;
-use super::shared::{Job, Outcome, Shared};
+use super::shared::{Job, Outcome, Place, Shared};
 use super::stretch::Kind;
 use crate::engine::EngineError;
 
@@ -40,8 +40,8 @@ pub(super) struct Pool {
 #[derive(Default)]
 struct State {
     /// Streams whose speech has ended, and those that speak, in order of asking. Bounded by the streams and their backlogs.
-    ended: VecDeque<Arc<Shared>>,
-    partial: VecDeque<Arc<Shared>>,
+    ended: VecDeque<Place>,
+    partial: VecDeque<Place>,
     /// Decoders on partial passes.
     streaming: usize,
     running: Vec<Running>,
@@ -97,12 +97,12 @@ impl Pool {
     }
 
     /// Queues a stream that has a pass to make.
-    pub(super) fn ask(&self, stream: Arc<Shared>, ended: bool) {
+    pub(super) fn ask(&self, place: Place, ended: bool) {
         let mut state = self.state();
         if ended {
-            state.ended.push_back(stream)
+            state.ended.push_back(place)
         } else {
-            state.partial.push_back(stream)
+            state.partial.push_back(place)
         }
         drop(state);
         self.work.notify_one();
@@ -128,14 +128,14 @@ impl Pool {
             None if may_stream => state.partial.pop_front(),
             ended => ended,
         };
-        let Some(stream) = next else {
+        let Some(Place { stream, asked }) = next else {
             drop(self.work.wait_timeout(state, IDLE).unwrap_or_else(PoisonError::into_inner));
             return None;
         };
         state.ticket += 1;
         let ticket = state.ticket;
         drop(state);
-        let job = stream.take_job(ticket)?;
+        let job = stream.take_job(asked, ticket)?;
         let mut state = self.state();
         let streaming = streaming && job.window.kind == Kind::Partial;
         state.streaming += usize::from(streaming);
@@ -229,8 +229,8 @@ impl Pool {
         let waiting: Vec<_> =
             std::mem::take(&mut state.ended).into_iter().chain(std::mem::take(&mut state.partial)).collect();
         drop(state);
-        for stream in waiting {
-            stream.give_up(None, all_hang());
+        for place in waiting {
+            place.stream.give_up(None, all_hang());
         }
     }
 }

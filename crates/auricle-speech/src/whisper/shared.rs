@@ -44,6 +44,8 @@ enum Queued {
 pub(super) struct State {
     pub(super) stretches: VecDeque<Stretch>,
     queued: Queued,
+    /// Counts places in the queue: an older place than the last one is void.
+    asked: u64,
     /// The pass that a decoder makes of the first stretch.
     decoding: Option<(u64, Stop)>,
     /// Least audio between two partial passes: what the last one took, and as much again for others.
@@ -56,6 +58,12 @@ pub(super) struct State {
     pub(super) over: bool,
     pub(super) outlet: Outlet,
     held: Share,
+}
+
+/// A place in the queue.
+pub(super) struct Place {
+    pub(super) stream: Arc<Shared>,
+    pub(super) asked: u64,
 }
 
 /// A pass to make.
@@ -80,6 +88,7 @@ impl Shared {
         let state = State {
             stretches: VecDeque::new(),
             queued: Queued::No,
+            asked: 0,
             decoding: None,
             pace: 0,
             heard: 0,
@@ -120,9 +129,12 @@ impl Shared {
         self.cancelled.load(Ordering::Relaxed)
     }
 
-    /// The pass that is due, if one still is.
-    pub(super) fn take_job(self: &Arc<Self>, ticket: u64) -> Option<Job> {
+    /// The pass that is due, if one still is and the place `asked` in the queue is the stream's last.
+    pub(super) fn take_job(self: &Arc<Self>, asked: u64, ticket: u64) -> Option<Job> {
         let mut state = self.state();
+        if state.asked != asked {
+            return None;
+        }
         state.queued = Queued::No;
         if self.is_cancelled() || state.over || state.decoding.is_some() {
             return None;
@@ -185,7 +197,8 @@ impl Shared {
         };
         if state.queued == Queued::No || (state.queued == Queued::Partial && wanted == Queued::Ended) {
             state.queued = wanted;
-            pool.ask(Arc::clone(self), wanted == Queued::Ended);
+            state.asked += 1;
+            pool.ask(Place { stream: Arc::clone(self), asked: state.asked }, wanted == Queued::Ended);
         }
     }
 
