@@ -8,6 +8,7 @@ pub(crate) mod doctor;
 pub(crate) mod export;
 pub(crate) mod jobs;
 pub(crate) mod memories;
+pub(crate) mod people;
 pub(crate) mod protect;
 pub(crate) mod serve;
 pub(crate) mod stream;

@@ -47,6 +47,9 @@ enum Command {
     /// List, add, edit, delete and export what is known about you.
     #[command(subcommand)]
     Memories(commands::memories::Command),
+    /// List, add, rename and delete the people you know.
+    #[command(subcommand)]
+    People(commands::people::Command),
     /// Write everything a user has into a folder: conversations in each form, and all other records.
     Export(commands::export::Args),
     /// List, show and retry the jobs that make records.
@@ -90,6 +93,7 @@ fn main() -> ExitCode {
         Command::Conversations(command) => commands::conversations::run(&command),
         Command::ActionItems(command) => commands::action_items::run(&command),
         Command::Memories(command) => commands::memories::run(&command),
+        Command::People(command) => commands::people::run(&command),
         Command::Jobs(command) => commands::jobs::run(&command),
         Command::Webhooks(command) => commands::webhooks::run(&command),
         Command::Export(args) => commands::export::run(&args),

@@ -19,6 +19,8 @@ mod probes;
 mod pusher;
 #[path = "live/receivers.rs"]
 mod receivers;
+#[path = "live/speakers.rs"]
+mod speakers;
 #[path = "live/split.rs"]
 mod split;
 #[path = "live/storage.rs"]

@@ -9,6 +9,7 @@
 mod clock;
 #[cfg(any(test, feature = "conformance"))]
 pub mod conformance;
+pub mod people;
 pub mod protect;
 pub mod records;
 pub mod spool;

@@ -8,10 +8,7 @@ use crate::job::Backoff;
 use crate::segment::{Segment, Speaker, Word};
 use crate::transcript::{TranscriptClock, combine};
 
-use super::{
-    Batch, CommitFailure, EarState, Ended, Event, OpenChoice, Output, Session, SpeakerAssignment, State,
-    Voice,
-};
+use super::{Batch, CommitFailure, EarState, Ended, Event, OpenChoice, Output, Session, State, Voice};
 
 /// One channel's audio and what has become of it. Positions are samples of this connection.
 #[derive(Debug, Default)]
@@ -88,10 +85,11 @@ impl Transcript {
         self.in_flight.is_some() || self.pending.iter().any(|heard| heard.segment.start < until)
     }
 
-    pub(super) fn assign(&mut self, assignment: &SpeakerAssignment) {
+    /// Everything that is not stored yet, and what the store has.
+    pub(super) fn each(&mut self, change: impl FnMut(&mut Segment)) {
         let in_flight = self.in_flight.iter_mut().flat_map(|batch| &mut batch.batch.upsert);
         let pending = self.pending.iter_mut().map(|heard| &mut heard.segment);
-        pending.chain(in_flight).for_each(|segment| assignment.apply(segment));
+        pending.chain(in_flight).for_each(change);
     }
 
     pub(super) fn retry_if_due(&mut self, now: Instant, outputs: &mut VecDeque<Output>) {
@@ -320,6 +318,7 @@ impl Session {
         }
         let is_new = |id: &SegmentId| heard.iter().any(|heard| heard.segment.id == *id);
         let suggestions = self.speakers.suggest(&batch.upsert, is_new, self.config.speaker_auto_assign);
+        self.listen_for_names(heard.iter().map(|heard| &heard.segment), &batch.upsert);
         if !batch.delete.is_empty() {
             self.emit(Event::SegmentsDeleted(batch.delete));
         }

@@ -9,7 +9,10 @@ use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityRequirement
 use utoipa::openapi::{Content, Ref, RefOr, ResponseBuilder};
 use utoipa::{Modify, OpenApi};
 
-use super::{action_items, conversations, export, finalise, jobs, memories, search, status, users, webhooks};
+use super::{
+    action_items, assign, conversations, export, finalise, jobs, memories, people, search, status, users,
+    webhooks,
+};
 
 #[derive(OpenApi)]
 #[openapi(
@@ -22,6 +25,9 @@ use super::{action_items, conversations, export, finalise, jobs, memories, searc
         conversations::rename,
         conversations::reprocess,
         conversations::photos,
+        assign::segment,
+        assign::bulk,
+        assign::speaker,
         search::search,
         search::search_page,
         action_items::list,
@@ -51,6 +57,13 @@ use super::{action_items, conversations, export, finalise, jobs, memories, searc
         webhooks::deliveries,
         webhooks::replay,
         webhooks::messages,
+        people::list,
+        people::create,
+        people::match_voice,
+        people::read,
+        people::rename,
+        people::remove,
+        people::add_voice,
         users::me,
         users::erase,
         export::export,

@@ -30,6 +30,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("migrations/0008_messages.sql"),
     include_str!("migrations/0009_protection.sql"),
     include_str!("migrations/0010_deleting_users.sql"),
+    include_str!("migrations/0015_people.sql"),
 ];
 
 /// How many prepared statements a connection keeps; more than there are distinct statements in this crate.
