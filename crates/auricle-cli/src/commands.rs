@@ -10,6 +10,7 @@ pub(crate) mod export;
 pub(crate) mod jobs;
 pub(crate) mod memories;
 pub(crate) mod models;
+pub(crate) mod people;
 pub(crate) mod protect;
 pub(crate) mod serve;
 pub(crate) mod stream;

@@ -52,6 +52,9 @@ enum Command {
     /// List, show and make summaries of days.
     #[command(subcommand)]
     Days(commands::days::Command),
+    /// List, add, rename and delete the people you know.
+    #[command(subcommand)]
+    People(commands::people::Command),
     /// Write everything a user has into a folder: conversations in each form, and all other records.
     Export(commands::export::Args),
     /// List, show and retry the jobs that make records.
@@ -100,6 +103,7 @@ fn main() -> ExitCode {
         Command::ActionItems(command) => commands::action_items::run(&command),
         Command::Memories(command) => commands::memories::run(&command),
         Command::Days(command) => commands::days::run(&command),
+        Command::People(command) => commands::people::run(&command),
         Command::Jobs(command) => commands::jobs::run(&command),
         Command::Webhooks(command) => commands::webhooks::run(&command),
         Command::Export(args) => commands::export::run(&args),

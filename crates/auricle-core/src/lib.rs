@@ -2,7 +2,7 @@
 //!
 //! Owns: identifiers, the domain's types, every bound ([`Limits`]) and the account of bytes held, the transcript clock and
 //! merging, the conversation's life, the session machine, the pusher link and its breaker, the pace of newcomers, the health
-//! of webhooks.
+//! of webhooks, who introduces themselves, whose voice it is.
 //! Leaves to others: bytes and JSON (`auricle-wire`), durability (`auricle-store`), sockets and clocks
 //! (`auricle-server`).
 //! Invariant: nothing here does I/O, reads a clock, owns randomness or is `async`. Time and entropy are arguments.
@@ -14,6 +14,7 @@ pub mod breaker;
 pub mod conversation;
 pub mod fusion;
 pub mod ids;
+pub mod introduction;
 pub mod job;
 pub mod limits;
 pub mod link;
@@ -24,6 +25,7 @@ pub mod session;
 pub mod target;
 pub mod time;
 pub mod transcript;
+pub mod voice;
 
 pub use account::{Account, Share};
 pub use conversation::{
@@ -36,6 +38,6 @@ pub use ids::{
 };
 pub use job::{Backoff, EffectKey, EffectState, EffectSubject, JobState};
 pub use limits::Limits;
-pub use segment::{Segment, Speaker, Translation, Word};
+pub use segment::{Assignee, Segment, Speaker, Translation, Word};
 pub use target::{TargetKind, TargetState, Trigger};
 pub use time::UnixMicros;

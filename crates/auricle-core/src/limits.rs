@@ -253,6 +253,17 @@ limits! {
     message_chars_max: usize = 4_000;
     /// Messages kept of one user. Full: the oldest go.
     messages_per_user_max: usize = 1_000;
+    /// People of one user. Full: no more can be added; introductions are suggested without a person.
+    people_per_user_max: usize = 500;
+    /// Voices kept of one person. Full: the oldest of that person goes.
+    voices_per_person_max: usize = 20;
+    /// Voices kept of one user's people. Full: the oldest of the person whose voice comes goes; who has none gets none. A match
+    /// reads all of them.
+    voices_per_user_max: usize = 1_000;
+    /// Numbers of one voice's vector. More are refused with 422.
+    voice_numbers_max: usize = 2_048;
+    /// Segments that one request assigns by their ids. More are refused with 422.
+    segments_assigned_max: usize = 1_000;
     /// Receivers of webhooks whose health is remembered. Full: the one not asked about for longest is forgotten.
     webhook_hosts_max: usize = 1_024;
     /// Failed deliveries to one receiver's host that open its breaker. Source: pusher-and-processing 5.1.

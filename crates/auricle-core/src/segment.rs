@@ -60,6 +60,28 @@ pub struct Translation {
     pub text: String,
 }
 
+/// Whom a segment is assigned to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Assignee {
+    /// The device's owner.
+    Owner,
+    /// One of the people they know.
+    Person(PersonId),
+    /// Nobody, as if it had never been assigned.
+    Nobody,
+}
+
+impl Assignee {
+    /// As a segment has it: whether it is the owner, and which person.
+    pub fn parts(&self) -> (bool, Option<&PersonId>) {
+        match self {
+            Self::Owner => (true, None),
+            Self::Person(person) => (false, Some(person)),
+            Self::Nobody => (false, None),
+        }
+    }
+}
+
 /// A stretch of one voice's speech: the unit that is stored, shown and upserted by id.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Segment {

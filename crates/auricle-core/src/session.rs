@@ -159,6 +159,8 @@ impl Session {
             Input::Committed => self.on_committed(),
             Input::CommitFailed(failure) => self.on_commit_failed(failure),
             Input::PhotoCommitted { stored } => self.on_photo_committed(stored),
+            Input::PersonFound { introduction, found } => self.on_person_found(introduction, found),
+            Input::Reassigned { segments, to, speaker } => self.on_reassigned(&segments, &to, speaker),
             Input::Finalised(ended) => self.on_finalised(ended),
             Input::FinaliseFailed => self.on_finalise_failed(),
             Input::FinaliseNow(reason) => self.on_finalise_now(reason),
@@ -280,19 +282,6 @@ impl Session {
         }
     }
 
-    fn on_speaker_assigned(&mut self, assignment: SpeakerAssignment) {
-        self.transcript.assign(&assignment);
-        if let State::Live(current) | State::Ending(current, _) = &mut self.state
-            && let Some(tail) = current.tail.as_mut()
-        {
-            assignment.apply(tail);
-        }
-        self.speakers.remember(&assignment);
-        if !assignment.segments.is_empty() && matches!(self.state, State::Live(_) | State::Ending(..)) {
-            self.outputs.push_back(Output::Assign(assignment));
-        }
-    }
-
     /// Bytes it holds of pictures that are not whole yet.
     pub fn picture_bytes(&self) -> usize {
         self.images.bytes()
@@ -331,6 +320,7 @@ impl Session {
         } else {
             self.now.mono
         };
+        self.recall_speakers(&opened.speakers);
         let has_content = opened.has_content;
         let current = Current {
             started_at: opened.tail.is_some().then_some(opened.started_at),

@@ -13,5 +13,7 @@ mod clients;
 mod lifecycle;
 #[path = "session/simulation.rs"]
 mod simulation;
+#[path = "session/speakers.rs"]
+mod speakers;
 #[path = "session/trouble.rs"]
 mod trouble;

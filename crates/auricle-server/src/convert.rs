@@ -5,8 +5,8 @@
 use auricle_core as core;
 use auricle_store as store;
 use auricle_wire::conversation as wire;
-use auricle_wire::rest;
 use auricle_wire::time::WireTime;
+use auricle_wire::{people, rest};
 
 /// A moment.
 pub fn time(at: core::UnixMicros) -> WireTime {
@@ -159,6 +159,30 @@ pub fn memory(memory: &store::MemoryRecord) -> rest::Memory {
         updated_at: time(memory.updated_at),
         conversation_id: memory.conversation.as_ref().map(ToString::to_string),
         edited: memory.edited,
+    }
+}
+
+/// Somebody the user knows.
+pub fn person(person: &store::Person) -> people::Person {
+    people::Person {
+        id: person.id.to_string(),
+        name: person.name.clone(),
+        created_at: time(person.created_at),
+        updated_at: time(person.updated_at),
+        speech_samples: Vec::new(),
+        voices: person.voices,
+    }
+}
+
+/// How somebody sounds.
+pub fn voice(voice: &store::Voice) -> people::Voice {
+    people::Voice {
+        id: voice.id.clone(),
+        person_id: voice.person.to_string(),
+        model: voice.model.clone(),
+        vector: voice.vector.clone(),
+        seconds: voice.seconds,
+        kept_at: time(voice.kept_at),
     }
 }
 

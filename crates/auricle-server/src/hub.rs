@@ -10,7 +10,9 @@ use std::time::{Duration, Instant};
 
 use auricle_core::pace::{Pace, PaceNumbers};
 use auricle_core::session::Ended;
-use auricle_core::{Account, ConversationId, Epoch, FinaliseReason, Limits, Source, UserId};
+use auricle_core::{
+    Account, Assignee, ConversationId, Epoch, FinaliseReason, Limits, SegmentId, Source, UserId,
+};
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
@@ -29,6 +31,13 @@ pub(crate) enum Command {
     Finalise { reason: FinaliseReason, answer: oneshot::Sender<Ended> },
     /// Another session has taken its conversation over.
     Superseded { conversation: ConversationId },
+    /// Segments of its conversation were assigned past it.
+    Reassigned {
+        conversation: ConversationId,
+        segments: Vec<SegmentId>,
+        to: Assignee,
+        speaker: Option<(u32, String)>,
+    },
     /// The user is being deleted.
     Dismiss,
     /// The server is shutting down.
@@ -359,6 +368,23 @@ impl Hub {
         let (answer, answered) = oneshot::channel();
         let command = Command::Finalise { reason: FinaliseReason::Requested, answer };
         owner.commands.try_send(command).ok().map(|()| answered)
+    }
+
+    /// Tells the session that owns `conversation` whom segments were assigned to. One whose inbox is full learns it when it
+    /// resumes.
+    pub(crate) fn reassigned(
+        &self,
+        user: &UserId,
+        conversation: &ConversationId,
+        segments: Vec<SegmentId>,
+        to: Assignee,
+        speaker: Option<(u32, String)>,
+    ) {
+        let members = self.of_user(user);
+        if let Some(owner) = members.iter().find(|m| m.place().conversation.as_ref() == Some(conversation)) {
+            let conversation = conversation.clone();
+            let _ = owner.commands.try_send(Command::Reassigned { conversation, segments, to, speaker });
+        }
     }
 
     /// Tells every session of `user` that the user is being deleted. Returns how many there are; one whose inbox is full is told

@@ -381,6 +381,7 @@ fn session_spec(limits: &Limits, user: UserId, params: &ListenParams) -> Session
             _ => FinaliseOnClose::Never,
         },
         speaker_auto_assign: params.speaker_auto_assign,
+        create_speakers: params.create_speakers,
         onboarding: params.onboarding,
     };
     SessionSpec {

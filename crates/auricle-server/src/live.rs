@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use auricle_core::session::Ended;
-use auricle_core::{ConversationId, UserId};
+use auricle_core::{Assignee, ConversationId, SegmentId, UserId};
 
 use tokio::sync::Notify;
 
@@ -37,6 +37,17 @@ impl LiveSessions for Live {
 
     fn awaits_repair(&self, conversation: &ConversationId) -> bool {
         self.held.holds(conversation)
+    }
+
+    fn reassigned(
+        &self,
+        user: &UserId,
+        conversation: &ConversationId,
+        segments: Vec<SegmentId>,
+        to: Assignee,
+        speaker: Option<(u32, String)>,
+    ) {
+        self.hub.reassigned(user, conversation, segments, to, speaker);
     }
 
     async fn finalise(&self, user: &UserId, conversation: &ConversationId) -> Option<Ended> {

@@ -8,6 +8,7 @@
 
 mod action_items;
 mod answer;
+mod assign;
 mod conversations;
 mod days;
 mod export;
@@ -16,6 +17,7 @@ mod forms;
 mod jobs;
 mod memories;
 mod openapi;
+mod people;
 mod receive;
 mod search;
 mod transcriptions;
@@ -27,7 +29,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use auricle_core::session::Ended;
-use auricle_core::{ConversationId, Limits, UserId};
+use auricle_core::{Assignee, ConversationId, Limits, SegmentId, UserId};
 use auricle_process::Embed;
 use auricle_speech::Engine;
 use auricle_store::Store;
@@ -54,6 +56,17 @@ pub trait LiveSessions: Send + Sync + 'static {
 
     /// Closes every session of a user who is being deleted, and sees to it that the rest is deleted.
     fn dismiss(&self, user: &UserId);
+
+    /// Tells the session that owns the conversation, if it is of this process, what is stored already: whom segments were
+    /// assigned to; and if all of a speaker's were meant, the label's number and the person's name.
+    fn reassigned(
+        &self,
+        user: &UserId,
+        conversation: &ConversationId,
+        segments: Vec<SegmentId>,
+        to: Assignee,
+        speaker: Option<(u32, String)>,
+    );
 
     /// Asks the session that owns the conversation to end it now, and waits (bounded) until it has. `None` if no session
     /// of this process owns it, or it did not answer in time.
@@ -142,6 +155,9 @@ routes! {
     patch "/v1/conversations/{id}/title" => conversations::rename;
     post "/v1/conversations/{id}/reprocess" => conversations::reprocess;
     get "/v1/conversations/{id}/photos" => conversations::photos;
+    patch "/v1/conversations/{id}/segments/{idx}/assign" => assign::segment;
+    patch "/v1/conversations/{id}/segments/assign-bulk" => assign::bulk;
+    patch "/v1/conversations/{id}/assign-speaker/{speaker_id}" => assign::speaker;
     get "/v1/search" => search::search;
     get "/v1/action-items" => action_items::list;
     post "/v1/action-items" => action_items::create;
@@ -182,6 +198,13 @@ routes! {
     post "/v1/sync-local-files" => uploads::sync_v1;
     post "/v2/sync-local-files" => uploads::sync;
     get "/v2/sync-local-files/{job_id}" => uploads::sync_status;
+    get "/v1/users/people" => people::list;
+    post "/v1/users/people" => people::create;
+    post "/v1/users/people/match" => people::match_voice;
+    get "/v1/users/people/{id}" => people::read;
+    patch "/v1/users/people/{id}/name" => people::rename;
+    delete "/v1/users/people/{id}" => people::remove;
+    post "/v1/users/people/{id}/voices" => people::add_voice;
     get "/v1/users/me" => users::me;
     get "/v1/users/me/export" => export::export;
     put "/v1/users/me/time-zone" => users::set_time_zone;

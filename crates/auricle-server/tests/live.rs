@@ -25,6 +25,8 @@ mod probes;
 mod pusher;
 #[path = "live/receivers.rs"]
 mod receivers;
+#[path = "live/speakers.rs"]
+mod speakers;
 #[path = "live/speech.rs"]
 mod speech;
 #[path = "live/split.rs"]

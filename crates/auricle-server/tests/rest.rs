@@ -13,6 +13,8 @@ mod document;
 mod export;
 #[path = "rest/input.rs"]
 mod input;
+#[path = "rest/people.rs"]
+mod people;
 #[path = "rest/privacy.rs"]
 mod privacy;
 #[path = "rest/records.rs"]

@@ -31,7 +31,12 @@ fn speech(rate: u32) -> Vec<i16> {
 
 async fn hear(engine: &Whisper, rate: u32) -> Vec<Event> {
     let (sender, mut events) = mpsc::channel(64);
-    let spec = StreamSpec { sample_rate_hz: rate, language: "multi".into(), label: "test".into() };
+    let spec = StreamSpec {
+        sample_rate_hz: rate,
+        language: "multi".into(),
+        label: "test".into(),
+        key_terms: Vec::new(),
+    };
     let mut stream = engine.open(spec, sender).unwrap();
     for chunk in speech(rate).chunks(rate as usize / 50) {
         stream.push(chunk);

@@ -15,6 +15,7 @@ pub mod erasing;
 pub mod jobs;
 pub mod live;
 pub mod meaning;
+pub mod people;
 pub mod records;
 pub mod recovery;
 pub mod search;
@@ -256,6 +257,11 @@ macro_rules! store_conformance {
                 a_claim_runs_out_and_its_holder_changes_nothing, a_process_that_goes_gives_its_claims_back,
                 attempts_wait_for_their_time_and_end_some_time,
                 words_that_come_late_and_another_title_are_embedded_again, the_latest_is_embedded_first;
+            people: people_are_found_by_name_and_are_their_users_own, voices_are_kept_by_model_and_go_with_their_person,
+                a_deleted_person_is_taken_from_all_segments_of_their_user,
+                l35_segments_are_assigned_anew_at_any_stage_and_keep_the_rest,
+                a_resumed_conversation_knows_whom_its_speakers_were_assigned_to,
+                a_deleted_users_people_and_voices_go;
             targets: targets_are_their_users_own, a_user_has_so_many_targets,
                 d10_a_record_is_told_to_each_target_once_and_with_its_completion,
                 d04_a_record_that_is_made_again_is_told_to_no_target, a_first_record_after_a_failure_is_told,

@@ -11,6 +11,7 @@ mod clock;
 #[cfg(any(test, feature = "conformance"))]
 pub mod conformance;
 pub mod days;
+pub mod people;
 pub mod protect;
 pub mod records;
 pub mod spool;

@@ -18,6 +18,7 @@ mod memories;
 mod messages;
 mod nearest;
 mod open;
+mod people;
 mod places;
 mod ranking;
 mod readers;
@@ -40,9 +41,9 @@ use std::time::Duration;
 use async_trait::async_trait;
 use auricle_core::target::{HealthNumbers, Verdict};
 use auricle_core::{
-    ActionItemId, Conversation, ConversationId, ConversationStatus, EffectId, Epoch, FinaliseReason,
-    Geolocation, JobId, JobState, Limits, MemoryId, MessageId, PersonId, Photo, PhotoId, ProcessId, Revision,
-    SegmentId, TargetId, UnixMicros, UploadId, UserId,
+    ActionItemId, Assignee, Conversation, ConversationId, ConversationStatus, EffectId, Epoch,
+    FinaliseReason, Geolocation, JobId, JobState, Limits, MemoryId, MessageId, PersonId, Photo, PhotoId,
+    ProcessId, Revision, SegmentId, TargetId, UnixMicros, UploadId, UserId,
 };
 
 use crate::protect::{KeyId, Keyring, Place, Sealer};
@@ -99,6 +100,12 @@ pub struct SqliteOptions {
     pub targets_per_user_max: usize,
     /// When a target that fails is given up.
     pub target_health: HealthNumbers,
+    /// People of one user. Full: `Conflict`.
+    pub people_per_user_max: usize,
+    /// Voices of one person. Full: the oldest of that person goes.
+    pub voices_per_person_max: usize,
+    /// Voices of one user's people. Full: the oldest of the person whose voice comes goes.
+    pub voices_per_user_max: usize,
     /// Messages of one user. Full: the oldest go.
     pub messages_per_user_max: usize,
     /// Characters of one message. Full: the rest is cut off.
@@ -132,6 +139,9 @@ impl From<&Limits> for SqliteOptions {
                 off_after: limits.target_off_after,
                 failures_min: limits.target_failures_min,
             },
+            people_per_user_max: limits.people_per_user_max,
+            voices_per_person_max: limits.voices_per_person_max,
+            voices_per_user_max: limits.voices_per_user_max,
             messages_per_user_max: limits.messages_per_user_max,
             message_chars_max: limits.message_chars_max,
             ring: Keyring::default(),
@@ -196,6 +206,8 @@ impl SqliteStore {
 const SEALED_AT_ONCE_BYTES: usize = 8 * 1024;
 /// Values that one step of [`SqliteStore::seal_some`] reads, unless they are large.
 const STEP_ROWS: usize = 64;
+/// Segments that are taken from a deleted person in one transaction.
+const STEP_SEGMENTS: usize = 500;
 /// Bytes of values that one step reads, and up to one value more.
 const STEP_BYTES: usize = 256 * 1024;
 
@@ -767,6 +779,79 @@ impl Store for SqliteStore {
     ) -> Result<Vec<SpeakerSample>> {
         let (user, person) = (user.clone(), person.clone());
         self.readers.read(move |db| speakers::list(db, &user, &person, limit)).await
+    }
+
+    async fn people(&self, user: &UserId) -> Result<Vec<Person>> {
+        let user = user.clone();
+        self.readers.read(move |db| people::list(db, &user)).await
+    }
+
+    async fn person(&self, user: &UserId, id: &PersonId) -> Result<Option<Person>> {
+        let (user, id) = (user.clone(), id.clone());
+        self.readers.read(move |db| people::find(db, &user, &id)).await
+    }
+
+    async fn person_named(
+        &self,
+        user: &UserId,
+        name: &str,
+        fresh: Option<PersonId>,
+        now: UnixMicros,
+    ) -> Result<Option<Person>> {
+        let (user, name, max) = (user.clone(), name.to_owned(), self.options.people_per_user_max);
+        match fresh {
+            None => self.readers.read(move |db| people::named(db, &user, &name)).await,
+            Some(fresh) => {
+                let found = move |db: &db::Db| people::named_or_new(db, &user, &name, &fresh, now, max);
+                self.writer.write(found).await.map(Some)
+            }
+        }
+    }
+
+    async fn rename_person(
+        &self,
+        user: &UserId,
+        id: &PersonId,
+        name: &str,
+        now: UnixMicros,
+    ) -> Result<Person> {
+        let (user, id, name) = (user.clone(), id.clone(), name.to_owned());
+        self.writer.write(move |db| people::rename(db, &user, &id, &name, now)).await
+    }
+
+    async fn remove_person(&self, user: &UserId, id: &PersonId) -> Result<()> {
+        let (user, id) = (user.clone(), id.clone());
+        loop {
+            let (user, id) = (user.clone(), id.clone());
+            let taken =
+                self.writer.write(move |db| people::take_segments(db, &user, &id, STEP_SEGMENTS)).await?;
+            if taken < STEP_SEGMENTS {
+                break;
+            }
+        }
+        self.writer.write(move |db| people::remove(db, &user, &id)).await
+    }
+
+    async fn add_voice(&self, user: &UserId, voice: Voice) -> Result<()> {
+        let user = user.clone();
+        let (person_max, user_max) = (self.options.voices_per_person_max, self.options.voices_per_user_max);
+        self.writer.write(move |db| people::add_voice(db, &user, &voice, person_max, user_max)).await
+    }
+
+    async fn voices(&self, user: &UserId, model: Option<&str>) -> Result<Vec<Voice>> {
+        let (user, model) = (user.clone(), model.map(str::to_owned));
+        self.readers.read(move |db| people::voices(db, &user, model.as_deref())).await
+    }
+
+    async fn reassign_segments(
+        &self,
+        user: &UserId,
+        conversation: &ConversationId,
+        which: SegmentChoice,
+        to: Assignee,
+    ) -> Result<Vec<SegmentId>> {
+        let (user, conversation) = (user.clone(), conversation.clone());
+        self.writer.write(move |db| people::reassign(db, &user, &conversation, &which, &to)).await
     }
 
     async fn claim_effects(

@@ -3,15 +3,17 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
+use auricle_core::session::SpeakerAssignment;
 use auricle_core::target::{Health, Verdict};
 use auricle_core::{
-    ActionItemId, Conversation, ConversationId, ConversationStatus, DiscardReason, EffectId, EffectKey,
-    EffectState, Epoch, FinaliseReason, Geolocation, JobId, JobState, MemoryId, MessageId, PersonId, Photo,
-    PhotoId, ProcessId, Provenance, Revision, Segment, SegmentId, Source, Structured, TargetId, TargetKind,
-    TargetState, Trigger, UnixMicros, UploadId, UserId,
+    ActionItemId, Assignee, Conversation, ConversationId, ConversationStatus, DiscardReason, EffectId,
+    EffectKey, EffectState, Epoch, FinaliseReason, Geolocation, JobId, JobState, MemoryId, MessageId,
+    PersonId, Photo, PhotoId, ProcessId, Provenance, Revision, Segment, SegmentId, Source, Structured,
+    TargetId, TargetKind, TargetState, Trigger, UnixMicros, UploadId, UserId,
 };
 
 pub use crate::days::*;
+pub use crate::people::*;
 pub use crate::records::*;
 pub use crate::uploads::*;
 pub use crate::vectors::*;
@@ -112,13 +114,16 @@ pub struct Opened {
     pub client_conversation_id: Option<String>,
     /// The newest completed, not discarded conversation of the user, for `last_memory`.
     pub last_completed: Option<ConversationId>,
+    /// Who its speakers are, as their segments were assigned; without segments.
+    pub speakers: Vec<SpeakerAssignment>,
 }
 
 /// Words to store. Applied whole or not at all.
 #[derive(Clone, Debug)]
 pub struct AppendSegments {
     pub ownership: Ownership,
-    /// New segments and changed ones, by id. A changed one keeps nothing of its old row.
+    /// New segments and changed ones, by id. A changed one keeps nothing of its old row but whom it was assigned to, if it was:
+    /// that may have been said past the session.
     pub upsert: Vec<Segment>,
     /// Segments that merging absorbed.
     pub delete: Vec<SegmentId>,
@@ -859,6 +864,46 @@ pub trait Store: Send + Sync + 'static {
         person: &PersonId,
         limit: usize,
     ) -> Result<Vec<SpeakerSample>>;
+
+    // --- people ------------------------------------------------------------------------------------------------------
+    /// All people of a user, the first first.
+    async fn people(&self, user: &UserId) -> Result<Vec<Person>>;
+    /// One of them; `None` if absent or another user's.
+    async fn person(&self, user: &UserId, id: &PersonId) -> Result<Option<Person>>;
+    /// The person of this name, in any case; if there is none, makes one under `fresh`, or answers `None` without it.
+    /// `Conflict` if the user has as many as the store's bound.
+    async fn person_named(
+        &self,
+        user: &UserId,
+        name: &str,
+        fresh: Option<PersonId>,
+        now: UnixMicros,
+    ) -> Result<Option<Person>>;
+    /// Renames a person. `NotFound` if absent, `Conflict` if another has the name.
+    async fn rename_person(
+        &self,
+        user: &UserId,
+        id: &PersonId,
+        name: &str,
+        now: UnixMicros,
+    ) -> Result<Person>;
+    /// Deletes a person, their voices and samples, and takes them from the segments they were assigned; in steps, the person
+    /// last. `NotFound` if absent.
+    async fn remove_person(&self, user: &UserId, id: &PersonId) -> Result<()>;
+    /// Keeps a voice. Full, the person's oldest goes. `NotFound` if the person is absent; `Conflict` if the user has as many
+    /// voices as the store's bound and the person none.
+    async fn add_voice(&self, user: &UserId, voice: Voice) -> Result<()>;
+    /// Voices of all of a user's people, of one model or of all, the first first.
+    async fn voices(&self, user: &UserId, model: Option<&str>) -> Result<Vec<Voice>>;
+    /// Assigns segments, whatever they were assigned to and whatever the conversation's status; nothing else of them changes.
+    /// Returns which. `NotFound` if there are none such, or the person is not the user's.
+    async fn reassign_segments(
+        &self,
+        user: &UserId,
+        conversation: &ConversationId,
+        which: SegmentChoice,
+        to: Assignee,
+    ) -> Result<Vec<SegmentId>>;
 
     // --- effects -----------------------------------------------------------------------------------------------------
     /// Claims up to `limit` due effects of these kinds (the part of the name before the first `:`): pending, or leased with

@@ -121,6 +121,7 @@ async fn fill_beside(store: &Arc<SqliteStore>) {
         now: at(5),
     };
     store.add_target(target).await.unwrap();
+    store.person_named(&"ann".into(), SPOKEN, Some("p1".into()), at(5)).await.unwrap();
     let message = NewMessage {
         user: "ann".into(),
         target: "t1".into(),
@@ -164,6 +165,7 @@ async fn check(store: &Arc<SqliteStore>) {
     assert_eq!(memories[0].text, format!("Plays the {SPOKEN}"));
     let messages = store.messages(&"ann".into(), 10, 0).await.unwrap();
     assert_eq!(messages[0].text, format!("Well played, that {SPOKEN}"));
+    assert_eq!(store.people(&"ann".into()).await.unwrap()[0].name, SPOKEN);
     let recipient = store.recipient(&"ann".into(), &"t1".into()).await.unwrap().unwrap();
     assert_eq!(recipient.secret.expose(), SPOKEN);
     assert_eq!(recipient.settings.url.expose(), format!("http://localhost/{SPOKEN}"));

@@ -14,6 +14,7 @@ pub mod event;
 pub mod export;
 pub mod multichannel;
 pub mod params;
+pub mod people;
 pub mod protection;
 pub mod pusher;
 pub mod rest;

@@ -172,7 +172,7 @@ mod tests {
     fn segments() -> Vec<TimedSegment> {
         vec![
             TimedSegment::new(0, 0.2, 1.8, "Please send\n\nit.".into()),
-            TimedSegment::new(1, 3_661.0005, 3_662.25, "a <b> --> c".into()),
+            TimedSegment::new(1, 3_661.000_5, 3_662.25, "a <b> --> c".into()),
         ]
     }
 

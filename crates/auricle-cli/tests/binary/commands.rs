@@ -63,6 +63,18 @@ fn a_record_is_listed_shown_found_exported_renamed_and_deleted() {
 }
 
 #[test]
+fn people_are_added_listed_renamed_and_deleted() {
+    let server = Server::start(&[("SPEECH", "scripted")]);
+    let ada = server.ask_json(&["people", "add", "Ada"]);
+    let id = ada["id"].as_str().unwrap();
+    assert!(server.ask(&["people", "list"]).contains(id), "an id must be on one line, to be copied");
+    assert_eq!(server.ask_json(&["people", "rename", id, "Ada L."])["name"], "Ada L.");
+    assert_eq!(server.ask_json(&["people", "list"])[0]["name"], "Ada L.");
+    assert_eq!(server.ask_json(&["people", "delete", id])["deleted"], id);
+    assert!(server.ask(&["people", "list"]).contains("nobody yet"));
+}
+
+#[test]
 fn action_items_are_listed_completed_edited_exported_and_deleted() {
     let server = Server::start(&[("SPEECH", "scripted")]);
     let path = file("fixtures/two-voices/conversation.wav");

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use crate::conversation::{FinaliseReason, Source};
 use crate::ids::{ConversationId, PersonId, PhotoId, Revision, SegmentId};
-use crate::segment::{Segment, Speaker, Word};
+use crate::segment::{Assignee, Segment, Speaker, Word};
 use crate::time::UnixMicros;
 
 /// One moment on both clocks.
@@ -37,6 +37,8 @@ pub struct SessionConfig {
     pub finalise_on_close: FinaliseOnClose,
     /// Whether suggestions may name a person's id.
     pub speaker_auto_assign: bool,
+    /// Whether who introduces themselves under a new name becomes one of the user's people.
+    pub create_speakers: bool,
     /// The question flow of listen-protocol 3.5.
     pub onboarding: bool,
 }
@@ -124,6 +126,22 @@ pub enum Input {
     PhotoCommitted {
         /// False if it was given up.
         stored: bool,
+    },
+    /// The answer to [`Output::FindPerson`].
+    PersonFound {
+        /// As it was asked.
+        introduction: Introduction,
+        /// Who it is.
+        found: PersonFound,
+    },
+    /// Somebody assigned segments of the session's conversation past its client (REST); it is stored already.
+    Reassigned {
+        /// Which.
+        segments: Vec<SegmentId>,
+        /// To whom.
+        to: Assignee,
+        /// If all of a speaker's were meant: the label's number, and the person's name.
+        speaker: Option<(u32, String)>,
     },
     /// The answer to [`Output::Finalise`].
     Finalised(Ended),
@@ -220,6 +238,33 @@ pub struct SttTrouble {
     pub next: Option<&'static str>,
 }
 
+/// Somebody said their own name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Introduction {
+    /// Which label's number.
+    pub speaker_number: u32,
+    /// As they said it.
+    pub name: String,
+    /// Where.
+    pub segment: SegmentId,
+}
+
+/// Who introduced themselves.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PersonFound {
+    /// One of the user's people, perhaps only now.
+    Known {
+        /// Who.
+        person: PersonId,
+        /// As the user calls them.
+        name: String,
+    },
+    /// None of the user's people.
+    Nobody,
+    /// It cannot be told now.
+    Failed,
+}
+
 /// How an ear is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum EarState {
@@ -256,6 +301,8 @@ pub struct OpenedConversation {
     pub has_content: bool,
     /// The newest completed conversation of the user.
     pub last_completed: Option<ConversationId>,
+    /// Who its speakers are, as they were assigned before; without segments.
+    pub speakers: Vec<SpeakerAssignment>,
 }
 
 /// Why a batch was not stored.
@@ -308,6 +355,13 @@ pub enum Output {
     },
     /// Assign stored segments. No answer.
     Assign(SpeakerAssignment),
+    /// Look for one of the user's people by name; answer with `PersonFound`.
+    FindPerson {
+        /// Who is looked for.
+        introduction: Introduction,
+        /// Whether to make the person if there is none of that name.
+        create: bool,
+    },
     /// Note the client's reason on the conversation. No answer.
     NoteReason(FinaliseReason),
     /// End the conversation; answer with `Finalised` or `FinaliseFailed`.

@@ -10,8 +10,8 @@ use crate::time::UnixMicros;
 use crate::transcript::{TranscriptClock, combine};
 
 use super::{
-    Batch, CommitFailure, EarState, Ended, Event, OpenChoice, Output, ServiceStatus, Session,
-    SpeakerAssignment, State, SttTrouble, Voice,
+    Batch, CommitFailure, EarState, Ended, Event, OpenChoice, Output, ServiceStatus, Session, State,
+    SttTrouble, Voice,
 };
 
 /// One channel's audio and what has become of it. Positions are samples of this connection.
@@ -97,10 +97,11 @@ impl Transcript {
         self.in_flight.is_some() || self.pending.iter().any(|heard| heard.segment.start < until)
     }
 
-    pub(super) fn assign(&mut self, assignment: &SpeakerAssignment) {
+    /// Everything that is not stored yet, and what the store has.
+    pub(super) fn each(&mut self, change: impl FnMut(&mut Segment)) {
         let in_flight = self.in_flight.iter_mut().flat_map(|batch| &mut batch.batch.upsert);
         let pending = self.pending.iter_mut().map(|heard| &mut heard.segment);
-        pending.chain(in_flight).for_each(|segment| assignment.apply(segment));
+        pending.chain(in_flight).for_each(change);
     }
 
     pub(super) fn retry_if_due(&mut self, now: Instant, outputs: &mut VecDeque<Output>) {
@@ -376,6 +377,7 @@ impl Session {
         }
         let is_new = |id: &SegmentId| heard.iter().any(|heard| heard.segment.id == *id);
         let suggestions = self.speakers.suggest(&batch.upsert, is_new, self.config.speaker_auto_assign);
+        self.listen_for_names(heard.iter().map(|heard| &heard.segment), &batch.upsert);
         if !batch.delete.is_empty() {
             self.emit(Event::SegmentsDeleted(batch.delete));
         }

@@ -75,6 +75,7 @@ impl World {
             choice: OpenChoice::Resume,
             finalise_on_close: of.finalise_on_close,
             speaker_auto_assign: false,
+            create_speakers: true,
             onboarding: false,
         };
         let link = LinkConfig { sample_rate_hz: RATE_HZ, audio: true, resend: true };
@@ -213,6 +214,7 @@ impl World {
             Output::AppendElsewhere { .. }
             | Output::AppendPhoto { .. }
             | Output::Assign(_)
+            | Output::FindPerson { .. }
             | Output::NoteReason(_)
             | Output::FinaliseAnswer(_)
             | Output::EndRun { .. }
@@ -269,6 +271,7 @@ impl World {
                     tail: opened.tail,
                     has_content: opened.has_content,
                     last_completed: None,
+                    speakers: Vec::new(),
                 };
                 world.session_input(number, Input::Opened(opened));
                 world.bury(number);

@@ -23,6 +23,7 @@ pub(crate) fn config() -> SessionConfig {
         choice: OpenChoice::Resume,
         finalise_on_close: FinaliseOnClose::Never,
         speaker_auto_assign: false,
+        create_speakers: true,
         onboarding: false,
     }
 }
@@ -37,6 +38,7 @@ pub(crate) fn opened(conversation: &str, now: Now) -> OpenedConversation {
         tail: None,
         has_content: false,
         last_completed: None,
+        speakers: Vec::new(),
     }
 }
 

@@ -238,7 +238,11 @@ impl World {
                 assert_ne!(close, Close::TooSlow);
                 self.soon(200, Coming::Leave);
             }
-            Output::Emit(_) | Output::AppendPhoto { .. } | Output::Assign(_) | Output::NoteReason(_) => {}
+            Output::Emit(_)
+            | Output::AppendPhoto { .. }
+            | Output::Assign(_)
+            | Output::FindPerson { .. }
+            | Output::NoteReason(_) => {}
         }
     }
 

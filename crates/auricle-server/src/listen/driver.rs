@@ -4,6 +4,7 @@
 //! polled beside the socket, and their answers come back as inputs.
 
 mod calls;
+mod people;
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -331,6 +332,10 @@ impl Driver {
                 let owned = self.ownership.as_ref().is_some_and(|own| own.conversation == conversation);
                 owned.then_some(Input::Superseded)
             }
+            Command::Reassigned { conversation, segments, to, speaker } => {
+                let owned = self.ownership.as_ref().is_some_and(|own| own.conversation == conversation);
+                owned.then_some(Input::Reassigned { segments, to, speaker })
+            }
             Command::Dismiss => Some(Input::Refused(Close::UserDeleted)),
             Command::Drain => Some(Input::Drain),
             Command::Deliver { text, taken } => {
@@ -374,6 +379,7 @@ impl Driver {
                     tail: opened.tail,
                     has_content,
                     last_completed: opened.last_completed,
+                    speakers: opened.speakers,
                 };
                 Some(Input::Opened(opened))
             }
@@ -396,6 +402,7 @@ impl Driver {
                 self.append_photo(id, base64, held);
             }
             Output::Assign(assignment) => self.assign(assignment),
+            Output::FindPerson { introduction, create } => self.find_person(introduction, create),
             Output::NoteReason(reason) => self.note_reason(reason),
             Output::Finalise(reason) => self.finalise(reason),
             Output::FinaliseAnswer(ended) => {

@@ -122,8 +122,27 @@ impl<S: Send + Sync> FromRequestParts<S> for Id {
         let Path(id) = Path::<String>::from_request_parts(parts, state)
             .await
             .map_err(|error| Refusal::new(StatusCode::BAD_REQUEST, error.body_text()))?;
-        Ok(Self(if id.len() > ID_BYTES_MAX || id.contains('\0') { String::new() } else { id }))
+        Ok(Self(nameable(id)))
     }
+}
+
+/// The identifier in the path and the number after it; `None` for what is no number, which then names nothing.
+pub(super) struct IdAndNumber(pub(super) String, pub(super) Option<u32>);
+
+impl<S: Send + Sync> FromRequestParts<S> for IdAndNumber {
+    type Rejection = Refusal;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Refusal> {
+        let Path((id, number)) = Path::<(String, String)>::from_request_parts(parts, state)
+            .await
+            .map_err(|error| Refusal::new(StatusCode::BAD_REQUEST, error.body_text()))?;
+        Ok(Self(nameable(id), number.parse().ok()))
+    }
+}
+
+/// One that cannot name anything as one that names nothing.
+fn nameable(id: String) -> String {
+    if id.len() > ID_BYTES_MAX || id.contains('\0') { String::new() } else { id }
 }
 
 /// Query parameters.

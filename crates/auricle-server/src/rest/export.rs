@@ -43,7 +43,8 @@ const READS_MAX: u32 = 5;
 const READ_AGAIN_AFTER: Duration = Duration::from_secs(1);
 
 /// Everything the caller has: `conversations/ID.json`, `.md`, `.srt` and `.vtt`, `user.json`, `jobs.json`, `api_keys.json`
-/// (their labels), `action_items.json`, `memories.json`, `days.json`, `messages.json`, `webhooks.json` (without their secrets), and
+/// (their labels), `action_items.json`, `memories.json`, `days.json`, `messages.json`, `people.json`, `voices.json`,
+/// `webhooks.json` (without their secrets), and
 /// `errors.json` about what could not be read.
 #[utoipa::path(get, path = "/v1/users/me/export", tag = "users", responses(
     (status = 200, description = "A ZIP file", content_type = "application/zip"),
@@ -180,6 +181,8 @@ impl Maker {
         let messages = self.read(async || store.messages(user, self.messages_max, 0).await)?;
         let targets = self.read(async || store.targets(user).await)?;
         let days = self.read(async || store.days(user, EXPORT_MAX, 0).await)?;
+        let people = self.read(async || store.people(user).await)?;
+        let voices = self.read(async || store.voices(user, None).await)?;
         let key = |(label, at): &(String, _)| json!({ "label": label, "created_at": convert::time(*at) });
         Ok(vec![
             ("user.json", json!({ "uid": user.as_str(), "time_zone": zone })),
@@ -189,6 +192,8 @@ impl Maker {
             ("memories.json", json!(memories.iter().map(convert::memory).collect::<Vec<_>>())),
             ("messages.json", json!(messages.iter().map(convert::message).collect::<Vec<_>>())),
             ("days.json", json!(days.iter().map(convert::day).collect::<Vec<_>>())),
+            ("people.json", json!(people.iter().map(convert::person).collect::<Vec<_>>())),
+            ("voices.json", json!(voices.iter().map(convert::voice).collect::<Vec<_>>())),
             ("webhooks.json", json!(targets.iter().map(convert::webhook).collect::<Vec<_>>())),
         ])
     }

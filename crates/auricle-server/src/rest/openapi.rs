@@ -10,8 +10,8 @@ use utoipa::openapi::{Content, Ref, RefOr, ResponseBuilder};
 use utoipa::{Modify, OpenApi};
 
 use super::{
-    action_items, conversations, days, export, finalise, jobs, memories, search, status, transcriptions,
-    uploads, users, webhooks,
+    action_items, assign, conversations, days, export, finalise, jobs, memories, people, search, status,
+    transcriptions, uploads, users, webhooks,
 };
 
 #[derive(OpenApi)]
@@ -25,6 +25,9 @@ use super::{
         conversations::rename,
         conversations::reprocess,
         conversations::photos,
+        assign::segment,
+        assign::bulk,
+        assign::speaker,
         search::search,
         search::search_page,
         action_items::list,
@@ -66,6 +69,13 @@ use super::{
         uploads::sync_v1,
         uploads::sync,
         uploads::sync_status,
+        people::list,
+        people::create,
+        people::match_voice,
+        people::read,
+        people::rename,
+        people::remove,
+        people::add_voice,
         users::me,
         users::erase,
         export::export,

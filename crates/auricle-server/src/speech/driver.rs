@@ -473,7 +473,12 @@ impl Driver {
             }
             Some(Command::Dismiss) | None => Err(End::Done { code: 1008, reason: "user deleted" }),
             // Of conversations, of which this has none: whoever asked is answered by the dropped sender.
-            Some(Command::Finalise { .. } | Command::Superseded { .. } | Command::Deliver { .. }) => Ok(()),
+            Some(
+                Command::Finalise { .. }
+                | Command::Superseded { .. }
+                | Command::Deliver { .. }
+                | Command::Reassigned { .. },
+            ) => Ok(()),
         }
     }
 

@@ -60,7 +60,16 @@ async fn an_export_has_everything_of_its_user_and_nothing_of_others() {
     assert!(rig.store.add_message(message).await.unwrap());
     let date = rig.read("ana", &done).await["started_at"].as_str().unwrap()[..10].to_owned();
     assert_eq!(rig.post("ana", &format!("/v1/days/{date}/summarise"), None).await.0, 202);
+    for (user, name) in [("ana", "Zoe"), ("eve", "Mallory")] {
+        let person =
+            rig.call(user, "POST", "/v1/users/people", Some(serde_json::json!({ "name": name }))).await.1;
+        let path = format!("/v1/users/people/{}/voices", person["id"].as_str().unwrap());
+        let voice = serde_json::json!({ "model": format!("of-{name}"), "vector": [1.0], "seconds": 2.0 });
+        assert_eq!(rig.call(user, "POST", &path, Some(voice)).await.0, 201);
+    }
     let files = exported(&rig, "ana").await;
+    assert!(files["people.json"].contains("Zoe") && !files["people.json"].contains("Mallory"));
+    assert!(files["voices.json"].contains("of-Zoe") && !files["voices.json"].contains("Mallory"));
     for id in [&done, &open] {
         for form in ["json", "md", "srt", "vtt"] {
             assert!(
@@ -90,9 +99,9 @@ async fn an_export_has_everything_of_its_user_and_nothing_of_others() {
         assert_eq!(records[0][field], text, "{name}");
     }
     assert!(!files["webhooks.json"].contains(hook["secret"].as_str().unwrap()));
-    assert_eq!(files.len(), 8 + 8);
+    assert_eq!(files.len(), 8 + 10);
     assert!(files.values().all(|text| !text.contains("A secret") && !text.contains("Keep the secret")));
-    assert_eq!(exported(&rig, "nobody").await.len(), 8);
+    assert_eq!(exported(&rig, "nobody").await.len(), 10);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -12,9 +12,23 @@ fn body(path: &str) -> Option<Value> {
     match path {
         "/v1/action-items/{id}" => Some(json!({ "description": "Taken" })),
         "/v1/memories/{id}" => Some(json!({ "text": "Taken" })),
+        "/v1/users/people/{id}/name" => Some(json!({ "name": "Taken" })),
+        "/v1/users/people/{id}/voices" => Some(json!({ "model": "m", "vector": [1.0], "seconds": 1.0 })),
+        "/v1/conversations/{id}/segments/assign-bulk" => {
+            Some(json!({ "segment_ids": ["x"], "assign_type": "is_user", "value": "true" }))
+        }
+        "/v1/conversations/{id}/segments/{idx}/assign"
+        | "/v1/conversations/{id}/assign-speaker/{speaker_id}" => {
+            Some(json!({ "assign_type": "is_user", "value": "true" }))
+        }
         "/v1/webhooks/{id}" => Some(json!({ "name": "Taken", "state": "off" })),
         _ => path.ends_with("/title").then(|| json!({ "title": "Taken" })),
     }
+}
+
+/// A path whose numbers are some.
+fn plain(template: &str) -> String {
+    template.replace("{idx}", "0").replace("{speaker_id}", "0")
 }
 
 #[tokio::test]
@@ -29,6 +43,9 @@ async fn every_route_with_an_id_answers_another_user_as_if_it_did_not_exist() {
     let job = rig.get("ana", "/v1/jobs?state=failed").await.1[0]["id"].as_str().unwrap().to_owned();
     let new = json!({ "url": "http://127.0.0.1:9/hook" });
     let hook = rig.post("ana", "/v1/webhooks", Some(new)).await.1["id"].as_str().unwrap().to_owned();
+    let person = rig.post("ana", "/v1/users/people", Some(json!({ "name": "Bob" }))).await.1;
+    let person = person["id"].as_str().unwrap().to_owned();
+    let people = rig.get("ana", "/v1/users/people").await;
     let hooks = rig.get("ana", "/v1/webhooks").await;
     let before = (rig.stored("ana", &done).await, rig.stored("ana", &failed).await);
     let mut tried = 0;
@@ -41,10 +58,11 @@ async fn every_route_with_an_id_answers_another_user_as_if_it_did_not_exist() {
             Some("memories") => vec![memory.as_str()],
             Some("webhooks") => vec![hook.as_str()],
             Some("uploads") => vec![upload.as_str()],
+            Some("users") => vec![person.as_str()],
             _ => vec![done.as_str(), failed.as_str()],
         };
         for id in ids {
-            let call = |id: &str| (method.to_uppercase(), template.replace("{id}", id));
+            let call = |id: &str| (method.to_uppercase(), plain(&template.replace("{id}", id)));
             let (verb, path) = call(id);
             let (_, nowhere) = call("no-such-thing");
             let hers = rig.call("eve", &verb, &path, body(template)).await;
@@ -58,6 +76,7 @@ async fn every_route_with_an_id_answers_another_user_as_if_it_did_not_exist() {
     assert_eq!(text(format!("/v1/action-items/{item}"), "description").await, "Call Bob");
     assert_eq!(text(format!("/v1/memories/{memory}"), "text").await, "Has a dog");
     assert_eq!(rig.get("ana", "/v1/webhooks").await, hooks);
+    assert_eq!(rig.get("ana", "/v1/users/people").await, people);
     assert_eq!((rig.stored("ana", &done).await, rig.stored("ana", &failed).await), before, "nothing changed");
 }
 
@@ -83,11 +102,13 @@ async fn listings_and_searches_hold_only_ones_own() {
     rig.process_next_job_with("Zebra", &["Feed the zebra"], &["Has a zebra"]).await.unwrap();
     let of = [format!("/v1/action-items?conversation_id={id}"), format!("/v1/memories?conversation_id={id}")];
     rig.post("ana", "/v1/webhooks", Some(json!({ "url": "http://127.0.0.1:9/hook" }))).await;
+    rig.post("ana", "/v1/users/people", Some(json!({ "name": "Bob" }))).await;
     for path in [
         "/v1/conversations",
         "/v1/jobs",
         "/v1/webhooks",
         "/v1/messages",
+        "/v1/users/people",
         "/v1/action-items",
         "/v1/action-items/export",
         "/v1/memories",
@@ -106,7 +127,7 @@ async fn listings_and_searches_hold_only_ones_own() {
 async fn every_route_but_the_public_ones_needs_a_credential() {
     let rig = Rig::new().await;
     for (method, template) in ROUTES {
-        let path = template.replace("{id}", "x");
+        let path = plain(&template.replace("{id}", "x"));
         let request = Request::builder()
             .method(method.to_uppercase().as_str())
             .uri(&path)

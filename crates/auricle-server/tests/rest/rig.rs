@@ -7,8 +7,9 @@ use std::time::Duration;
 use async_trait::async_trait;
 use auricle_core::session::Ended;
 use auricle_core::{
-    ActionItem, Conversation, ConversationId, DiscardReason, Epoch, FinaliseReason, JobId, Limits, Photo,
-    PhotoId, ProcessId, Provenance, Segment, SegmentId, Source, Speaker, Structured, UnixMicros, UserId,
+    ActionItem, Assignee, Conversation, ConversationId, DiscardReason, Epoch, FinaliseReason, JobId, Limits,
+    Photo, PhotoId, ProcessId, Provenance, Segment, SegmentId, Source, Speaker, Structured, UnixMicros,
+    UserId,
 };
 use auricle_process::embed::EmbedServerConfig;
 use auricle_process::{Embed, EmbedServer, Embedder};
@@ -49,7 +50,11 @@ pub(crate) struct Rig {
 pub(crate) struct ScriptedLive {
     owned: Mutex<Option<(ConversationId, Ended)>>,
     asked: AtomicUsize,
+    told: Mutex<Vec<Reassigned>>,
 }
+
+/// What the live side was told: how many segments, whom they were assigned to, and the speaker meant.
+type Reassigned = (usize, Assignee, Option<(u32, String)>);
 
 impl ScriptedLive {
     pub(crate) fn owns(&self, conversation: &ConversationId, answer: Ended) {
@@ -58,6 +63,10 @@ impl ScriptedLive {
 
     pub(crate) fn asked(&self) -> usize {
         self.asked.load(Ordering::SeqCst)
+    }
+
+    pub(crate) fn told(&self) -> Vec<Reassigned> {
+        self.told.lock().unwrap().clone()
     }
 }
 
@@ -69,6 +78,17 @@ impl LiveSessions for ScriptedLive {
 
     fn dismiss(&self, _user: &UserId) {
         self.asked.fetch_add(1, Ordering::SeqCst);
+    }
+
+    fn reassigned(
+        &self,
+        _user: &UserId,
+        _conversation: &ConversationId,
+        segments: Vec<SegmentId>,
+        to: Assignee,
+        speaker: Option<(u32, String)>,
+    ) {
+        self.told.lock().unwrap().push((segments.len(), to, speaker));
     }
 
     async fn finalise(&self, _user: &UserId, conversation: &ConversationId) -> Option<Ended> {

@@ -51,7 +51,8 @@ impl Rig {
 
     fn listen_at(&self, sample_rate_hz: u32) -> Result<Listener, EngineError> {
         let (sender, events) = mpsc::channel(64);
-        let spec = StreamSpec { sample_rate_hz, language: "en".into(), label: String::new() };
+        let spec =
+            StreamSpec { sample_rate_hz, language: "en".into(), label: String::new(), key_terms: Vec::new() };
         let stream = self.chain.open(spec, sender)?;
         Ok(Listener { stream, events, at: 0, seen: Vec::new(), refused: 0 })
     }

@@ -181,7 +181,12 @@ fn what_is_flushed_is_settled_and_speech_goes_on_behind_it() {
 /// Hears with the scripted engine, which counts what it is sent.
 async fn hear(gate: &Gate, rate: u32, pcm: &[i16]) -> Vec<Event> {
     let (sender, mut events) = mpsc::channel(64);
-    let spec = StreamSpec { sample_rate_hz: rate, language: "en".into(), label: "test".into() };
+    let spec = StreamSpec {
+        sample_rate_hz: rate,
+        language: "en".into(),
+        label: "test".into(),
+        key_terms: Vec::new(),
+    };
     let mut stream = gate.open(spec, sender).unwrap();
     let mut all = Vec::new();
     for chunk in pcm.chunks(rate as usize / 50) {
@@ -249,7 +254,12 @@ async fn a_stream_without_speech_sends_nothing_and_is_covered_to_its_end() {
 async fn a_flush_in_silence_covers_all_that_was_heard_at_once() {
     let gate = scripted(r#"[{"text": "never", "start": 0.0, "end": 0.1, "final": true}]"#);
     let (sender, mut events) = mpsc::channel(64);
-    let spec = StreamSpec { sample_rate_hz: 16_000, language: "en".into(), label: "test".into() };
+    let spec = StreamSpec {
+        sample_rate_hz: 16_000,
+        language: "en".into(),
+        label: "test".into(),
+        key_terms: Vec::new(),
+    };
     let mut stream = gate.open(spec, sender).unwrap();
     stream.push(&[0; 1_000]);
     stream.flush();
@@ -299,7 +309,12 @@ async fn trouble_of_the_engine_is_told_on_the_streams_clock() {
     let puppet = Puppet::default();
     let gate = Gate::new(Arc::new(puppet.clone()), GateConfig::default());
     let (sender, mut events) = mpsc::channel(64);
-    let spec = StreamSpec { sample_rate_hz: 16_000, language: "en".into(), label: "test".into() };
+    let spec = StreamSpec {
+        sample_rate_hz: 16_000,
+        language: "en".into(),
+        label: "test".into(),
+        key_terms: Vec::new(),
+    };
     let mut stream = gate.open(spec, sender).unwrap();
     let (pcm, _) = layout(16_000, &[3_000, 3_000]);
     let mut refused = Vec::new();
@@ -360,7 +375,12 @@ async fn the_gate_stands_before_paid_engines_only_unless_told() {
     assert!(found(Arc::new(Paid), GateMode::Auto) && found(free(), GateMode::On));
     assert!(!found(free(), GateMode::Auto) && !found(Arc::new(Paid), GateMode::Off));
     let (sender, _events) = mpsc::channel(1);
-    let spec = StreamSpec { sample_rate_hz: 16_000, language: "en".into(), label: "test".into() };
+    let spec = StreamSpec {
+        sample_rate_hz: 16_000,
+        language: "en".into(),
+        label: "test".into(),
+        key_terms: Vec::new(),
+    };
     let refused = around(Arc::new(Paid), &GateConfig::default()).open(spec, sender).err();
     assert_eq!(refused, Some(EngineError::Refused("no credit".into())));
 }

@@ -119,7 +119,12 @@ fn engine(rig: &Arc<Rig>, decoders: usize, change: impl FnOnce(&mut WhisperConfi
 }
 
 fn spec(language: &str) -> StreamSpec {
-    StreamSpec { sample_rate_hz: 16_000, language: language.into(), label: "test".into() }
+    StreamSpec {
+        sample_rate_hz: 16_000,
+        language: language.into(),
+        label: "test".into(),
+        key_terms: Vec::new(),
+    }
 }
 
 /// "Please send the report before Friday.", a pause, "Thank you very much."

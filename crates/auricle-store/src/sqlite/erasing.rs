@@ -15,7 +15,7 @@ use crate::store::{Result, StoreError};
 const OF_CONVERSATION: [&str; 3] = ["segments", "photos", "vectors"];
 /// Tables that name their user, in the order in which they go; conversations come after them. A new one must be added here, or a
 /// user who has rows in it stays marked and the log says why.
-const OF_USER: [&str; 11] = [
+const OF_USER: [&str; 13] = [
     "uploads",
     "effects",
     "jobs",
@@ -27,6 +27,8 @@ const OF_USER: [&str; 11] = [
     "vector_versions",
     "search_versions",
     "days",
+    "voices",
+    "people",
 ];
 
 pub(super) fn begin(db: &Db, user: &UserId, now: UnixMicros) -> Result<bool> {

@@ -11,7 +11,7 @@ use rusqlite::{OptionalExtension, params};
 
 use super::db::Db;
 use super::rows::Texts;
-use super::{accounts, places, rows, search};
+use super::{accounts, people, places, rows, search};
 use crate::protect::Place;
 use crate::store::{AppendSegments, Choice, OpenConversation, Opened, Ownership, Result, StoreError};
 
@@ -183,6 +183,7 @@ fn resume(db: &Db, open: &OpenConversation, head: &Head, client_id: Option<&str>
         photo_count: counted("photos")?,
         client_conversation_id: client_id.map(str::to_owned).or_else(|| head.client_id.clone()),
         last_completed: last_completed(db, head.user)?,
+        speakers: people::speakers(db, &open.user, head.rid)?,
     })
 }
 
@@ -228,6 +229,7 @@ fn make(db: &Db, open: &OpenConversation, user: i64, client_id: Option<&str>) ->
         photo_count: 0,
         client_conversation_id: client_id.map(str::to_owned),
         last_completed: last_completed(db, user)?,
+        speakers: Vec::new(),
     })
 }
 
@@ -306,8 +308,10 @@ fn put_segment(db: &Db, head: &Head, segment: &Segment, texts: &Texts<'_>) -> Re
     ];
     let changed: Option<i64> = db
         .prepare_cached(
-            "UPDATE segments SET start = ?3, \"end\" = ?4, text = ?5, speaker = ?6, is_user = ?7, person = ?8, \
-             translations = ?9, profiled = ?10, provider = ?11 WHERE conversation = ?1 AND id = ?2 RETURNING rid",
+            "UPDATE segments SET start = ?3, \"end\" = ?4, text = ?5, speaker = ?6, \
+             is_user = iif(is_user OR person IS NOT NULL, is_user, ?7), \
+             person = iif(is_user OR person IS NOT NULL, person, ?8), translations = ?9, profiled = ?10, \
+             provider = ?11 WHERE conversation = ?1 AND id = ?2 RETURNING rid",
         )?
         .query_row(values, |row| row.get(0))
         .optional()?;

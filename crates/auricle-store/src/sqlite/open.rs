@@ -33,6 +33,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("migrations/0011_uploads.sql"),
     include_str!("migrations/0012_search_versions.sql"),
     include_str!("migrations/0013_days.sql"),
+    include_str!("migrations/0014_people.sql"),
 ];
 
 /// How many prepared statements a connection keeps; more than there are distinct statements in this crate.

@@ -76,6 +76,7 @@ columns! {
     "action_items"."made"("t.id") "JOIN users u ON u.rid = t.user" No;
     "memories"."text"("t.id") "JOIN users u ON u.rid = t.user" Memory;
     "memories"."made"("t.id") "JOIN users u ON u.rid = t.user" No;
+    "people"."name"("t.id") "JOIN users u ON u.rid = t.user" No;
     "messages"."text"("t.id") "JOIN users u ON u.rid = t.user" No;
     "targets"."url"("t.id") "JOIN users u ON u.rid = t.user" No;
     "targets"."secret"("t.id") "JOIN users u ON u.rid = t.user" No;

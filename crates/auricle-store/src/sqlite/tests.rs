@@ -13,7 +13,7 @@ use crate::protect::{Keyring, RootKey};
 use crate::{
     Choice, ClaimRule, DayCompletion, Embedded, InsertRecovered, NewMessage, NewTarget, NewUpload,
     OpenConversation, PlannedDay, Sensitive, SqliteOptions, SqliteStore, Store, StoreError, TargetSettings,
-    UploadWords,
+    UploadWords, Voice,
 };
 
 fn open(path: &Path, ring: &Keyring) -> Arc<SqliteStore> {
@@ -66,6 +66,9 @@ fn every_text_column_is_sealed_or_known_to_need_none() {
         "segments.person",
         "segments.provider",
         "photos.id",
+        "people.id",
+        "voices.id",
+        "voices.model",
         "recovered.run",
         "jobs.id",
         "jobs.reason",
@@ -273,6 +276,17 @@ async fn fill_for_targets(store: &Arc<SqliteStore>, user: &str, word: &str) {
         now: at(5),
     };
     assert!(store.add_message(message).await.unwrap());
+    let person = format!("person-of-{user}");
+    store.person_named(&user.into(), word, Some(person.as_str().into()), at(5)).await.unwrap();
+    let voice = Voice {
+        id: format!("voice-of-{user}"),
+        person: person.into(),
+        model: "m".into(),
+        vector: vec![1.0],
+        seconds: 1.0,
+        kept_at: at(5),
+    };
+    store.add_voice(&user.into(), voice).await.unwrap();
     while let Some(claim) = store.claim_embedding(&"p1".into(), at(6), LEASE).await.unwrap() {
         let embedded = Embedded { segments: None, vector: vec![1.0, 2.0] };
         store.complete_embedding(&claim, "model", vec![embedded]).await.unwrap();
