@@ -57,7 +57,8 @@ def heard(found):
 
 
 with wave.open(audio) as file:
-    rate, pcm = file.getframerate(), file.readframes(file.getnframes())
+    # A second and a half of silence behind it, so that its last utterance ends.
+    rate, pcm = file.getframerate(), file.readframes(file.getnframes()) + bytes(3 * file.getframerate())
 whole = open(audio, "rb").read()
 seconds = len(pcm) / 2 / rate
 cut = lambda data: [data[at : at + PIECE] for at in range(0, len(data), PIECE)]

@@ -18,15 +18,17 @@ def transcribe(**asked):
 
 plain = transcribe()
 check("OpenAI Python SDK, json", words(plain.text), said)
+# The recogniser hears the same file a little differently each time, so each form is held to what is said.
 verbose = transcribe(response_format="verbose_json", timestamp_granularities=["word", "segment"])
-assert words(verbose.text) == words(plain.text) and verbose.words and verbose.segments
+check("OpenAI Python SDK, verbose_json", words(verbose.text), said)
 assert all(word.start <= word.end <= verbose.duration + 0.1 for word in verbose.words)
-assert words(" ".join(word.word for word in verbose.words)) == words(plain.text)
+for parts in ([word.word for word in verbose.words], [segment.text for segment in verbose.segments]):
+    assert words(" ".join(parts)) == words(verbose.text)
 srt = transcribe(response_format="srt")
 assert "-->" in srt and srt.startswith("1\n"), srt[:40]
 vtt = transcribe(response_format="vtt")
 assert vtt.startswith("WEBVTT"), vtt[:40]
-assert words(transcribe(response_format="text")) == words(plain.text)
+check("OpenAI Python SDK, text", words(transcribe(response_format="text")), said)
 
 for name, file, expected in [
     ("no audio", ("a.wav", io.BytesIO(b"this is no audio, however it is named")), openai.BadRequestError),

@@ -315,6 +315,10 @@ async fn fill_day(store: &Arc<SqliteStore>, user: &str, word: &str) {
 
 /// A recording that became a conversation, and its job.
 async fn fill_for_uploads(store: &Arc<SqliteStore>, user: &str, word: &str) {
+    use auricle_core::Source;
+
+    use crate::uploads::{NewUpload, UploadWords};
+
     let file = NewUpload {
         id: format!("{user}-upload").as_str().into(),
         sha256: [7; 32],
