@@ -141,7 +141,8 @@ fn scripted(
             std::fs::write(&script, talker::script(EVERY_SECS, 1, None))?;
             command.arg("--speech-script").arg(script);
         }
-        command.args(["--speech-deepgram-url", &service.url()]);
+        // The load is no speech: the gate would keep it from the service.
+        command.args(["--speech-gate", "off", "--speech-deepgram-url", &service.url()]);
         command.env("AURICLE_SPEECH_DEEPGRAM_KEY", "of-the-stand-in");
         Ok(())
     })
