@@ -220,11 +220,19 @@ pub(super) async fn upload(
     };
     let name = if name.is_empty() { file.name.clone() } else { name };
     let new = described(&file, &name, &asked, state.clock.wall())?;
-    let batch = auricle_core::ids::random_uuid(&mut rand::rng());
-    let added = add(&state, &user, &batch, vec![(file, new)]).await?;
+    let files = vec![(file, new)];
+    let added = add(&state, &user, &job_of(&user, &files), files).await?;
     let upload = added.first().map(shown).ok_or_else(|| Refusal::not_found(WHAT))?;
     let place = format!("/v1/uploads/{}", upload.id);
     Ok((StatusCode::ACCEPTED, [(header::LOCATION, place)], Json(upload)).into_response())
+}
+
+/// A job's id, made of what it brings: an app that was cut off and sends the same files again asks for the same job.
+fn job_of(user: &UserId, files: &[(Received, NewUpload)]) -> String {
+    let mut contents: Vec<[u8; 32]> = files.iter().map(|(_, new)| new.sha256).collect();
+    contents.sort_unstable();
+    let name = [user.as_str().as_bytes(), contents.as_flattened()].concat();
+    uuid::Uuid::new_v5(&uuid::Uuid::NAMESPACE_OID, &name).to_string()
 }
 
 fn is_form(headers: &HeaderMap) -> bool {
@@ -267,7 +275,7 @@ pub(super) async fn sync(
     if files.is_empty() {
         return Err(Refusal::invalid("The form has no files"));
     }
-    let job_id = auricle_core::ids::random_uuid(&mut rand::rng());
+    let job_id = job_of(&user, &files);
     let total_files = files.len();
     add(&state, &user, &job_id, files).await?;
     let accepted = SyncAccepted {

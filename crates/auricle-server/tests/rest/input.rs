@@ -83,7 +83,11 @@ async fn odd_ids_name_nothing() {
             let body = match *template {
                 "/v1/webhooks/{id}" => Some(json!({ "name": "T" })),
                 // Good for whichever of the others takes one.
-                _ => Some(json!({ "title": "T", "description": "D", "text": "T" })),
+                _ => Some(json!({
+                    "title": "T", "description": "D", "text": "T", "name": "N",
+                    "model": "m", "vector": [1.0], "seconds": 1.0,
+                    "segment_ids": ["s"], "assign_type": "is_user", "value": "true",
+                })),
             };
             let path = template.replace("{id}", &id);
             assert_eq!(rig.call("ana", &method.to_uppercase(), &path, body).await.0, 404, "{method} {path}");

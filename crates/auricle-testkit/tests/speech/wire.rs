@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use auricle_speech::cloud::{ApiKey, CloudConfig, CloudNumbers};
 use auricle_speech::{
-    DeepgramConfig, Engine, EngineError, Event, SonioxConfig, SpeechConfig, SpeechmaticsConfig, Stream, build,
+    DeepgramConfig, Engine, EngineError, Event, GateConfig, GateMode, SonioxConfig, SpeechConfig,
+    SpeechmaticsConfig, Stream, build,
 };
 use auricle_testkit::{SpeechScript, SpeechStandIn};
 use tokio::sync::mpsc;
@@ -36,6 +37,8 @@ impl Rig {
             soniox: SonioxConfig { url: url.clone(), key: key.clone(), ..SonioxConfig::default() },
             speechmatics: SpeechmaticsConfig { url, key, ..SpeechmaticsConfig::default() },
             cloud: CloudConfig { numbers, key_terms: Vec::new() },
+            // What is pushed here is no speech.
+            gate: GateConfig { mode: GateMode::Off, ..GateConfig::default() },
             ..SpeechConfig::default()
         };
         Self { service, engine: build(&config).unwrap(), config }
