@@ -4,16 +4,15 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
-use auricle_core::{Photo, Provenance, Source, TargetKind, TargetState, Trigger, UserId};
+use auricle_core::{Photo, Provenance, TargetKind, TargetState, Trigger, UserId};
 use rusqlite::Connection;
 
 use super::sealing;
 use crate::conformance::{Ground, LEASE, action_item, at, batch, completion, ending, opening, segment};
 use crate::protect::{Keyring, RootKey};
 use crate::{
-    Choice, ClaimRule, DayCompletion, Embedded, InsertRecovered, NewMessage, NewTarget, NewUpload,
-    OpenConversation, PlannedDay, Sensitive, SqliteOptions, SqliteStore, Store, StoreError, TargetSettings,
-    UploadWords, Voice,
+    Choice, ClaimRule, DayCompletion, Embedded, InsertRecovered, NewMessage, NewTarget, OpenConversation,
+    PlannedDay, Sensitive, SqliteOptions, SqliteStore, Store, StoreError, TargetSettings, Voice,
 };
 
 fn open(path: &Path, ring: &Keyring) -> Arc<SqliteStore> {
