@@ -437,7 +437,11 @@ impl Driver {
                     self.left_to_repair();
                 }
             }
-            Output::Forget { channel, until_sample } => self.ears[channel].forget(until_sample),
+            Output::Forget { channel, until_sample } => {
+                if self.ears[channel].forget(until_sample) {
+                    self.left_to_repair();
+                }
+            }
             Output::Emit(event) => self.emit(event),
             Output::Close(close) => {
                 let (code, reason) = events::close_code(close);
