@@ -422,6 +422,10 @@ impl Driver {
                 }
             }
             Output::Disown => {
+                let left = self.ears.iter_mut().fold(false, |left, ear| ear.release_run() | left);
+                if left {
+                    self.left_to_repair();
+                }
                 if let Some(ownership) = self.ownership.take() {
                     self.last_ownership = Some(ownership);
                     self.member.disowns();

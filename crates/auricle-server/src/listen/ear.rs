@@ -322,6 +322,12 @@ impl Ear {
         self.runs.disown()
     }
 
+    /// The conversation ends: an outage's audio is left to repair at once. True if there is any.
+    pub(super) fn release_run(&mut self) -> bool {
+        self.overlap.clear();
+        self.runs.release()
+    }
+
     /// Leaves ended runs that begin before `until` to repair. True if anything is left.
     pub(super) fn leave_run(&mut self, until: u64) -> bool {
         self.runs.leave(until)

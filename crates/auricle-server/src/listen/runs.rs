@@ -254,6 +254,11 @@ impl Runs {
     /// The next frame begins a run for whoever [`Runs::begin`] names next.
     pub(super) fn disown(&mut self) -> bool {
         self.owner = None;
+        self.release()
+    }
+
+    /// The next frame begins a run, and an outage's audio waits for no stream any more. True if anything is left to repair.
+    pub(super) fn release(&mut self) -> bool {
         let mut left = self.split();
         // No stream of this conversation comes any more that could fail too.
         for run in std::mem::take(&mut self.runs) {
