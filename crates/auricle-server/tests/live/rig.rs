@@ -14,7 +14,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 /// Longest that anything here may take: only a failing test waits for it.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(90);
 
 /// Four sentences; the third after a long pause. Times are seconds of audio.
 const SCRIPT: &str = r#"[
