@@ -181,6 +181,9 @@ limits! {
     spool_queue_bytes_max: usize = 64 * MIB;
     /// Attempts to transcribe left-over audio before its gap is marked on the conversation.
     spool_repair_attempts_max: u32 = 5;
+    /// Stretches of left-over audio that are transcribed at once; with an engine that decodes on this machine at most half as many
+    /// as there are cores. Full: the others wait on disk, oldest first, one of each user before the second of any.
+    spool_repairs_at_once_max: usize = 8;
     /// Writes queued for the store's writer. Full: callers wait for room, up to `store_wait_max`.
     store_queue_max: usize = 8_192;
     /// Longest a write waits for the store. Full: an error that says so; a session keeps its words and tries again.

@@ -1,28 +1,32 @@
 //! Hears what no session did: audio that was left in the spool by a crash, a failed engine or an overload is transcribed
 //! and its words are put into their conversation, by time.
 //!
-//! Bounded: one run at a time; each run has `spool_repair_attempts_max` attempts, after which its stretch is marked as a gap. An
+//! Runs that adjoin are heard as one ([`joined`]). Bounded: `spool_repairs_at_once_max` stretches at once; each run has `spool_repair_attempts_max` attempts, after which its stretch is marked as a gap. An
 //! attempt counts if an engine has worked for anybody since the one before: while all are away audio waits.
+
+mod hearing;
+mod joined;
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use auricle_audio::{Codec, Decoder};
 use auricle_core::{ConversationId, Limits, Segment, SegmentId, Speaker, Word};
-use auricle_speech::{Chain, Engine, EngineError, Event, StreamSpec};
+use auricle_speech::{Chain, EngineError};
 use auricle_store::spool::{Leftover, Spool};
 use auricle_store::{InsertRecovered, Store, StoreError};
-use tokio::sync::{Notify, mpsc};
+use futures_util::StreamExt;
+use tokio::sync::Notify;
 
+use self::joined::Stretch;
 use crate::clock::monotonic;
-use crate::speech::AHEAD_SECS;
 use crate::vitals::Pulse;
 
 /// Looks at the spool at least this often.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
 /// An engine that says nothing for this long about audio it was given has failed the attempt.
 const PROGRESS_MAX: Duration = Duration::from_secs(60);
+
 /// What repair works with.
 pub(crate) struct Repair {
     pub(crate) store: Arc<dyn Store>,
@@ -31,12 +35,11 @@ pub(crate) struct Repair {
     pub(crate) engine: Arc<Chain>,
     /// When each run that failed was tried last.
     pub(crate) tried: Mutex<HashMap<String, Instant>>,
+    /// Stretches heard at once.
+    pub(crate) at_once: usize,
     pub(crate) limits: Arc<Limits>,
     pub(crate) wake: Arc<Notify>,
 }
-
-/// A hole in spooled audio is kept as silence up to this long; the rest of it only shifts what follows.
-const HOLE_SECS_MAX: u64 = 600;
 
 /// Looks at the spool that a conversation just left to repair is held for without being found: what is left comes to disk a
 /// moment after it is said to be.
@@ -78,6 +81,17 @@ impl Held {
     }
 }
 
+/// How many stretches are heard at once. An engine that decodes on this machine keeps half of its cores for live sessions.
+pub(crate) fn at_once(engine: &Chain, limits: &Limits) -> usize {
+    let is_local = |name: &str| matches!(name, "pocketsphinx" | "whisper");
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let local_max = match engine.status().iter().any(|member| is_local(member.engine)) {
+        true => (cores / 2).max(1),
+        false => usize::MAX,
+    };
+    limits.spool_repairs_at_once_max.min(local_max).max(1)
+}
+
 fn remove(leftover: Leftover) {
     let run = leftover.header().run.clone();
     if let Err(error) = leftover.remove() {
@@ -104,10 +118,14 @@ impl Repair {
     pub(crate) async fn run(self: Arc<Self>, pulse: Arc<Pulse>) {
         loop {
             pulse.beat(monotonic());
-            for leftover in self.look().await {
-                pulse.beat(monotonic());
-                self.repair(leftover, &pulse).await;
-            }
+            let leftovers = self.look().await;
+            let stretches =
+                tokio::task::spawn_blocking(|| joined::stretches(leftovers)).await.unwrap_or_default();
+            let repairs = stretches.into_iter().map(|stretch| self.repair(stretch, &pulse));
+            futures_util::stream::iter(repairs)
+                .buffer_unordered(self.at_once.max(1))
+                .for_each(|()| async { pulse.beat(monotonic()) })
+                .await;
             // Whatever could not be repaired still holds its conversation.
             self.look().await;
             let _ = tokio::time::timeout(LOOK_EVERY, self.wake.notified()).await;
@@ -133,17 +151,19 @@ impl Repair {
         }
     }
 
-    async fn repair(&self, mut leftover: Leftover, pulse: &Pulse) {
-        let (run, begun) = (leftover.header().run.clone(), monotonic());
-        match self.hear(&mut leftover, pulse).await {
+    async fn repair(&self, mut stretch: Stretch, pulse: &Pulse) {
+        let (run, begun) = (stretch.header().run.clone(), monotonic());
+        let heard = self.hear(&mut stretch, pulse).await;
+        let leftovers = stretch.into_leftovers();
+        match heard {
             Ok(()) => {
                 metrics::counter!("auricle_spool_repairs_total", "outcome" => "done").increment(1);
-                remove(leftover);
+                leftovers.into_iter().for_each(remove);
             }
             // The conversation is gone: its audio is of no use to anyone.
             Err(RepairError::Store(StoreError::NotFound(_))) => {
                 metrics::counter!("auricle_spool_repairs_total", "outcome" => "no_conversation").increment(1);
-                remove(leftover);
+                leftovers.into_iter().for_each(remove);
             }
             // The store's trouble is no fault of the audio.
             Err(RepairError::Store(error)) if error.is_retryable() => {
@@ -160,11 +180,14 @@ impl Repair {
                 tracing::debug!(error = %crate::chain(&error), %run, "no speech engine works for spooled audio");
             }
             Err(error) => {
-                let attempts = leftover.record_attempt().unwrap_or(0);
-                tracing::warn!(error = %crate::chain(&error), %run, attempts, "repair spooled audio");
                 metrics::counter!("auricle_spool_repairs_total", "outcome" => "failed").increment(1);
-                if attempts >= self.limits.spool_repair_attempts_max {
-                    self.give_up(leftover).await;
+                let chained = crate::chain(&error);
+                for leftover in leftovers {
+                    let attempts = leftover.record_attempt().unwrap_or(0);
+                    tracing::warn!(error = %chained, %run, attempts, "repair spooled audio");
+                    if attempts >= self.limits.spool_repair_attempts_max {
+                        self.give_up(leftover).await;
+                    }
                 }
             }
         }
@@ -180,7 +203,7 @@ impl Repair {
     async fn give_up(&self, leftover: Leftover) {
         let header = leftover.header().clone();
         let rate = f64::from(header.sample_rate_hz.max(1));
-        let mut frames = leftover.frames();
+        let mut frames = leftover.frames().filter(|frame| frame.samples > 0);
         let Some(first) = frames.next() else { return remove(leftover) };
         let end = frames.last().map_or(first.position + u64::from(first.samples), |last| {
             last.position + u64::from(last.samples)
@@ -201,120 +224,6 @@ impl Repair {
             Err(error) => tracing::warn!(%error, run = %header.run, "mark a gap"),
         }
     }
-
-    async fn hear(&self, leftover: &mut Leftover, pulse: &Pulse) -> Result<(), RepairError> {
-        let header = &leftover.header().clone();
-        let codec: Codec =
-            header.codec.parse().map_err(|_| RepairError::Decode(format!("codec {}", header.codec)))?;
-        let rate = header.sample_rate_hz;
-        let mut decoder = Decoder::new(codec, rate, u8::try_from(header.channels).unwrap_or(1))
-            .map_err(|error| RepairError::Decode(error.to_string()))?;
-        let (sender, mut events) = mpsc::channel(64);
-        let spec = StreamSpec {
-            sample_rate_hz: rate,
-            language: header.language.clone().unwrap_or_else(|| "en".into()),
-            label: header.run.clone(),
-            key_terms: Vec::new(),
-        };
-        let mut stream = self.engine.open(spec, sender).map_err(RepairError::Engine)?;
-        let mut heard = Hearing { zero: None, given: 0, covered: 0, words: Vec::new(), engine: None };
-        let mut pcm = Vec::new();
-        let frames = leftover.frames();
-        for frame in frames {
-            let zero = *heard.zero.get_or_insert(frame.position);
-            // Audio that was not spooled is silence here, so that what follows keeps its time.
-            let hole = (frame.position - zero).saturating_sub(heard.given);
-            stream.push(&vec![0; usize::try_from(hole.min(u64::from(rate) * HOLE_SECS_MAX)).unwrap_or(0)]);
-            heard.given += hole;
-            pcm.clear();
-            // A frame that does not decode now did not decode when it came either; keep time all the same.
-            if decoder.decode(&frame.bytes, &mut pcm).is_err() {
-                pcm.clear();
-            }
-            pcm.resize(frame.samples as usize, 0);
-            stream.push(&pcm);
-            heard.given += u64::from(frame.samples);
-            while heard.given > heard.covered + AHEAD_SECS * u64::from(rate) {
-                self.next_event(&mut events, &mut heard, leftover, pulse).await?;
-            }
-        }
-        stream.finish();
-        while !self.next_event(&mut events, &mut heard, leftover, pulse).await? {}
-        self.store_words(&mut heard, leftover).await
-    }
-
-    /// Takes one event. True when the engine has finished.
-    async fn next_event(
-        &self,
-        events: &mut mpsc::Receiver<Event>,
-        heard: &mut Hearing,
-        leftover: &mut Leftover,
-        pulse: &Pulse,
-    ) -> Result<bool, RepairError> {
-        let deadline = monotonic() + PROGRESS_MAX;
-        let event = loop {
-            pulse.beat(monotonic());
-            match tokio::time::timeout(Duration::from_secs(5), events.recv()).await {
-                Ok(event) => break event,
-                Err(_) if monotonic() >= deadline => return Err(RepairError::Stuck),
-                Err(_) => {}
-            }
-        };
-        match event {
-            Some(Event::Words(words)) => heard.words.extend(words),
-            Some(Event::Covered { until_sample }) => {
-                heard.covered = heard.covered.max(until_sample);
-                if !heard.words.is_empty() {
-                    self.store_words(heard, leftover).await?;
-                }
-            }
-            Some(Event::Failed(error)) => return Err(RepairError::Engine(error)),
-            Some(Event::Finished) => {
-                heard.covered = heard.given;
-                return Ok(true);
-            }
-            Some(Event::Serving { engine }) => heard.engine = Some(engine),
-            Some(
-                Event::Busy { .. }
-                | Event::Resumed
-                | Event::Skipped { .. }
-                | Event::Degraded { .. }
-                | Event::Recovered { .. },
-            ) => {}
-            None => return Err(RepairError::Engine(EngineError::Broken("the speech engine stopped".into()))),
-        }
-        Ok(false)
-    }
-
-    async fn store_words(&self, heard: &mut Hearing, leftover: &mut Leftover) -> Result<(), RepairError> {
-        let header = leftover.header();
-        let Some(zero) = heard.zero else { return Ok(()) };
-        let rate = f64::from(header.sample_rate_hz.max(1));
-        let words = std::mem::take(&mut heard.words);
-        let insert = InsertRecovered {
-            conversation: header.conversation.clone(),
-            run: header.run.clone(),
-            until_sample: zero + heard.covered,
-            zero_at: header.first_audio_at,
-            segments: segments(words, zero as f64 / rate, heard.engine, header.role.as_deref()),
-            gap: None,
-        };
-        let until = insert.until_sample;
-        self.store.insert_recovered(insert).await.map_err(RepairError::Store)?;
-        // Stored before it is freed: a crash between the two is told apart by (run, position).
-        leftover.cover(until).map_err(RepairError::Read)
-    }
-}
-
-/// How far an attempt has come, in samples from the first frame it read.
-struct Hearing {
-    /// Position of the first frame in the run.
-    zero: Option<u64>,
-    given: u64,
-    covered: u64,
-    words: Vec<Word>,
-    /// Whose they are.
-    engine: Option<&'static str>,
 }
 
 /// One segment for each voice's stretch; `offset` in seconds is added to word times. `engine`: whose the words are. `role`:

@@ -269,7 +269,10 @@ pub enum PersonFound {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum EarState {
     /// A stream was opened. Whether it hears is still to be seen.
-    Opened,
+    Opened {
+        /// Position of its first sample: before what is heard now, if some of it is heard again.
+        from_sample: u64,
+    },
     /// Words come again, or audio no longer waits.
     Listening,
     /// Words come from this engine from now on.

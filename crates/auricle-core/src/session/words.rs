@@ -243,7 +243,8 @@ impl Session {
         let now = self.now.mono;
         let Some(ear) = self.ears.get_mut(channel) else { return };
         match state {
-            EarState::Opened => {}
+            // Its words begin before what was spooled apart ends, so that one at the edge is heard whole.
+            EarState::Opened { from_sample } => ear.floor = ear.floor.min(from_sample),
             EarState::Serving(engine) => ear.provider = Some(engine),
             EarState::Listening => {
                 ear.failures = 0;

@@ -59,7 +59,7 @@ fn an_engine_that_fails_is_told_once_and_opened_again_later_and_later() {
     assert!(pauses[0] <= limits.engine_reopen_first * 2, "{pauses:?}");
     assert!(pauses.iter().all(|pause| *pause <= limits.engine_reopen_max * 3 / 2), "{pauses:?}");
     assert!(pauses[7] > pauses[0], "{pauses:?}");
-    rig.handle(Input::Ear { channel: 0, state: EarState::Opened });
+    rig.handle(Input::Ear { channel: 0, state: EarState::Opened { from_sample: 0 } });
     assert_eq!(rig.said(), [], "it may hear nothing");
     rig.handle(Input::Ear { channel: 0, state: EarState::Serving("deepgram") });
     rig.handle(Input::Ear { channel: 0, state: EarState::Listening });

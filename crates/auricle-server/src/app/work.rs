@@ -284,6 +284,7 @@ pub(super) fn run_loops(
             held,
             engine: Arc::clone(&hearing.engine),
             tried: std::sync::Mutex::default(),
+            at_once: repair::at_once(&hearing.engine, &parts.limits),
             limits: Arc::clone(&parts.limits),
             wake: Arc::clone(&hearing.repair),
         });

@@ -422,6 +422,10 @@ impl Driver {
                 }
             }
             Output::Disown => {
+                let left = self.ears.iter_mut().fold(false, |left, ear| ear.release_run() | left);
+                if left {
+                    self.left_to_repair();
+                }
                 if let Some(ownership) = self.ownership.take() {
                     self.last_ownership = Some(ownership);
                     self.member.disowns();
@@ -437,7 +441,11 @@ impl Driver {
                     self.left_to_repair();
                 }
             }
-            Output::Forget { channel, until_sample } => self.ears[channel].forget(until_sample),
+            Output::Forget { channel, until_sample } => {
+                if self.ears[channel].forget(until_sample) {
+                    self.left_to_repair();
+                }
+            }
             Output::Emit(event) => self.emit(event),
             Output::Close(close) => {
                 let (code, reason) = events::close_code(close);

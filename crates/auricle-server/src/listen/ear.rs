@@ -5,16 +5,21 @@
 
 use auricle_audio::{Codec, Decoder, DecoderError, resample};
 use auricle_core::session::{EarState, SttTrouble};
-use auricle_core::{Account, ConversationId, UnixMicros, Word};
+use auricle_core::{Account, ConversationId, Share, UnixMicros, Word};
 use auricle_speech::{Engine, Event, Stream, StreamSpec};
 use auricle_store::spool::{RunHeader, Spool};
+use std::collections::VecDeque;
 use std::time::Instant;
 use tokio::sync::mpsc;
 
-use super::runs::Runs;
+use super::runs::{Fate, Runs};
 
 /// Engine events of one stream that the session has not taken. Full: the engine waits on its own threads.
 const EVENTS_MAX: usize = 64;
+/// Seconds of audio kept in memory while nothing is heard: the next stream hears them again, and repair hears them too. A word whose
+/// middle is in their second half is the stream's, another repair's, so that a word of up to a second is heard whole by exactly one
+/// of them. Full: the oldest is repair's alone.
+const OVERLAP_SECS: usize = 2;
 /// The rate of each channel of a multi-channel session's streams. Source: listen-protocol 2.3.
 pub(super) const MULTI_RATE_HZ: u32 = 16_000;
 
@@ -40,6 +45,31 @@ struct Listening {
     /// Position of the stream's first sample.
     zero: u64,
     rate_hz: u32,
+    /// Words whose middle is before this are repair's.
+    own_from: u64,
+    /// What was heard when it was opened. Until it has decided more than that, its words are held back: should it fail first, repair
+    /// hears all of it.
+    opened_at: u64,
+    held: Vec<Word>,
+}
+
+/// The last audio, for the next stream.
+struct Overlap {
+    pcm: VecDeque<i16>,
+    bytes: Share,
+}
+
+impl Overlap {
+    fn push(&mut self, pcm: &[i16], samples_max: usize) {
+        self.pcm.extend(pcm);
+        self.pcm.drain(..self.pcm.len().saturating_sub(samples_max));
+        self.bytes.set(self.pcm.capacity() * size_of::<i16>());
+    }
+
+    fn clear(&mut self) {
+        self.pcm = VecDeque::new();
+        self.bytes.set(0);
+    }
 }
 
 /// One channel. `heard` counts its samples.
@@ -49,13 +79,32 @@ pub(super) struct Ear {
     listening: Option<Listening>,
     runs: Runs,
     heard: u64,
+    /// Kept while nothing is heard for sure.
+    overlap: Overlap,
+    /// Words are late, or no stream has decided anything yet since the last one failed.
+    troubled: bool,
+    /// The stream has failed, and the session is about to end its run.
+    failed: bool,
+    /// What follows words that were held back.
+    next: Option<Heard>,
 }
 
 impl Ear {
     pub(super) fn new(format: AudioFormat, account: &Account) -> Result<Self, DecoderError> {
         let decoder = Decoder::new(format.codec, format.sample_rate_hz, format.channels)?;
         let runs = Runs::new(format.sample_rate_hz, account);
-        Ok(Self { decoder, format, listening: None, runs, heard: 0 })
+        let overlap = Overlap { pcm: VecDeque::new(), bytes: account.share() };
+        Ok(Self {
+            decoder,
+            format,
+            listening: None,
+            runs,
+            heard: 0,
+            overlap,
+            troubled: false,
+            failed: false,
+            next: None,
+        })
     }
 
     /// Decodes a frame into `pcm` (cleared first). A frame that cannot be decoded is counted and gives no samples.
@@ -72,17 +121,18 @@ impl Ear {
     pub(super) fn hear(&mut self, frame: &[u8], pcm: &[i16], scratch: &mut Vec<i16>) -> bool {
         let samples = u32::try_from(pcm.len()).unwrap_or(u32::MAX);
         self.heard += u64::from(samples);
-        let taken = match &mut self.listening {
+        let fate = match &mut self.listening {
             // Repair's: it is spooled apart from what a stream hears.
-            None => false,
-            Some(listening) if listening.rate_hz == self.format.sample_rate_hz => listening.stream.push(pcm),
-            Some(listening) => {
-                scratch.clear();
-                resample::repeat_decimate(pcm, self.format.sample_rate_hz, listening.rate_hz, scratch);
-                listening.stream.push(scratch)
-            }
+            None => Fate::Unheard,
+            Some(listening) => match listening.push(pcm, self.format.sample_rate_hz, scratch) {
+                true => Fate::Taken,
+                false => Fate::Refused,
+            },
         };
-        self.runs.append(frame, samples, taken)
+        if self.troubled || fate == Fate::Unheard {
+            self.overlap.push(pcm, OVERLAP_SECS * self.format.sample_rate_hz as usize);
+        }
+        self.runs.append(frame, samples, fate)
     }
 
     /// Opens the engine's stream for what is heard from now on.
@@ -98,11 +148,32 @@ impl Ear {
         };
         match engine.open(spec, sender) {
             Ok(stream) => {
-                self.listening = Some(Listening { stream, events, zero: self.heard, rate_hz });
-                EarState::Opened
+                let again = self.overlap.pcm.len() as u64;
+                let zero = self.heard - again;
+                let own_from = if again == 0 { zero } else { self.runs.take_over(zero + again / 2) };
+                let opened_at = self.heard;
+                let mut listening =
+                    Listening { stream, events, zero, rate_hz, own_from, opened_at, held: Vec::new() };
+                if again > 0 {
+                    listening.push(
+                        self.overlap.pcm.make_contiguous(),
+                        self.format.sample_rate_hz,
+                        &mut Vec::new(),
+                    );
+                }
+                self.listening = Some(listening);
+                EarState::Opened { from_sample: zero }
             }
-            Err(error) => EarState::Failed(error.to_string()),
+            Err(error) => {
+                self.fail();
+                EarState::Failed(error.to_string())
+            }
         }
+    }
+
+    fn fail(&mut self) {
+        self.listening = None;
+        (self.troubled, self.failed) = (true, true);
     }
 
     pub(super) fn flush(&mut self) {
@@ -124,9 +195,12 @@ impl Ear {
 
     /// The next thing the engine says, on the connection's own clock.
     pub(super) fn poll_event(&mut self, cx: &mut std::task::Context<'_>) -> std::task::Poll<Heard> {
+        if let Some(next) = self.next.take() {
+            return std::task::Poll::Ready(next);
+        }
         let Some(listening) = &mut self.listening else { return std::task::Poll::Pending };
         let Some(event) = std::task::ready!(listening.events.poll_recv(cx)) else {
-            self.listening = None;
+            self.fail();
             return std::task::Poll::Ready(Heard::State(EarState::Failed(
                 "the speech engine stopped".into(),
             )));
@@ -140,12 +214,36 @@ impl Ear {
                     word.start += zero_secs;
                     word.end += zero_secs;
                 }
-                Heard::Words(words)
+                let rate = f64::from(to_rate);
+                let own_from = listening.own_from as f64 / rate;
+                words.retain(|word| zero == listening.own_from || (word.start + word.end) / 2.0 >= own_from);
+                let decided = words.last().map_or(0, |word| (word.end * rate) as u64);
+                listening.held.append(&mut words);
+                if zero < listening.opened_at && decided <= listening.opened_at {
+                    return self.poll_event(cx);
+                }
+                Heard::Words(self.decided())
             }
-            Event::Covered { until_sample } => Heard::Covered(position(until_sample)),
-            Event::Busy { .. } => Heard::State(EarState::Busy),
+            Event::Covered { until_sample } => {
+                let until = position(until_sample);
+                if zero < listening.opened_at && until <= listening.opened_at {
+                    return self.poll_event(cx);
+                }
+                if listening.held.is_empty() {
+                    self.decided();
+                    Heard::Covered(until)
+                } else {
+                    self.next = Some(Heard::Covered(until));
+                    Heard::Words(self.decided())
+                }
+            }
+            Event::Busy { .. } => {
+                self.troubled = true;
+                Heard::State(EarState::Busy)
+            }
             Event::Resumed => Heard::State(EarState::Listening),
             Event::Degraded { engine, reason, silent_for, next } => {
+                self.troubled = true;
                 Heard::State(EarState::Degraded(SttTrouble { engine, reason, silent_for, next }))
             }
             Event::Recovered { .. } => Heard::State(EarState::Listening),
@@ -156,14 +254,30 @@ impl Ear {
                 return self.poll_event(cx);
             }
             Event::Failed(error) => {
-                self.listening = None;
+                self.fail();
                 Heard::State(EarState::Failed(error.to_string()))
             }
             Event::Finished => {
+                let held = self.decided();
                 self.listening = None;
-                Heard::State(EarState::Finished)
+                if held.is_empty() {
+                    Heard::State(EarState::Finished)
+                } else {
+                    self.next = Some(Heard::State(EarState::Finished));
+                    Heard::Words(held)
+                }
             }
         })
+    }
+
+    /// The stream has decided more than was heard when it was opened: takes the words held back until then.
+    fn decided(&mut self) -> Vec<Word> {
+        self.troubled = false;
+        self.overlap.clear();
+        let Some(listening) = &mut self.listening else { return Vec::new() };
+        // From now on nothing is held back.
+        listening.opened_at = listening.zero;
+        std::mem::take(&mut listening.held)
     }
 
     /// Begins to spool for `conversation`, with what was heard since the last run ended.
@@ -185,18 +299,33 @@ impl Ear {
     }
 
     /// Audio before `until` is not needed any more.
-    pub(super) fn forget(&mut self, until: u64) {
-        self.runs.forget(until);
+    /// True if that leaves an outage's audio to repair.
+    pub(super) fn forget(&mut self, until: u64) -> bool {
+        self.runs.forget(until)
     }
 
-    /// What is heard from here on is spooled in a run of its own. True if anything is left to repair.
+    /// What is heard from here on is spooled in a run of its own, unless only the stream failed: an outage is one run. True if
+    /// anything is left to repair.
     pub(super) fn split_run(&mut self) -> bool {
+        if std::mem::take(&mut self.failed) {
+            self.runs.lose();
+            return false;
+        }
+        self.overlap.clear();
         self.runs.split()
     }
 
     /// What is heard from here on is spooled for another conversation; see [`Runs::leave`] and [`Ear::begin_run`].
     pub(super) fn disown_run(&mut self) -> bool {
+        // What was heard so far is the other conversation's.
+        self.overlap.clear();
         self.runs.disown()
+    }
+
+    /// The conversation ends: an outage's audio is left to repair at once. True if there is any.
+    pub(super) fn release_run(&mut self) -> bool {
+        self.overlap.clear();
+        self.runs.release()
     }
 
     /// Leaves ended runs that begin before `until` to repair. True if anything is left.
@@ -207,6 +336,18 @@ impl Ear {
     /// Writes out what has waited long enough; says when to call again at the latest.
     pub(super) fn flush_run(&mut self, now: Instant) -> Option<Instant> {
         self.runs.flush(now)
+    }
+}
+
+impl Listening {
+    /// Hands over audio at the session's rate. False if the stream has no room.
+    fn push(&mut self, pcm: &[i16], from_hz: u32, scratch: &mut Vec<i16>) -> bool {
+        if self.rate_hz == from_hz {
+            return self.stream.push(pcm);
+        }
+        scratch.clear();
+        resample::repeat_decimate(pcm, from_hz, self.rate_hz, scratch);
+        self.stream.push(scratch)
     }
 }
 

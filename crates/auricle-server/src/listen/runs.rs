@@ -2,7 +2,11 @@
 //! apart and no word is transcribed twice.
 //!
 //! Positions are samples of the connection. A run that the engine hears is forgotten as words cover it, however long after its
-//! end; a run that the engine could not take is left to repair as soon as it ends, whatever is covered behind it.
+//! end; a run that a living stream could not take is left to repair as soon as it ends, whatever is covered behind it.
+//!
+//! While no engine hears, the failed stream's run goes on: an outage is one run, or adjoining ones, if streams were opened in it
+//! and failed. They are left to repair together, once a stream has decided something: a stream that never does may hand its
+//! audio to repair too, and repair is to hear all of it as one.
 
 use std::collections::VecDeque;
 use std::time::Instant;
@@ -24,6 +28,17 @@ struct Owner {
     zero_at: UnixMicros,
 }
 
+/// What an engine's stream made of a frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Fate {
+    /// It hears it.
+    Taken,
+    /// It hears others, and has no room for this one.
+    Refused,
+    /// There is none.
+    Unheard,
+}
+
 struct Run {
     writer: RunWriter,
     /// Position of its first sample.
@@ -32,21 +47,38 @@ struct Run {
     end: Option<u64>,
     /// Position up to which it is forgotten.
     forgotten: u64,
-    /// The engine hears it.
-    taken: bool,
+    /// What became of its frames.
+    fate: Fate,
+    /// Its stream failed, if it had one: what is not forgotten is repair's.
+    lost: bool,
+    /// Every word that its stream decided is stored: nothing of it is forgotten any more.
+    settled: bool,
+}
+
+impl Run {
+    /// Whether the next frame may be this run's too.
+    fn goes_on_with(&self, fate: Fate) -> bool {
+        self.end.is_none() && if self.lost { fate == Fate::Unheard } else { fate == self.fate }
+    }
+
+    fn is_forgetful(&self) -> bool {
+        self.fate == Fate::Taken && !self.settled
+    }
 }
 
 /// The runs of one channel, oldest first; only the last takes frames.
 pub(super) struct Runs {
     owner: Option<Owner>,
     runs: VecDeque<Run>,
-    /// Frames received while no conversation was there to spool them for: (frame, samples, whether the engine took it).
-    early: Vec<(Box<[u8]>, u32, bool)>,
+    /// Frames received while no conversation was there to spool them for: (frame, samples, its fate).
+    early: Vec<(Box<[u8]>, u32, Fate)>,
     early_bytes: Share,
     /// Position of the first of them.
     early_from: u64,
     /// Position behind the last frame.
     heard: u64,
+    /// Where the stream opened last takes over: (the first position of its run, from where on words are its own).
+    takes_over: Option<(u64, u64)>,
     rate_hz: f64,
 }
 
@@ -59,6 +91,7 @@ impl Runs {
             early_bytes: account.share(),
             early_from: 0,
             heard: 0,
+            takes_over: None,
             rate_hz: f64::from(rate_hz.max(1)),
         }
     }
@@ -85,8 +118,8 @@ impl Runs {
             return;
         }
         let heard = std::mem::replace(&mut self.heard, self.early_from);
-        for (frame, samples, taken) in early {
-            self.write(&frame, samples, taken);
+        for (frame, samples, fate) in early {
+            self.write(&frame, samples, fate);
         }
         // Of what did not fit there is nothing: the next frame begins a run.
         if self.heard < heard {
@@ -98,9 +131,9 @@ impl Runs {
     }
 
     /// Keeps a frame. True if audio that the engine could not take has just been left to repair.
-    pub(super) fn append(&mut self, frame: &[u8], samples: u32, taken: bool) -> bool {
+    pub(super) fn append(&mut self, frame: &[u8], samples: u32, fate: Fate) -> bool {
         if self.owner.is_some() {
-            return self.write(frame, samples, taken);
+            return self.write(frame, samples, fate);
         }
         if self.early.is_empty() {
             self.early_from = self.heard;
@@ -109,7 +142,7 @@ impl Runs {
         let bytes = self.early_bytes.bytes() + frame.len();
         if bytes <= EARLY_BYTES_MAX {
             self.early_bytes.set(bytes);
-            self.early.push((frame.into(), samples, taken));
+            self.early.push((frame.into(), samples, fate));
         } else {
             metrics::counter!("auricle_spool_dropped_bytes_total", "reason" => "no_conversation")
                 .increment(frame.len() as u64);
@@ -117,10 +150,10 @@ impl Runs {
         false
     }
 
-    fn write(&mut self, frame: &[u8], samples: u32, taken: bool) -> bool {
+    fn write(&mut self, frame: &[u8], samples: u32, fate: Fate) -> bool {
         let mut left = false;
-        if self.runs.back().is_none_or(|run| run.end.is_some() || run.taken != taken) {
-            left = self.turn(taken);
+        if self.runs.back().is_none_or(|run| !run.goes_on_with(fate)) {
+            left = self.turn(fate);
         }
         self.heard += u64::from(samples);
         if let Some(run) = self.runs.back_mut() {
@@ -130,42 +163,79 @@ impl Runs {
     }
 
     /// Ends the run under way and begins the next. True if the former is left to repair at once.
-    fn turn(&mut self, taken: bool) -> bool {
+    fn turn(&mut self, fate: Fate) -> bool {
         let Some(owner) = &self.owner else { return false };
         let mut left = false;
         if let Some(mut last) = self.runs.pop_back() {
-            last.end.get_or_insert(self.heard);
-            if last.taken {
-                self.runs.push_back(last);
-            } else {
+            let end = *last.end.get_or_insert(self.heard);
+            if let Some((at, from)) = self.takes_over.take_if(|(at, _)| *at <= self.heard)
+                && last.lost
+                && at == end
+                && from < end
+            {
+                last.writer.yields_from(from.saturating_sub(last.zero));
+            }
+            if last.fate == Fate::Refused && !last.lost {
                 last.writer.abandon();
                 left = true;
+            } else {
+                self.runs.push_back(last);
             }
         }
+        let lost = fate == Fate::Unheard;
         let mut header = owner.header.clone();
-        header.run = format!("{}-{}{}", header.run, self.heard, if taken { "" } else { "s" });
+        header.run = format!("{}-{}{}", header.run, self.heard, if fate == Fate::Taken { "" } else { "s" });
         header.first_audio_at = owner.zero_at.plus_secs_f64(self.heard as f64 / self.rate_hz);
         let (zero, writer) = (self.heard, owner.spool.begin(header));
-        self.runs.push_back(Run { writer, zero, end: None, forgotten: zero, taken });
+        self.runs.push_back(Run { writer, zero, end: None, forgotten: zero, fate, lost, settled: lost });
         left
     }
 
-    /// Audio before `until` that the engine heard is not needed any more.
-    pub(super) fn forget(&mut self, until: u64) {
+    /// The stream failed: its run is repair's, and goes on until another stream hears.
+    pub(super) fn lose(&mut self) {
+        let Some(last) = self.runs.back_mut().filter(|last| last.end.is_none()) else { return };
+        last.lost = true;
+        // It may have refused a frame because it had failed: what is before that is part of the outage too.
+        if last.fate == Fate::Refused {
+            last.settled = true;
+            let zero = last.zero;
+            self.runs.iter_mut().filter(|run| run.end == Some(zero)).for_each(|run| run.lost = true);
+        }
+    }
+
+    /// A stream was opened for what comes next. It has heard some of what was before, too: words whose middle is at `from` or
+    /// later are its own. Returns where that is: not before the run under way.
+    pub(super) fn take_over(&mut self, from: u64) -> u64 {
+        let begun = self.runs.back().map_or(self.early_from, |run| run.zero);
+        let from = from.max(begun).min(self.heard);
+        self.takes_over = Some((self.heard, from));
+        from
+    }
+
+    /// Audio before `until` that the engine heard is not needed any more. True if that shows that an engine hears again, and
+    /// an outage's audio has been left to repair.
+    pub(super) fn forget(&mut self, until: u64) -> bool {
+        let hears_from =
+            self.runs.iter().filter(|run| !run.lost && until > run.zero).map(|run| run.zero).max();
+        let mut left = false;
         let (runs, mut kept) = (std::mem::take(&mut self.runs), VecDeque::new());
         for mut run in runs {
             let reach = run.end.map_or(until, |end| until.min(end));
-            if run.taken && reach > run.forgotten {
+            if run.is_forgetful() && reach > run.forgotten {
                 run.forgotten = reach;
                 run.writer.covered(reach - run.zero);
             }
-            if run.taken && run.end.is_some_and(|end| run.forgotten >= end) {
+            if run.is_forgetful() && run.end.is_some_and(|end| run.forgotten >= end) {
                 run.writer.finish();
+            } else if run.settled && run.end.is_some_and(|end| hears_from.is_some_and(|from| from >= end)) {
+                run.writer.abandon();
+                left = true;
             } else {
                 kept.push_back(run);
             }
         }
         self.runs = kept;
+        left
     }
 
     /// The next frame begins a run. True if audio that the engine could not take has just been left to repair: no frame may
@@ -173,7 +243,7 @@ impl Runs {
     pub(super) fn split(&mut self) -> bool {
         let Some(mut last) = self.runs.pop_back() else { return false };
         last.end.get_or_insert(self.heard);
-        if last.taken {
+        if last.fate != Fate::Refused || last.lost {
             self.runs.push_back(last);
             return false;
         }
@@ -184,20 +254,44 @@ impl Runs {
     /// The next frame begins a run for whoever [`Runs::begin`] names next.
     pub(super) fn disown(&mut self) -> bool {
         self.owner = None;
-        self.split()
+        self.release()
+    }
+
+    /// The next frame begins a run, and an outage's audio waits for no stream any more. True if anything is left to repair.
+    pub(super) fn release(&mut self) -> bool {
+        let mut left = self.split();
+        // No stream of this conversation comes any more that could fail too.
+        for run in std::mem::take(&mut self.runs) {
+            if run.lost && run.settled {
+                run.writer.abandon();
+                left = true;
+            } else {
+                self.runs.push_back(run);
+            }
+        }
+        left
     }
 
     /// Leaves to repair what is not forgotten of the ended runs that begin before `until` and that the engine heard.
     /// `u64::MAX`: of all ended runs. True if anything is left.
     pub(super) fn leave(&mut self, until: u64) -> bool {
         let (mut left, mut kept) = (false, VecDeque::new());
+        if let (u64::MAX, Some(last)) = (until, self.runs.back_mut()) {
+            last.end.get_or_insert(self.heard);
+        }
         for run in self.runs.drain(..) {
             match run.end {
-                Some(end) if run.taken && run.forgotten >= end => run.writer.finish(),
-                Some(_) if until == u64::MAX || (run.taken && run.zero < until) => {
+                Some(end) if run.is_forgetful() && run.forgotten >= end => run.writer.finish(),
+                Some(_) if until == u64::MAX || (run.is_forgetful() && !run.lost && run.zero < until) => {
                     run.writer.abandon();
                     left = true;
                 }
+                // Its conversation is over: nothing adjoins it that is to be waited for.
+                Some(_) if run.lost && run.zero < until && self.owner.is_none() => {
+                    run.writer.abandon();
+                    left = true;
+                }
+                _ if run.lost && run.zero < until => kept.push_back(Run { settled: true, ..run }),
                 _ => kept.push_back(run),
             }
         }
@@ -260,7 +354,7 @@ mod tests {
                 .iter_mut()
                 .map(|run| {
                     let begun = run.header().first_audio_at.0 as f64 / 1e6;
-                    let frames: Vec<_> = run.frames().collect();
+                    let frames: Vec<_> = run.frames().filter(|frame| frame.samples > 0).collect();
                     let at = begun + frames[0].position as f64 / 16_000.0;
                     (at, frames.iter().map(|frame| frame.bytes[0]).collect())
                 })
@@ -281,7 +375,7 @@ mod tests {
         let mut runs = Runs::new(16_000, &Account::default());
         rig.begin(&mut runs);
         for name in 0..10 {
-            assert!(!runs.append(&[name; 8], FRAME, true));
+            assert!(!runs.append(&[name; 8], FRAME, Fate::Taken));
         }
         runs.forget(6 * u64::from(FRAME));
         assert!(leave_all(&mut runs));
@@ -295,7 +389,11 @@ mod tests {
         rig.begin(&mut runs);
         let mut left = Vec::new();
         for name in 0..12_u8 {
-            if runs.append(&[name; 8], FRAME, !(4..7).contains(&name)) {
+            if runs.append(
+                &[name; 8],
+                FRAME,
+                if (4..7).contains(&name) { Fate::Refused } else { Fate::Taken },
+            ) {
                 left.push(name);
             }
         }
@@ -311,10 +409,10 @@ mod tests {
         let rig = Rig::new();
         let mut runs = Runs::new(16_000, &Account::default());
         for name in 0..6_u8 {
-            runs.append(&vec![name; EARLY_BYTES_MAX / 4], FRAME, true);
+            runs.append(&vec![name; EARLY_BYTES_MAX / 4], FRAME, Fate::Taken);
         }
         rig.begin(&mut runs);
-        runs.append(&[6; 8], FRAME, true);
+        runs.append(&[6; 8], FRAME, Fate::Taken);
         assert!(leave_all(&mut runs));
         assert_eq!(rig.left(), [(0.0, vec![0, 1, 2, 3]), (0.12, vec![6])]);
     }
@@ -324,10 +422,10 @@ mod tests {
         let rig = Rig::new();
         let mut runs = Runs::new(16_000, &Account::default());
         for name in 0..3_u8 {
-            runs.append(&[name; 8], FRAME, true);
+            runs.append(&[name; 8], FRAME, Fate::Taken);
         }
         rig.begin(&mut runs);
-        runs.append(&[3; 8], FRAME, true);
+        runs.append(&[3; 8], FRAME, Fate::Taken);
         runs.forget(u64::from(FRAME));
         assert!(leave_all(&mut runs));
         assert_eq!(rig.left(), [(0.02, vec![1, 2, 3])]);
@@ -339,7 +437,7 @@ mod tests {
         let mut runs = Runs::new(16_000, &Account::default());
         rig.begin(&mut runs);
         let play = |runs: &mut Runs, names: std::ops::Range<u8>| {
-            names.for_each(|name| _ = runs.append(&[name; 8], FRAME, true));
+            names.for_each(|name| _ = runs.append(&[name; 8], FRAME, Fate::Taken));
         };
         play(&mut runs, 0..4);
         runs.split();
@@ -354,5 +452,71 @@ mod tests {
         runs.forget(10 * u64::from(FRAME));
         assert!(leave_all(&mut runs));
         assert_eq!(rig.left(), [(0.06, vec![3]), (0.2, vec![10, 11])]);
+    }
+
+    fn play(runs: &mut Runs, names: std::ops::Range<u8>, fate: Fate) {
+        names.for_each(|name| assert!(!runs.append(&[name; 8], FRAME, fate)));
+    }
+
+    #[test]
+    fn an_outage_is_left_once_a_stream_has_decided_something_and_streams_that_never_do_adjoin_it() {
+        let rig = Rig::new();
+        let mut runs = Runs::new(16_000, &Account::default());
+        rig.begin(&mut runs);
+        play(&mut runs, 0..4, Fate::Taken);
+        runs.forget(2 * u64::from(FRAME));
+        runs.lose();
+        play(&mut runs, 4..6, Fate::Unheard);
+        assert!(!runs.leave(4 * u64::from(FRAME)));
+        // Asked and refused: no run of its own.
+        runs.lose();
+        play(&mut runs, 6..8, Fate::Unheard);
+        assert_eq!(runs.take_over(6 * u64::from(FRAME)), 6 * u64::from(FRAME));
+        play(&mut runs, 8..10, Fate::Taken);
+        runs.lose();
+        assert!(!runs.leave(10 * u64::from(FRAME)));
+        runs.take_over(9 * u64::from(FRAME));
+        play(&mut runs, 10..14, Fate::Taken);
+        assert_eq!(rig.left(), [], "nothing has been decided yet");
+        assert!(!runs.forget(10 * u64::from(FRAME)));
+        assert!(runs.forget(11 * u64::from(FRAME)));
+        assert_eq!(rig.left(), [(0.04, vec![2, 3, 4, 5, 6, 7]), (0.16, vec![8, 9])]);
+        let marks: Vec<_> = rig
+            .spool
+            .leftovers()
+            .unwrap()
+            .iter()
+            .flat_map(|run| run.frames().filter(|frame| frame.samples == 0).map(|frame| frame.position))
+            .collect();
+        assert_eq!(marks, [6 * u64::from(FRAME), u64::from(FRAME)]);
+        assert!(leave_all(&mut runs));
+        assert_eq!(rig.left().len(), 3);
+    }
+
+    #[test]
+    fn a_conversation_that_ends_in_an_outage_leaves_its_audio_at_once() {
+        let rig = Rig::new();
+        let mut runs = Runs::new(16_000, &Account::default());
+        rig.begin(&mut runs);
+        play(&mut runs, 0..4, Fate::Unheard);
+        assert!(runs.disown());
+        assert_eq!(rig.left(), [(0.0, vec![0, 1, 2, 3])]);
+    }
+
+    #[test]
+    fn a_frame_that_a_stream_refused_because_it_had_failed_is_part_of_the_outage() {
+        let rig = Rig::new();
+        let mut runs = Runs::new(16_000, &Account::default());
+        rig.begin(&mut runs);
+        play(&mut runs, 0..4, Fate::Taken);
+        play(&mut runs, 4..5, Fate::Refused);
+        runs.lose();
+        play(&mut runs, 5..7, Fate::Unheard);
+        assert!(!runs.leave(5 * u64::from(FRAME)));
+        runs.take_over(6 * u64::from(FRAME));
+        play(&mut runs, 7..9, Fate::Taken);
+        assert_eq!(rig.left(), [], "nothing has been decided yet");
+        assert!(runs.forget(8 * u64::from(FRAME)));
+        assert_eq!(rig.left(), [(0.0, vec![0, 1, 2, 3]), (0.08, vec![4, 5, 6])]);
     }
 }

@@ -31,7 +31,7 @@ pub struct Leftover {
 pub struct SpooledFrame {
     /// Samples from the run's first audio; a hole means audio that was not spooled.
     pub position: u64,
-    /// Decoded length.
+    /// Decoded length. 0: no audio, but where what is this run's ends (see [`RunWriter::yields_from`](super::RunWriter::yields_from)).
     pub samples: u32,
     pub bytes: Vec<u8>,
 }
@@ -223,7 +223,7 @@ impl Leftover {
     }
 
     fn has_uncovered(&self) -> bool {
-        self.frames().next().is_some()
+        self.frames().any(|frame| frame.samples > 0)
     }
 
     /// The frames that are not covered, in order. Blocks on each chunk. A torn or unreadable record ends its chunk and is
@@ -322,7 +322,7 @@ fn frames_of(bytes: &[u8], covered: u64, sealer: &Sealer, run: &str) -> Vec<Spoo
             Record::Frame { samples, payload } => {
                 let from = position;
                 position += u64::from(samples);
-                if position > covered {
+                if position > covered || samples == 0 {
                     frames.push(SpooledFrame { position: from, samples, bytes: payload.to_vec() });
                 }
             }

@@ -92,6 +92,17 @@ impl RunWriter {
         }
     }
 
+    /// Ends what is this run's before its audio does: words whose middle is at `from_sample` or later are another stream's, which
+    /// heard them too. For the reader it is a frame without samples; no frame may follow.
+    pub fn yields_from(&mut self, from_sample: u64) {
+        if self.buffer.is_empty() {
+            self.buffer = self.shared.buffer();
+            self.buffer_from = self.position;
+        }
+        record::put_position(&mut self.buffer, from_sample);
+        record::put_frame(&mut self.buffer, 0, &[]);
+    }
+
     /// Hands the buffer over if it is time; returns when to call again at the latest (`None`: after the next frame).
     pub fn poll_flush(&mut self, now: Instant) -> Option<Instant> {
         if self.buffer.is_empty() {
