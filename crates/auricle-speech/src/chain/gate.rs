@@ -15,6 +15,11 @@ use crate::engine::EngineError;
 
 /// How long an engine that works again has its attempts counted out.
 const RETURN: Duration = Duration::from_secs(30);
+/// When a stream that came too early asks again at the latest: it takes the first stream's first words for an engine that nobody
+/// has tried yet to be everybody's.
+const UNKNOWN_LOOK: Duration = Duration::from_millis(250);
+/// The same while the engine fails or has just come back. Asking costs no attempt.
+const CROWDED_LOOK: Duration = Duration::from_secs(1);
 
 /// One engine's gate. Reads no clock.
 #[derive(Debug)]
@@ -40,6 +45,8 @@ pub(super) struct Gate {
 pub(super) struct NotYet {
     /// When it is worth asking again; `None` while another stream tries for all.
     pub(super) retry_at: Option<Instant>,
+    /// Whether everybody is told the same time, so that those who ask then must be spread.
+    pub(super) spread: bool,
 }
 
 impl Gate {
@@ -70,12 +77,16 @@ impl Gate {
 
     /// Asks to open a stream. A permit is an attempt.
     pub(super) fn ask(&mut self, now: Instant) -> Result<BreakerPermit, NotYet> {
-        let permit = self.breaker.ask(now).map_err(|rejected| NotYet { retry_at: rejected.retry_at })?;
+        let permit = self
+            .breaker
+            .ask(now)
+            .map_err(|rejected| NotYet { retry_at: rejected.retry_at, spread: true })?;
         if (!self.trusted || now < self.paced_until)
             && let Err(too_fast) = self.pace.ask(now)
         {
             self.breaker.settle(permit, Outcome::Unknown, now);
-            return Err(NotYet { retry_at: Some(now + too_fast.retry_after) });
+            let look = if self.failing { CROWDED_LOOK } else { UNKNOWN_LOOK };
+            return Err(NotYet { retry_at: Some(now + too_fast.retry_after.min(look)), spread: false });
         }
         self.attempts += 1;
         Ok(permit)
@@ -205,6 +216,18 @@ mod tests {
         let later = now + Duration::from_secs(10);
         let more = (0..10_000).filter(|_| gate.ask(later).is_ok()).count();
         assert_eq!(more, numbers.attempts_burst as usize);
+    }
+
+    #[test]
+    fn who_came_too_early_to_an_engine_nobody_had_tried_yet_follows_as_soon_as_it_has_worked() {
+        let (mut gate, now, _) = gate();
+        let permit = gate.ask(now).unwrap();
+        let early: Vec<_> = (0..1_000).filter_map(|_| gate.ask(now).err()).collect();
+        assert!(early.len() > 900);
+        let latest = early.iter().filter_map(|not_yet| not_yet.retry_at).max();
+        assert!(latest <= Some(now + UNKNOWN_LOOK), "{latest:?}");
+        gate.worked(permit, now + Duration::from_millis(200));
+        assert!(early.iter().all(|_| gate.ask(now + UNKNOWN_LOOK).is_ok()));
     }
 
     #[test]

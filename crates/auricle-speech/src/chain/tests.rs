@@ -267,6 +267,28 @@ async fn five_hundred_streams_try_a_refusing_engine_a_few_times_a_minute_and_are
 }
 
 #[tokio::test(start_paused = true)]
+async fn the_first_sessions_of_a_fresh_process_all_hear_from_the_first_word_on() {
+    let rig = Rig::new(1);
+    let mut listeners: Vec<_> = (0..200).filter_map(|_| rig.listen().ok()).collect();
+    assert_eq!(listeners.len(), 200);
+    for _ in 0..100 {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        for listener in &mut listeners {
+            listener.stream.push(&rig.pcm[listener.at..listener.at + 320]);
+            listener.at += 320;
+        }
+        for listener in &mut listeners {
+            listener.take().await;
+        }
+    }
+    let first = |listener: &Listener| listener.when(|event| matches!(event, Event::Words(_)));
+    let times: Vec<_> = listeners.iter().map(|listener| first(listener).expect("its first word")).collect();
+    let (soonest, latest) = (times.iter().min().unwrap(), times.iter().max().unwrap());
+    assert!(*latest - *soonest < Duration::from_millis(500), "the last is {:?} late", *latest - *soonest);
+    listeners.iter().for_each(|listener| assert_eq!(listener.degraded(), []));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_language_that_the_first_does_not_know_is_heard_by_the_next_and_counts_against_nobody() {
     /// Hears nothing but English.
     struct English;

@@ -53,18 +53,19 @@ impl Machine {
     pub(super) fn find(&mut self, now: Instant, gates: &mut impl Gates) {
         let mut soonest: Option<Instant> = None;
         for engine in (0..self.members.len()).filter(|engine| !self.unsuited[*engine]) {
-            let retry_at = match self.found[engine].not_before {
-                Some(at) if at > now => Some(at),
+            let not_yet = match self.found[engine].not_before {
+                Some(at) if at > now => NotYet { retry_at: Some(at), spread: true },
                 _ => match gates.with(engine, |gate| gate.ask(now)) {
                     Ok(permit) => return self.open(Side::Main, engine, permit, now),
-                    Err(NotYet { retry_at }) => retry_at,
+                    Err(not_yet) => not_yet,
                 },
             };
-            let retry_at = retry_at.unwrap_or(now);
+            let spread = SPREAD.mul_f64(self.entropy.random_range(0.1..=1.0));
+            let spread = if not_yet.spread { spread } else { Duration::ZERO };
+            let retry_at = not_yet.retry_at.unwrap_or(now) + spread;
             soonest = Some(soonest.map_or(retry_at, |at| at.min(retry_at)));
         }
-        let spread = SPREAD.mul_f64(self.entropy.random_range(0.1..=1.0));
-        self.look_at = soonest.unwrap_or(now + self.numbers.refused_for) + spread;
+        self.look_at = soonest.unwrap_or(now + self.numbers.refused_for);
     }
 
     pub(super) fn open(&mut self, side: Side, engine: usize, permit: BreakerPermit, now: Instant) {
