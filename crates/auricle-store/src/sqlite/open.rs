@@ -8,6 +8,7 @@ use std::io::Read;
 use std::path::Path;
 use std::time::Duration;
 
+use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags, TransactionBehavior};
 
 use super::db::Db;
@@ -88,6 +89,8 @@ fn connect(path: &Path, flags: OpenFlags, lock_wait_max: Duration) -> Result<Con
         .map_err(|error| named(path, error.into()))?;
     db.busy_timeout(lock_wait_max)?;
     db.set_prepared_statement_cache_capacity(STATEMENTS_MAX);
+    // Else a statement whose plan could depend on a value, as every `LIMIT ?` does, is parsed again for each value.
+    db.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
     db.pragma_update(None, "foreign_keys", true)?;
     db.pragma_update(None, "temp_store", "MEMORY")?;
     Ok(db)
@@ -203,4 +206,33 @@ fn migrate(db: &mut Connection, path: &Path) -> Result<()> {
     transaction.pragma_update(None, "user_version", i32::try_from(known).unwrap_or(i32::MAX))?;
     transaction.commit()?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use rusqlite::StatementStatus;
+
+    use super::*;
+
+    #[test]
+    fn a_statement_is_parsed_once_whatever_values_it_is_run_with() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("auricle.db");
+        let options = SqliteOptions::default();
+        let (writer, reader) = (writer(&path, &options).unwrap(), reader(&path, &options).unwrap());
+        for db in [&writer, &reader] {
+            let mut query = db
+                .prepare("SELECT id FROM conversations WHERE (?1 IS NULL OR created_at > ?1) ORDER BY created_at LIMIT ?2")
+                .unwrap();
+            for value in 0..3_i64 {
+                let found: Vec<String> = query
+                    .query_map([(value > 0).then_some(value), Some(value)], |row| row.get(0))
+                    .unwrap()
+                    .collect::<rusqlite::Result<_>>()
+                    .unwrap();
+                assert!(found.is_empty());
+            }
+            assert_eq!(query.get_status(StatementStatus::RePrepare), 0);
+        }
+    }
 }
