@@ -77,10 +77,8 @@ impl Gate {
 
     /// Asks to open a stream. A permit is an attempt.
     pub(super) fn ask(&mut self, now: Instant) -> Result<BreakerPermit, NotYet> {
-        let permit = self
-            .breaker
-            .ask(now)
-            .map_err(|rejected| NotYet { retry_at: rejected.retry_at, spread: true })?;
+        let permit =
+            self.breaker.ask(now).map_err(|rejected| NotYet { retry_at: rejected.retry_at, spread: true })?;
         if (!self.trusted || now < self.paced_until)
             && let Err(too_fast) = self.pace.ask(now)
         {

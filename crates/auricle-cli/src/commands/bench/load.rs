@@ -20,6 +20,7 @@ use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
+use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 use tokio_tungstenite::tungstenite::{self, Message};
 
 use super::talker::{self, Ledger};
@@ -28,6 +29,8 @@ use super::talker::{self, Ledger};
 const SLOTS: usize = 20;
 const SLOT: Duration = Duration::from_millis(1);
 const RATE_HZ: u32 = 16_000;
+/// A socket's read buffer.
+const READ_BYTES: usize = 4_096;
 /// Sockets opened at once.
 const OPENING_MAX: usize = 32;
 
@@ -235,7 +238,9 @@ pub(super) async fn connect(
     let host = request.uri().authority().map(ToString::to_string).unwrap_or_default();
     let stream = TcpStream::connect(host).await?;
     stream.set_nodelay(true)?;
-    let (socket, _) = tokio_tungstenite::client_async(request, stream).await?;
+    // Of 128 KiB that is the default, the clearing alone would cost the machine more than the server's answer.
+    let config = WebSocketConfig::default().read_buffer_size(READ_BYTES);
+    let (socket, _) = tokio_tungstenite::client_async_with_config(request, stream, Some(config)).await?;
     Ok(socket)
 }
 
