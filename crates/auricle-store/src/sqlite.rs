@@ -43,7 +43,7 @@ use auricle_core::target::{HealthNumbers, Verdict};
 use auricle_core::{
     ActionItemId, Assignee, Conversation, ConversationId, ConversationStatus, EffectId, Epoch,
     FinaliseReason, Geolocation, JobId, JobState, Limits, MemoryId, MessageId, PersonId, Photo, PhotoId,
-    ProcessId, Revision, SegmentId, TargetId, UnixMicros, UploadId, UserId,
+    ProcessId, Revision, SegmentId, TargetId, TargetState, UnixMicros, UploadId, UserId,
 };
 
 use crate::protect::{KeyId, Keyring, Place, Sealer};
@@ -932,10 +932,11 @@ impl Store for SqliteStore {
         user: &UserId,
         id: &TargetId,
         settings: TargetSettings,
+        state: Option<TargetState>,
         now: UnixMicros,
     ) -> Result<()> {
         let (user, id) = (user.clone(), id.clone());
-        self.writer.write(move |db| targets::change(db, &user, &id, &settings, now)).await
+        self.writer.write(move |db| targets::change(db, &user, &id, &settings, state, now)).await
     }
 
     async fn set_target_secret(&self, user: &UserId, id: &TargetId, secret: Sensitive) -> Result<()> {

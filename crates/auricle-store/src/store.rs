@@ -951,12 +951,14 @@ pub trait Store: Send + Sync + 'static {
     async fn targets(&self, user: &UserId) -> Result<Vec<Target>>;
     /// One of them.
     async fn target(&self, user: &UserId, id: &TargetId) -> Result<Option<Target>>;
-    /// Changes a target's settings. On again: what waited is due, its health begins anew. Off: what waits fails.
+    /// Changes a target's settings, and its state to `state` if that is given: what switches it off meanwhile is not undone by
+    /// a change of something else. On again: what waited is due, its health begins anew. Off: what waits fails.
     async fn change_target(
         &self,
         user: &UserId,
         id: &TargetId,
         settings: TargetSettings,
+        state: Option<TargetState>,
         now: UnixMicros,
     ) -> Result<()>;
     /// Gives it another secret.

@@ -153,11 +153,11 @@ pub(super) async fn change(
     if let Some(secs) = change.audio_seconds {
         settings.audio_secs = secs_of(secs)?;
     }
-    if let Some(text) = change.state {
-        settings.state =
-            TargetState::parse(&text).ok_or_else(|| Refusal::invalid("States are on, paused and off"))?;
-    }
-    let changed = state.store.change_target(&user, &id, settings, state.clock.wall()).await;
+    let wanted = change.state.map(|text| {
+        TargetState::parse(&text).ok_or_else(|| Refusal::invalid("States are on, paused and off"))
+    });
+    let changed =
+        state.store.change_target(&user, &id, settings, wanted.transpose()?, state.clock.wall()).await;
     changed.map_err(|error| Refusal::store(WHAT, error))?;
     Ok(Json(load(&state, &user, &id).await?))
 }

@@ -39,9 +39,8 @@ impl Ground {
     }
 
     async fn set(&self, id: &str, state: TargetState, secs: i64) {
-        let mut settings = self.read(id).await.settings;
-        settings.state = state;
-        self.store.change_target(&"ann".into(), &id.into(), settings, at(secs)).await.unwrap();
+        let settings = self.read(id).await.settings;
+        self.store.change_target(&"ann".into(), &id.into(), settings, Some(state), at(secs)).await.unwrap();
     }
 
     async fn read(&self, id: &str) -> Target {
@@ -73,7 +72,7 @@ pub async fn targets_are_their_users_own(ground: Ground) {
     assert!(ground.store.target(&eve, &id).await.unwrap().is_none());
     assert!(ground.store.recipient(&eve, &id).await.unwrap().is_none());
     let hers = [
-        ground.store.change_target(&eve, &id, target.settings.clone(), at(1)).await,
+        ground.store.change_target(&eve, &id, target.settings.clone(), None, at(1)).await,
         ground.store.set_target_secret(&eve, &id, Sensitive::new("x")).await,
         ground.store.remove_target(&eve, &id).await,
         ground.store.replay(&eve, &id, None, at(1), 10).await.map(drop),
@@ -276,6 +275,12 @@ pub async fn a_target_that_fails_for_days_is_warned_of_and_switched_off(ground: 
     assert_eq!(verdicts, [(24, Verdict::Warn), (72, Verdict::Off)]);
     let target = ground.read("t1").await;
     assert_eq!((target.settings.state, target.off_at), (TargetState::Off, Some(at(72 * 3_600))));
+    // Who had read it while it was on, and changes its name, does not switch it on.
+    let read_before = TargetSettings { state: TargetState::On, name: "renamed".into(), ..target.settings };
+    let (ann, id) = ("ann".into(), target.id.clone());
+    ground.store.change_target(&ann, &id, read_before, None, at(72 * 3_600 + 1)).await.unwrap();
+    let target = ground.read(id.as_str()).await;
+    assert_eq!((target.settings.name.as_str(), target.settings.state), ("renamed", TargetState::Off));
     assert_eq!((target.failed, target.waiting), (81, 0));
     assert_eq!(ground.store.deliveries(&"ann".into(), &id, 9).await.unwrap()[0].state, EffectState::Failed);
     let told = ground.store.messages(&"ann".into(), 10, 0).await.unwrap();

@@ -149,13 +149,12 @@ pub(super) fn change(
     user: &UserId,
     id: &TargetId,
     settings: &TargetSettings,
+    state: Option<TargetState>,
     now: UnixMicros,
 ) -> Result<()> {
     let rid = rid(db, user, id)?;
-    let before: String =
-        db.prepare_cached("SELECT state FROM targets WHERE rid = ?1")?.query_row([rid], |row| row.get(0))?;
     db.prepare_cached(
-        "UPDATE targets SET name = ?2, triggers = ?3, url = ?4, host = ?5, audio_secs = ?6, state = ?7 WHERE rid = ?1",
+        "UPDATE targets SET name = ?2, triggers = ?3, url = ?4, host = ?5, audio_secs = ?6 WHERE rid = ?1",
     )?
     .execute(params![
         rid,
@@ -163,18 +162,21 @@ pub(super) fn change(
         trigger_text(&settings.triggers),
         sealed(db, user, id, "url", &settings.url),
         settings.host,
-        settings.audio_secs,
-        settings.state.as_str()
+        settings.audio_secs
     ])?;
     effects::move_lane(db, rid, &settings.host)?;
-    if before != settings.state.as_str() {
-        if settings.state == TargetState::On {
+    let Some(state) = state else { return changed_for(db, user) };
+    let changed = db
+        .prepare_cached("UPDATE targets SET state = ?2 WHERE rid = ?1 AND state <> ?2")?
+        .execute(params![rid, state.as_str()])?;
+    if changed > 0 {
+        if state == TargetState::On {
             db.prepare_cached(
                 "UPDATE targets SET failing_since = NULL, failures = 0, warned_at = NULL, off_at = NULL WHERE rid = ?1",
             )?
             .execute([rid])?;
         }
-        effects::follow(db, rid, settings.state, now)?;
+        effects::follow(db, rid, state, now)?;
     }
     changed_for(db, user)
 }
