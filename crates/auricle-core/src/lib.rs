@@ -25,6 +25,7 @@ pub mod session;
 pub mod target;
 pub mod time;
 pub mod transcript;
+pub mod translation;
 pub mod voice;
 
 pub use account::{Account, Share};

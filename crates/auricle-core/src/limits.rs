@@ -338,6 +338,28 @@ limits! {
     days_wait_max: Duration = Duration::from_secs(6 * 3_600);
     /// Conversations of one day that its summary rests on. Full: later ones are left out.
     day_conversations_max: usize = 500;
+    /// Commits that wait for a session's translations. Full: the newest is not translated.
+    translation_inbox_max: usize = 32;
+    /// Translations, of a batch each, that wait for their session. Full: the newest is stored and not shown.
+    translation_events_max: usize = 8;
+    /// How long a segment is left alone after its last word before it is translated: it may grow.
+    translation_quiet: Duration = Duration::from_secs(2);
+    /// How long one that goes on growing waits at most.
+    translation_wait_max: Duration = Duration::from_secs(8);
+    /// Segments of one call. Full: the next call takes the others.
+    translation_batch_segments_max: usize = 16;
+    /// Characters of one call, and of one segment. Full: as above; a longer segment is not translated.
+    translation_batch_chars_max: usize = 4_000;
+    /// Segments of one session that wait. Full: the oldest is not translated.
+    translation_waiting_max: usize = 64;
+    /// Calls of the language model for translations at once, of all sessions: the rest of `llm_calls_running_max` is for records.
+    /// Full: a batch waits within its `translation_call_max`.
+    translations_running_max: usize = 2;
+    /// How long a call for translations may take, its wait for a place included. Full: its segments are not translated.
+    translation_call_max: Duration = Duration::from_secs(15);
+    /// Longest pause after a call that failed; the first is `translation_quiet`. Also how long a session waits before it looks again
+    /// whether its user has said which language they read.
+    translation_pause_max: Duration = Duration::from_secs(30);
     /// How often the sweeper looks for conversations without a client and leases without an owner.
     sweep_every: Duration = Duration::from_secs(5);
     /// A conversation that this process owns and no session of it has for this long is given up. Longer than any call to the

@@ -161,6 +161,7 @@ impl Session {
             Input::PhotoCommitted { stored } => self.on_photo_committed(stored),
             Input::PersonFound { introduction, found } => self.on_person_found(introduction, found),
             Input::Reassigned { segments, to, speaker } => self.on_reassigned(&segments, &to, speaker),
+            Input::Translated(segments) => self.on_translated(&segments),
             Input::Finalised(ended) => self.on_finalised(ended),
             Input::FinaliseFailed => self.on_finalise_failed(),
             Input::FinaliseNow(reason) => self.on_finalise_now(reason),

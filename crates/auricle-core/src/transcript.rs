@@ -2,10 +2,11 @@
 //!
 //! Source: listen-protocol 5.3 (clock) and 5.4 (merging, generation A). One deviation, for the sake of a bound: a
 //! segment longer than [`crate::Limits::segment_chars_max`] is not merged into any more.
+//! A translation stays as long as the text that it is of.
 //! Invariants: no character but white space is lost or invented, and the order of what was said is kept.
 
 use crate::ids::SegmentId;
-use crate::segment::Segment;
+use crate::segment::{Segment, Translation};
 use crate::time::UnixMicros;
 
 /// Gap in seconds at and above which a finished sentence of the same voice begins a segment of its own.
@@ -91,6 +92,7 @@ fn join(a: &mut Segment, mut b: Segment, chars_max: usize) -> Joined {
     if !close && !continues {
         return Joined::Append(b);
     }
+    join_translations(a, &b);
     a.text.push(' ');
     a.text.push_str(&b.text);
     a.end = b.end;
@@ -112,23 +114,39 @@ fn repair_boundary(a: &mut Segment, mut b: Segment) -> Joined {
         if !rest.is_empty() {
             append(&mut a.text, first);
             b.text = rest.join(" ");
+            a.translations.clear();
+            b.translations.clear();
             return Joined::Append(b);
         }
         if !is_complete_sentence(first) {
+            join_translations(a, &b);
             append(&mut a.text, first);
             return Joined::Absorbed;
         }
     }
     if chars(&tail) < chars(&b.text) {
         b.text = format!("{tail} {}", b.text);
+        b.translations.clear();
         if said.is_empty() {
             return Joined::Replace(b);
         }
         let kept = said.join(" ");
         a.text = kept;
+        a.translations.clear();
         a.end = a.end.min(b.start);
     }
     Joined::Append(b)
+}
+
+/// Before `a` takes in `b`'s text: only what both were translated into is a translation of all of it.
+fn join_translations(a: &mut Segment, b: &Segment) {
+    if b.text.trim().is_empty() {
+        return;
+    }
+    a.translations.retain_mut(|Translation { lang, text }| {
+        let more = b.translations.iter().find(|translation| translation.lang == *lang);
+        more.inspect(|more| append(text, &more.text)).is_some()
+    });
 }
 
 fn append(text: &mut String, more: &str) {

@@ -15,6 +15,7 @@ pub mod local;
 pub mod openai;
 pub mod outbox;
 mod record;
+pub mod translate;
 pub mod understanding;
 pub mod worker;
 
@@ -28,6 +29,7 @@ pub use gates::{Gates, Pass};
 pub use local::Local;
 pub use openai::OpenAi;
 pub use outbox::Outbox;
+pub use translate::Translate;
 pub use understanding::*;
 pub use worker::{ClaimWhen, Worker};
 

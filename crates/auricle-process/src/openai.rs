@@ -16,6 +16,7 @@ mod failure;
 mod long;
 mod prompt;
 mod tokens;
+mod translate;
 
 use std::sync::Arc;
 
@@ -38,6 +39,8 @@ pub struct OpenAiConfig {
     pub model: String,
     /// The model that takes notes on parts of what is too long for one call; `None`: the same.
     pub model_long: Option<String>,
+    /// The model that translates; `None`: the same.
+    pub model_translation: Option<String>,
     /// What lets us in.
     pub key: Option<String>,
     /// The header that the key goes into: as a bearer token in `authorization`, by itself in any other.
@@ -59,6 +62,7 @@ impl OpenAiConfig {
             url: url.into(),
             model: model.into(),
             model_long: None,
+            model_translation: None,
             key: None,
             key_header: "authorization".into(),
             output: None,
@@ -92,6 +96,8 @@ pub struct OpenAi {
     model: Model,
     /// For parts of what is too long.
     long: Model,
+    /// For translations of what is said.
+    translate: Model,
     limits: Arc<Limits>,
     clock: Arc<dyn Clock>,
 }
@@ -106,7 +112,9 @@ impl OpenAi {
         let client = Client::new(config, Arc::clone(&limits), Arc::clone(&clock))?;
         let model = Model::new(&config.model, config.output);
         let long = Model::new(config.model_long.as_deref().unwrap_or(&config.model), config.output);
-        Ok(Self { client, model, long, limits, clock })
+        let translate =
+            Model::new(config.model_translation.as_deref().unwrap_or(&config.model), config.output);
+        Ok(Self { client, model, long, translate, limits, clock })
     }
 
     /// What a person would ask of it: who is asked, and whether calls get through. Waits for no lock: a probe may ask.

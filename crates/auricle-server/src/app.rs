@@ -314,7 +314,7 @@ impl App {
             Arc::clone(&outgoing),
         );
         let embedder = embed.clone().map(|embed| work::embedder(&parts, embed));
-        let days = work::days(&config, &parts, model, effects);
+        let days = work::days(&config, &parts, model.clone(), effects);
         work::run_loops(
             &parts,
             (worker, outbox, embedder, days),
@@ -329,8 +329,19 @@ impl App {
         );
         let router = match &parts.hearing {
             Some(hearing) => {
-                let (zone, receivers) = (config.time_zone(), (outgoing, triggers));
-                routers::listening(&parts, hearing, &wake, &background, (links, embed), receivers, zone)
+                let zone = config.time_zone();
+                let translations =
+                    work::translations(&config, &parts, model, (&processing, &tail, &stop_work));
+                let receivers = (outgoing, triggers);
+                routers::listening(
+                    &parts,
+                    hearing,
+                    &wake,
+                    &background,
+                    (links, embed),
+                    receivers,
+                    (zone, translations),
+                )
             }
             None => routers::pushing(
                 &config,

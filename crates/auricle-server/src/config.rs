@@ -56,6 +56,8 @@ pub struct Config {
     pub sessions_workers: usize,
     /// The time zone of users who have set none.
     pub user_time_zone: Zone,
+    /// What is said, in the language of whoever reads it.
+    pub translation: TranslationConfig,
     /// When days are summarised by themselves.
     pub days_summary: DayHour,
     /// Who is told of what, for every user.
@@ -205,6 +207,41 @@ pub struct LlmConfig {
     pub price_output: Price,
 }
 
+/// Translations while people speak.
+#[derive(Clone, Debug)]
+pub struct TranslationConfig {
+    /// Of which sessions.
+    pub when: TranslationWhen,
+    /// Into which language, for users who have not said theirs.
+    pub language: Option<String>,
+    /// The model that is asked; `None`: `llm.model`.
+    pub model: Option<String>,
+}
+
+/// Which sessions are translated.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TranslationWhen {
+    /// None.
+    Off,
+    /// Those in which more than one language is spoken (`language=multi`).
+    Multi,
+    /// Those as well that name a language: what is said in others, into it.
+    Always,
+}
+
+/// Whether it may be the code of a language, e.g. `es` or `pt-BR`.
+pub(crate) fn is_language(text: &str) -> bool {
+    let mut parts = text.split('-');
+    let first = parts.next().unwrap_or_default();
+    let alphabetic = |part: &str| part.bytes().all(|byte| byte.is_ascii_alphabetic());
+    (2..=3).contains(&first.len())
+        && alphabetic(first)
+        && text.len() <= 35
+        && parts.all(|part| {
+            (2..=8).contains(&part.len()) && part.bytes().all(|byte| byte.is_ascii_alphanumeric())
+        })
+}
+
 /// The embedding server.
 #[derive(Clone, Debug)]
 pub struct EmbeddingsConfig {
@@ -308,6 +345,7 @@ value::words!(SpeechEngine {
 });
 value::words!(PusherProtocol { Auricle = "auricle", OmiR2 = "omi-r2", OmiR3 = "omi-r3" });
 value::words!(LlmFallback { Wait = "wait", Local = "local" });
+value::words!(TranslationWhen { Off = "off", Multi = "multi", Always = "always" });
 value::words!(LlmOutput {
     Auto = "auto",
     JsonSchema = "json_schema",
@@ -380,6 +418,7 @@ impl Config {
             sessions_workers: 0,
             user_time_zone: Zone::System,
             days_summary: DayHour(None),
+            translation: TranslationConfig { when: TranslationWhen::Off, language: None, model: None },
             webhooks: WebhooksConfig {
                 conversation: None,
                 transcript: None,

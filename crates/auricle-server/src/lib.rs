@@ -32,6 +32,7 @@ mod serve;
 mod signals;
 mod speech;
 mod sweeper;
+mod translation;
 mod uploads;
 mod vitals;
 mod webhook;

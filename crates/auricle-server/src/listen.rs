@@ -35,6 +35,7 @@ use crate::hub::{Hub, Permit, Refusal, Refused};
 use crate::link::Links;
 use crate::realtime::Triggers;
 use crate::serve::unavailable_for;
+use crate::translation::Translations;
 
 /// Bytes of one socket's read buffer. The default of 128 KiB costs 134 KB a session; frames are some 100 bytes.
 const READ_BUFFER_BYTES: usize = 4 * 1024;
@@ -70,6 +71,8 @@ pub(crate) struct Listen {
     pub(crate) partings: Semaphore,
     /// Realtime triggers, where there is no pusher.
     pub(crate) triggers: Option<Arc<Triggers>>,
+    /// Translations, where there are any.
+    pub(crate) translations: Option<Arc<Translations>>,
 }
 
 impl Listen {

@@ -207,6 +207,7 @@ routes! {
     post "/v1/users/people/{id}/voices" => people::add_voice;
     get "/v1/users/me" => users::me;
     get "/v1/users/me/export" => export::export;
+    put "/v1/users/me/language" => users::set_language;
     put "/v1/users/me/time-zone" => users::set_time_zone;
     delete "/v1/users/me" => users::erase;
     get "/v1/health" => openapi::v1_health;

@@ -102,6 +102,7 @@ fn every_key_can_be_given_in_every_layer_and_reads_back_as_it_is_shown() {
         f if f.starts_with("true") => "true",
         f if f.starts_with("a path") => "/p",
         f if f.starts_with("one of auto, on") => "off",
+        f if f.starts_with("one of off") => "always",
         f if f.starts_with("one of auto") => "json_object",
         f if f.starts_with("one of wait") => "local",
         f if f.starts_with("a URL") => "http://127.0.0.1:9",
@@ -125,6 +126,8 @@ fn every_key_can_be_given_in_every_layer_and_reads_back_as_it_is_shown() {
         "limits.lease_renew_every",
         "limits.link_heartbeat_every",
         "limits.target_off_after",
+        "translation.when",
+        "translation.language",
     ];
     for key in keys().iter().filter(|key| !bound.contains(&key.name.as_str())) {
         let is_url = (key.name.starts_with("webhooks.") && !key.is_switch())

@@ -37,5 +37,7 @@ mod storage;
 mod storm;
 #[path = "live/transcripts.rs"]
 mod transcripts;
+#[path = "live/translation.rs"]
+mod translation;
 #[path = "live/uploads.rs"]
 mod uploads;

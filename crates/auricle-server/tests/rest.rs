@@ -250,14 +250,23 @@ async fn a_failed_job_is_seen_and_revived() {
 }
 
 #[tokio::test]
-async fn a_user_has_a_time_zone_once_it_is_set() {
+async fn a_user_has_a_time_zone_and_a_language_once_they_are_set() {
     let rig = Rig::new().await;
-    assert_eq!(rig.get("ana", "/v1/users/me").await, (200, json!({ "uid": "ana", "time_zone": null })));
+    let nothing = json!({ "uid": "ana", "time_zone": null, "language": null });
+    assert_eq!(rig.get("ana", "/v1/users/me").await, (200, nothing));
     let set =
         rig.call("ana", "PUT", "/v1/users/me/time-zone", Some(json!({ "time_zone": "Europe/Madrid" }))).await;
     assert_eq!(set, (200, json!({ "status": "Ok" })));
     assert_eq!(rig.get("ana", "/v1/users/me").await.1["time_zone"], "Europe/Madrid");
     assert_eq!(rig.get("bea", "/v1/users/me").await.1["time_zone"], json!(null));
+    let language = async |code| {
+        let body = Some(json!({ "language": code }));
+        let status = rig.call("ana", "PUT", "/v1/users/me/language", body).await.0;
+        (status, rig.get("ana", "/v1/users/me").await.1["language"].clone())
+    };
+    assert_eq!(language(json!("pt-BR")).await, (200, json!("pt-BR")));
+    assert_eq!(language(json!("spoken words")).await, (422, json!("pt-BR")));
+    assert_eq!(language(json!(null)).await, (200, json!(null)));
 }
 
 #[tokio::test]

@@ -20,6 +20,7 @@ pub mod records;
 pub mod recovery;
 pub mod search;
 pub mod targets;
+pub mod translations;
 pub mod uploads;
 
 use std::any::Any;
@@ -272,6 +273,7 @@ macro_rules! store_conformance {
                 a_target_that_fails_for_days_is_warned_of_and_switched_off, a_success_ends_a_targets_failures,
                 m07_a_change_of_a_users_targets_is_seen_by_all_and_a_delivery_is_none,
                 d09_an_answer_that_comes_twice_is_one_message, messages_are_their_users_own_and_bounded;
+            translations: a_translation_stands_beside_the_text_that_it_is_of, a_language_is_kept_by_user;
             days: a_day_with_records_is_queued_once_and_made_once, a_day_waits_for_records_to_come_but_not_for_ever,
                 a_day_of_no_records_is_none, a_lost_claim_writes_nothing_and_a_recorded_step_is_found,
                 attempts_are_counted_and_absences_are_not, a_day_that_is_made_again_keeps_its_old_summary_until_then,

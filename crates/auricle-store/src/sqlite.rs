@@ -31,6 +31,7 @@ mod speakers;
 mod targets;
 #[cfg(test)]
 mod tests;
+mod translations;
 mod uploads;
 mod writer;
 
@@ -43,7 +44,8 @@ use auricle_core::target::{HealthNumbers, Verdict};
 use auricle_core::{
     ActionItemId, Assignee, Conversation, ConversationId, ConversationStatus, EffectId, Epoch,
     FinaliseReason, Geolocation, JobId, JobState, Limits, MemoryId, MessageId, PersonId, Photo, PhotoId,
-    ProcessId, Revision, SegmentId, TargetId, TargetState, UnixMicros, UploadId, UserId,
+    ProcessId, Revision, Segment, SegmentId, TargetId, TargetState, Translation, UnixMicros, UploadId,
+    UserId,
 };
 
 use crate::protect::{KeyId, Keyring, Place, Sealer};
@@ -337,6 +339,16 @@ impl Store for SqliteStore {
                 live::describe_photo(db, &user, &conversation, &photo, description.as_deref(), discarded)
             })
             .await
+    }
+
+    async fn translate_segments(
+        &self,
+        user: &UserId,
+        conversation: &ConversationId,
+        translations: Vec<(SegmentId, String, Translation)>,
+    ) -> Result<Vec<Segment>> {
+        let (user, conversation) = (user.clone(), conversation.clone());
+        self.writer.write(move |db| translations::put(db, &user, &conversation, &translations)).await
     }
 
     async fn assign_segments(
@@ -1086,6 +1098,16 @@ impl Store for SqliteStore {
     async fn time_zone(&self, user: &UserId) -> Result<Option<String>> {
         let user = user.clone();
         self.readers.read(move |db| accounts::time_zone(db, &user)).await
+    }
+
+    async fn language(&self, user: &UserId) -> Result<Option<String>> {
+        let user = user.clone();
+        self.readers.read(move |db| accounts::language(db, &user)).await
+    }
+
+    async fn set_language(&self, user: &UserId, language: Option<&str>) -> Result<()> {
+        let (user, language) = (user.clone(), language.map(str::to_owned));
+        self.writer.write(move |db| accounts::set_language(db, &user, language.as_deref())).await
     }
 
     async fn set_time_zone(&self, user: &UserId, zone: &str) -> Result<()> {

@@ -9,7 +9,7 @@ use auricle_core::{
     ActionItemId, Assignee, Conversation, ConversationId, ConversationStatus, DiscardReason, EffectId,
     EffectKey, EffectState, Epoch, FinaliseReason, Geolocation, JobId, JobState, MemoryId, MessageId,
     PersonId, Photo, PhotoId, ProcessId, Provenance, Revision, Segment, SegmentId, Source, Structured,
-    TargetId, TargetKind, TargetState, Trigger, UnixMicros, UploadId, UserId,
+    TargetId, TargetKind, TargetState, Translation, Trigger, UnixMicros, UploadId, UserId,
 };
 
 pub use crate::days::*;
@@ -586,6 +586,16 @@ pub trait Store: Send + Sync + 'static {
         is_user: bool,
         person: Option<&str>,
     ) -> Result<usize>;
+    /// Puts translations beside segments whose text is still what was translated, each in the place of one in the same language.
+    /// Those segments as they now are, in the order asked for. `NotFound` if the conversation is gone.
+    async fn translate_segments(
+        &self,
+        _user: &UserId,
+        _conversation: &ConversationId,
+        _translations: Vec<(SegmentId, String, Translation)>,
+    ) -> Result<Vec<Segment>> {
+        Err(StoreError::Other("this kind of store keeps no translations".into()))
+    }
     /// Notes the client's reason; used if the conversation is finalised without a better one.
     async fn note_finalise_reason(&self, ownership: &Ownership, reason: FinaliseReason) -> Result<()>;
     /// Ends the session's ownership without ending the conversation, so that another may resume or the sweeper end it.
@@ -1045,6 +1055,14 @@ pub trait Store: Send + Sync + 'static {
     async fn ensure_user(&self, user: &UserId, now: UnixMicros) -> Result<bool>;
     /// The user's IANA time zone, e.g. `Europe/Madrid`.
     async fn time_zone(&self, user: &UserId) -> Result<Option<String>>;
+    /// The language that the user reads, if they have said so.
+    async fn language(&self, _user: &UserId) -> Result<Option<String>> {
+        Ok(None)
+    }
+    /// Sets it, or forgets it. `NotFound` if there is no such user.
+    async fn set_language(&self, _user: &UserId, _language: Option<&str>) -> Result<()> {
+        Err(StoreError::Other("this kind of store keeps no languages of users".into()))
+    }
     async fn set_time_zone(&self, user: &UserId, zone: &str) -> Result<()>;
     /// Stores an API key's SHA-256 (the key itself never reaches the store).
     async fn add_api_key(

@@ -260,6 +260,16 @@ pub struct User {
     pub uid: String,
     /// IANA name; null means the server's.
     pub time_zone: Option<String>,
+    /// The language that the user reads, e.g. `es`; null means the server's.
+    pub language: Option<String>,
+}
+
+/// The language that the user reads.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct LanguageRequest {
+    /// A language's code, e.g. `es` or `pt-BR`; null forgets it.
+    pub language: Option<String>,
 }
 
 /// A new time zone.

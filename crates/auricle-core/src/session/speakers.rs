@@ -118,7 +118,7 @@ impl Session {
     }
 
     /// What the session holds of its transcript: later batches are made of it.
-    fn each_segment(&mut self, mut change: impl FnMut(&mut Segment)) {
+    pub(super) fn each_segment(&mut self, mut change: impl FnMut(&mut Segment)) {
         self.transcript.each(&mut change);
         if let State::Live(current) | State::Ending(current, _) = &mut self.state
             && let Some(tail) = current.tail.as_mut()

@@ -143,6 +143,8 @@ pub enum Input {
         /// If all of a speaker's were meant: the label's number, and the person's name.
         speaker: Option<(u32, String)>,
     },
+    /// What was said was translated, and that is stored and shown already: segments as they now are.
+    Translated(Vec<Segment>),
     /// The answer to [`Output::Finalise`].
     Finalised(Ended),
     /// [`Output::Finalise`] failed for now.

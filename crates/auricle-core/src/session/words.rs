@@ -389,6 +389,16 @@ impl Session {
         }
     }
 
+    /// Later batches hold the last segment again: its translation shall not be lost by that.
+    pub(super) fn on_translated(&mut self, translated: &[Segment]) {
+        self.each_segment(|segment| {
+            let same = translated.iter().find(|new| new.id == segment.id && new.text == segment.text);
+            if let Some(new) = same {
+                segment.translations.clone_from(&new.translations);
+            }
+        });
+    }
+
     pub(super) fn on_commit_failed(&mut self, failure: CommitFailure) {
         let Some(in_flight) = &mut self.transcript.in_flight else { return };
         let superseded = std::mem::take(&mut self.superseded);

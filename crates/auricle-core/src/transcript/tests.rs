@@ -28,6 +28,28 @@ fn b(speaker: &str, text: &str, start: f64, end: f64) -> Segment {
     segment("b", speaker, text, start, end)
 }
 
+#[test]
+fn a_translation_stays_as_long_as_its_text() {
+    let into = |lang: &str, text: &str| Translation { lang: lang.into(), text: text.into() };
+    let mut hello = a("S_0", "Hello there.", 0.0, 2.0);
+    hello.translations = vec![into("es", "Hola."), into("de", "Hallo.")];
+    let of = |new: Segment| -> Vec<Vec<Translation>> {
+        let combined = combine(Some(&hello), vec![new], CHARS_MAX);
+        combined.changed.into_iter().map(|segment| segment.translations).collect()
+    };
+    assert_eq!(of(b("S_1", "Yes.", 20.0, 21.0)), [hello.translations.clone(), Vec::new()]);
+    assert_eq!(of(b("S_0", "Friend.", 2.5, 3.0)), [Vec::new()], "it is of half of it now");
+    // A client that translates what it hears.
+    let mut friend = b("S_0", "Friend.", 2.5, 3.0);
+    friend.translations = vec![into("es", "Amigo.")];
+    assert_eq!(of(friend), [vec![into("es", "Hola. Amigo.")]]);
+    // Words that change their voice.
+    hello.text = "Hello there. And".into();
+    let combined = combine(Some(&hello), vec![b("S_1", "then we all went home.", 2.5, 5.0)], CHARS_MAX);
+    assert_eq!(combined.changed[0].text, "Hello there.");
+    assert!(combined.changed.iter().all(|segment| segment.translations.is_empty()));
+}
+
 type Row = (&'static str, &'static str, f64, f64);
 
 fn check(stored: Segment, new: Segment, expected: &[Row], deleted: &[&str]) {

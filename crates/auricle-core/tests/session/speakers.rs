@@ -3,7 +3,7 @@
 use auricle_core::session::{
     ClientText, Event, Input, Introduction, Output, PersonFound, SessionConfig, SpeakerAssignment,
 };
-use auricle_core::{Assignee, Limits, PersonId, SegmentId};
+use auricle_core::{Assignee, Limits, PersonId, SegmentId, Translation};
 
 use crate::rig::{Rig, config, opened};
 
@@ -156,4 +156,31 @@ fn what_is_assigned_past_the_client_is_kept_by_later_batches_and_suggested() {
     rig.handle(Input::Reassigned { segments: vec![later], to: Assignee::Nobody, speaker });
     let (_, said) = say(&mut rig, 50.0, "And another one.");
     assert!(!said.iter().any(|output| matches!(output, Output::Emit(Event::SpeakerSuggestion { .. }))));
+}
+
+#[test]
+fn a_translation_stays_with_the_last_segment_until_that_grows() {
+    let mut rig = Rig::live(config());
+    rig.audio(0, 60);
+    rig.words(0, 0.0, "Good morning.");
+    let mut translated = rig.batch().upsert;
+    rig.handle(Input::Committed);
+    rig.outputs();
+    translated[0].translations = vec![Translation { lang: "es".into(), text: "Buenos días.".into() }];
+    rig.handle(Input::Translated(translated.clone()));
+    rig.words(0, 30.0, "How are you?");
+    let batch = rig.batch();
+    assert_eq!(batch.upsert[0], translated[0]);
+    rig.handle(Input::Committed);
+    let shown = rig.said();
+    assert!(shown.contains(&Output::Emit(Event::Segments(batch.upsert))), "{shown:?}");
+    // One that comes while the store has the text that it is of, and one that comes too late.
+    rig.words(0, 34.0, "Well?");
+    let batch = rig.batch();
+    let mut late = batch.upsert.clone();
+    late[0].text = "How are you?".into();
+    late[0].translations.clone_from(&translated[0].translations);
+    rig.handle(Input::Translated(late));
+    rig.handle(Input::Committed);
+    assert!(rig.said().contains(&Output::Emit(Event::Segments(batch.upsert))));
 }

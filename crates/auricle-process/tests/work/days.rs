@@ -11,6 +11,7 @@ use auricle_process::{Clock, Days, OpenAi, PlainDays, SummariseDay, UnderstandEr
 use auricle_store::conformance::at;
 use auricle_store::{DayRecord, DayState};
 use auricle_testkit::{LlmMode, LlmStandIn};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::rig::{Loop, PATIENCE, Rig};
@@ -46,7 +47,24 @@ impl SummariseDay for Counted {
     }
 }
 
+/// Signs of life of the loop: one before it plans, one in planning. What it does between two of the former is one pass.
+#[derive(Clone, Default)]
+struct Beats(watch::Sender<usize>);
+
+impl Beats {
+    /// Waits until the loop has gone once from its beginning to its end, wherever it is now.
+    async fn pass(&self) {
+        let mut beats = self.0.subscribe();
+        let until = *beats.borrow() + 4;
+        tokio::time::timeout(PATIENCE, beats.wait_for(|beats| *beats >= until)).await.unwrap().unwrap();
+    }
+}
+
 fn run(rig: &Rig, process: &str, summarise: Arc<dyn SummariseDay>) -> Loop {
+    run_counted(rig, process, summarise, Beats::default())
+}
+
+fn run_counted(rig: &Rig, process: &str, summarise: Arc<dyn SummariseDay>, beats: Beats) -> Loop {
     let days = Arc::new(Days {
         store: Arc::clone(&rig.ground.store),
         summarise,
@@ -58,7 +76,9 @@ fn run(rig: &Rig, process: &str, summarise: Arc<dyn SummariseDay>) -> Loop {
         fallback_after: rig.fallback_after,
         effects: Arc::default(),
     });
-    Loop::start(|stop: CancellationToken| days.run(stop, Arc::new(|| {})))
+    Loop::start(|stop: CancellationToken| {
+        days.run(stop, Arc::new(move || beats.0.send_modify(|beats| *beats += 1)))
+    })
 }
 
 async fn day(rig: &Rig, date: &str) -> Option<DayRecord> {
@@ -93,8 +113,10 @@ async fn a_day_is_summarised_when_it_is_over_and_a_day_of_silence_is_not() {
     let rig = Rig::new(limits()).await;
     rig.ground.completed("c1", "words", "Planning").await;
     let counted = Arc::new(Counted::default());
-    let running = run(&rig, "p1", Arc::clone(&counted) as Arc<dyn SummariseDay>);
-    tokio::time::sleep(Duration::from_millis(1_200)).await;
+    let beats = Beats::default();
+    let summarise = Arc::clone(&counted) as Arc<dyn SummariseDay>;
+    let running = run_counted(&rig, "p1", summarise, beats.clone());
+    beats.pass().await;
     assert!(day(&rig, DATE).await.is_none(), "it is not over");
     rig.clock.forward_to(midnight());
     let summary = made(&rig, DATE).await;
@@ -105,7 +127,7 @@ async fn a_day_is_summarised_when_it_is_over_and_a_day_of_silence_is_not() {
     assert_eq!(kept.provenance.unwrap().provider, "local");
     // Two days on: nobody was heard again, and what is made stays.
     rig.clock.forward(Duration::from_secs(2 * 86_400));
-    tokio::time::sleep(Duration::from_millis(1_200)).await;
+    beats.pass().await;
     running.stop().await;
     assert_eq!(counted.calls.load(Ordering::SeqCst), 1);
     assert_eq!(rig.ground.store.days(&"ann".into(), 10, 0).await.unwrap().len(), 1);
@@ -134,10 +156,13 @@ async fn two_processes_make_a_day_once() {
     rig.ground.completed("c1", "words", "Planning").await;
     rig.clock.forward_to(midnight());
     let counted = Arc::new(Counted::default());
-    let both = ["p1", "p2"].map(|process| run(&rig, process, Arc::clone(&counted) as Arc<dyn SummariseDay>));
+    let both = ["p1", "p2"].map(|process| {
+        let (summarise, beats) = (Arc::clone(&counted) as Arc<dyn SummariseDay>, Beats::default());
+        (run_counted(&rig, process, summarise, beats.clone()), beats)
+    });
     made(&rig, DATE).await;
-    tokio::time::sleep(Duration::from_millis(1_200)).await;
-    for running in both {
+    for (running, beats) in both {
+        beats.pass().await;
         running.stop().await;
     }
     assert_eq!(counted.calls.load(Ordering::SeqCst), 1);

@@ -20,6 +20,7 @@ use crate::outgoing::Outgoing;
 use crate::realtime::Triggers;
 use crate::runtimes::SessionWorker;
 use crate::speech::Speech;
+use crate::translation::Translations;
 use crate::{link, listen, pusher, rest, serve};
 
 async fn healthy() -> axum::Json<serde_json::Value> {
@@ -46,7 +47,7 @@ pub(super) fn listening(
     background: &Runtime,
     (links, embed): (Option<Arc<link::Links>>, Option<Arc<EmbedServer>>),
     (outgoing, triggers): (Arc<Outgoing>, Arc<Triggers>),
-    time_zone: TimeZone,
+    (time_zone, translations): (TimeZone, Option<Arc<Translations>>),
 ) -> Router {
     let rest = rest::router(rest::RestState {
         store: Arc::clone(&parts.store) as Arc<dyn Store>,
@@ -101,6 +102,7 @@ pub(super) fn listening(
         // Where there is a pusher, it is told.
         triggers: links.is_none().then_some(triggers),
         links,
+        translations,
         partings: Semaphore::new(parts.limits.partings_at_once_max),
     });
     listen::router(listen)

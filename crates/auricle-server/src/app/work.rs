@@ -20,6 +20,7 @@ use crate::clock::monotonic;
 use crate::config::{Config, LlmFallback, LlmOutput, Shape};
 use crate::outgoing::Outgoing;
 use crate::realtime::Triggers;
+use crate::translation::Translations;
 use crate::{link, loops, notify, repair, sweeper, webhook};
 
 /// What webhooks and triggers go out by.
@@ -36,6 +37,7 @@ pub(super) fn model(config: &Config, parts: &Parts) -> Result<Option<Arc<OpenAi>
         url: url.clone(),
         model: llm.model.clone(),
         model_long: llm.model_long.clone(),
+        model_translation: config.translation.model.clone(),
         key: llm.key.as_ref().map(|key| key.expose().to_owned()),
         key_header: llm.key_header.clone(),
         output: match llm.output {
@@ -193,6 +195,19 @@ pub(super) fn processors(
         rule: claim_when(config, links),
     });
     (worker, outbox)
+}
+
+/// What is said, translated by the model, if it is to be.
+pub(super) fn translations(
+    config: &Config,
+    parts: &Parts,
+    model: Option<Arc<OpenAi>>,
+    (processing, tail, stop): (&Runtime, &TaskTracker, &CancellationToken),
+) -> Option<Arc<Translations>> {
+    let store = Arc::clone(&parts.store) as Arc<dyn Store>;
+    let bounds = (Arc::clone(&parts.limits), parts.clock);
+    let ends = (processing.handle().clone(), tail.clone(), stop.clone());
+    Translations::new(&config.translation, store, model?, bounds, ends)
 }
 
 /// The loop that summarises days.

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::value::{show_duration, without_secrets};
-use super::{Config, LlmFallback, Mistake, Shape};
+use super::{Config, LlmFallback, Mistake, Shape, TranslationWhen, is_language};
 use crate::auth::is_user_id;
 use crate::outgoing::reach::Reach;
 
@@ -80,6 +80,13 @@ pub(super) fn rules(config: &Config, shape: Shape, mistakes: &mut Vec<Mistake>) 
         "limits.target_off_after",
         limits.target_off_after,
     );
+    if config.translation.when != TranslationWhen::Off && config.llm.url.is_none() {
+        let expected = "off, since no language model is configured (llm.url)";
+        broken("translation.when", config.translation.when.as_str().to_owned(), expected);
+    }
+    if let Some(language) = config.translation.language.as_deref().filter(|language| !is_language(language)) {
+        broken("translation.language", language.to_owned(), "a language's code, e.g. es or pt-BR");
+    }
     if limits.lease_renew_every > limits.lease / 2 {
         let expected = format!("at most half of limits.lease, which is {}", show_duration(limits.lease));
         broken("limits.lease_renew_every", show_duration(limits.lease_renew_every), &expected);

@@ -153,6 +153,15 @@ own! {
     "llm.price_input" = llm.price_input;
     /// The same of answers.
     "llm.price_output" = llm.price_output;
+    /// Which sessions the language model translates while people speak: none (`off`), those in which more than one language is spoken
+    /// (`multi`: `language=multi` or `auto`), or those as well that name a language (`always`: what is said in others, into it). Needs
+    /// `llm.url`; what is said is sent there. `docs/translation.md` says more.
+    "translation.when" = translation.when;
+    /// The language, as a code such as `es`, into which sessions of more than one language are translated for users who have not said
+    /// theirs (`PUT /v1/users/me/language`). Not set: theirs are not translated.
+    "translation.language" = translation.language;
+    /// The model that translates: a small one is quicker. Not set: `llm.model`.
+    "translation.model" = translation.model;
     /// A server that speaks OpenAI's embeddings (OpenAI, Ollama, llama.cpp, vLLM), with or without `/v1`: conversations are then
     /// also found by meaning. Records, transcripts and what is searched for are sent there. Not set: they are found by words
     /// alone.

@@ -28,6 +28,7 @@ use super::{Listen, SessionSpec};
 use crate::hub::{Command, Membership};
 use crate::link::LinkHandle;
 use crate::realtime::FeedHandle;
+use crate::translation::{self, Translated, TranslationHandle};
 
 /// How long a closed socket is read on.
 const LINGER: std::time::Duration = std::time::Duration::from_secs(1);
@@ -56,6 +57,7 @@ enum Woken {
     Done(Done),
     Command(Command),
     Heard(usize, Heard),
+    Translated(Translated),
     Frame(Message),
     /// A message over the limit: nothing after it can be read.
     TooLarge,
@@ -80,6 +82,10 @@ pub(super) struct Driver {
     link: Option<LinkHandle>,
     /// To realtime triggers, where there is none.
     feed: Option<Arc<FeedHandle>>,
+    /// To translations, where there are any for this session.
+    translation: Option<TranslationHandle>,
+    /// From them: stored already, and sent if the client keeps up.
+    translated: Option<mpsc::Receiver<Translated>>,
     /// Time of the sample after the last one that was forwarded.
     forwarded_until: Option<UnixMicros>,
     calls: FuturesUnordered<BoxFuture<'static, Done>>,
@@ -116,6 +122,11 @@ impl Driver {
         let rate_hz = if spec.channels.is_some() { MULTI_RATE_HZ } else { spec.session.sample_rate_hz };
         let link = listen.links.as_ref().map(|links| links.open(&spec.user, rate_hz));
         let feed = listen.triggers.as_ref().map(|triggers| Arc::new(triggers.open(&spec.user, rate_hz)));
+        let translations = listen.translations.as_ref();
+        // The questions of an onboarding are Omi's, in one language, and so are its answers. Source: listen-protocol 3.5.
+        let translations = translations.filter(|_| !spec.session.onboarding);
+        let opened = translations.and_then(|all| all.open(&spec.user, &spec.language));
+        let (translation, translated) = opened.unzip();
         let mut entropy = StdRng::from_rng(&mut rand::rng());
         let mut seed = [0; 32];
         rand::Rng::fill_bytes(&mut entropy, &mut seed);
@@ -136,6 +147,8 @@ impl Driver {
             commands,
             link,
             feed,
+            translation,
+            translated,
             forwarded_until: None,
             calls: FuturesUnordered::new(),
             ownership: None,
@@ -211,6 +224,7 @@ impl Driver {
                 None => return,
             },
             Woken::Heard(channel, heard) => self.on_heard(channel, heard),
+            Woken::Translated(translated) => self.on_translated(translated),
             Woken::Frame(Message::Binary(frame)) => return self.on_binary(&frame),
             Woken::Frame(Message::Text(text)) => self.on_text(text.as_str()),
             Woken::Frame(_) => Input::Keepalive,
@@ -320,6 +334,15 @@ impl Driver {
             Heard::Covered(until_sample) => Input::Covered { channel, until_sample },
             Heard::State(state) => Input::Ear { channel, state },
         }
+    }
+
+    /// Sent only to who is there and reads: it is in the record all the same.
+    fn on_translated(&mut self, Translated { text, segments }: Translated) -> Input {
+        let sent = self.socket.is_some() && self.outbox.has_room_to_spare() && self.outbox.text(text);
+        if !sent {
+            translation::dropped("unsent", segments.len());
+        }
+        Input::Translated(segments)
     }
 
     fn on_command(&mut self, command: Command) -> Option<Input> {
@@ -540,6 +563,14 @@ impl Driver {
                 if let Poll::Ready(heard) = ear.poll_event(cx) {
                     return Poll::Ready(Woken::Heard(channel, heard));
                 }
+            }
+        }
+        if let Some(translated) = &mut self.translated {
+            match translated.poll_recv(cx) {
+                Poll::Ready(Some(text)) => return Poll::Ready(Woken::Translated(text)),
+                // The process ends.
+                Poll::Ready(None) => self.translated = None,
+                Poll::Pending => {}
             }
         }
         self.poll_socket(cx)

@@ -15,13 +15,14 @@ pub(super) struct Outbox {
     bytes: usize,
     bytes_max: usize,
     unflushed: bool,
+    closing: bool,
     /// `bytes`, and what the socket has not sent yet.
     held: Share,
 }
 
 impl Outbox {
     pub(super) fn new(bytes_max: usize, held: Share) -> Self {
-        Self { waiting: VecDeque::new(), bytes: 0, bytes_max, unflushed: false, held }
+        Self { waiting: VecDeque::new(), bytes: 0, bytes_max, unflushed: false, closing: false, held }
     }
 
     /// Queues a text. False if it does not fit: nothing was queued.
@@ -38,8 +39,14 @@ impl Outbox {
         true
     }
 
+    /// Whether less than half of the bound waits, and nothing is to close the connection.
+    pub(super) fn has_room_to_spare(&self) -> bool {
+        self.bytes < self.bytes_max / 2 && !self.closing
+    }
+
     /// Queues the close frame, after what is already there.
     pub(super) fn close(&mut self, code: u16, reason: &'static str) {
+        self.closing = true;
         self.waiting
             .push_back(Message::Close(Some(CloseFrame { code, reason: Utf8Bytes::from_static(reason) })));
     }

@@ -171,6 +171,7 @@ impl Maker {
     fn records(&self) -> Result<Vec<(&'static str, Value)>, StoreError> {
         let (store, user) = (&self.store, &self.user);
         let zone = self.read(async || store.time_zone(user).await)?;
+        let language = self.read(async || store.language(user).await)?;
         let jobs = self.read(async || store.jobs(Some(user), None, JOBS_MAX).await)?;
         let keys = self.read(async || store.api_keys(user).await)?;
         let filter = ActionItemFilter { limit: EXPORT_MAX, ..ActionItemFilter::default() };
@@ -185,7 +186,7 @@ impl Maker {
         let voices = self.read(async || store.voices(user, None).await)?;
         let key = |(label, at): &(String, _)| json!({ "label": label, "created_at": convert::time(*at) });
         Ok(vec![
-            ("user.json", json!({ "uid": user.as_str(), "time_zone": zone })),
+            ("user.json", json!({ "uid": user.as_str(), "time_zone": zone, "language": language })),
             ("jobs.json", json!(jobs.iter().map(convert::job).collect::<Vec<_>>())),
             ("api_keys.json", json!(keys.iter().map(key).collect::<Vec<_>>())),
             ("action_items.json", json!(items.iter().map(convert::action_item).collect::<Vec<_>>())),

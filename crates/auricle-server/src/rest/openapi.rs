@@ -79,6 +79,7 @@ use super::{
         users::me,
         users::erase,
         export::export,
+        users::set_language,
         users::set_time_zone,
         health,
         v1_health,

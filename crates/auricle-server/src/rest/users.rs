@@ -1,6 +1,6 @@
-//! The user who asks, and their time zone.
+//! The user who asks, their time zone and language.
 
-use auricle_wire::rest::{Problem, Status, TimeZoneRequest, User};
+use auricle_wire::rest::{LanguageRequest, Problem, Status, TimeZoneRequest, User};
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -9,6 +9,7 @@ use utoipa::IntoParams;
 
 use super::answer::{Body, Caller, Params, Refusal};
 use super::{RestState, status};
+use crate::config::is_language;
 
 const WHAT: &str = "User";
 
@@ -16,7 +17,29 @@ const WHAT: &str = "User";
 #[utoipa::path(get, path = "/v1/users/me", tag = "users", responses((status = 200, body = User)))]
 pub(super) async fn me(Caller(user): Caller, State(state): State<RestState>) -> Result<Json<User>, Refusal> {
     let time_zone = state.store.time_zone(&user).await.map_err(|error| Refusal::store(WHAT, error))?;
-    Ok(Json(User { uid: user.to_string(), time_zone }))
+    let language = state.store.language(&user).await.map_err(|error| Refusal::store(WHAT, error))?;
+    Ok(Json(User { uid: user.to_string(), time_zone, language }))
+}
+
+/// Sets the language that the user reads: where more than one is spoken, what is said is translated into it
+/// (`translation.when`).
+#[utoipa::path(put, path = "/v1/users/me/language", tag = "users", request_body = LanguageRequest, responses(
+    (status = 200, body = Status),
+    (status = 422, description = "It is no language's code", body = Problem),
+))]
+pub(super) async fn set_language(
+    Caller(user): Caller,
+    State(state): State<RestState>,
+    Body(request): Body<LanguageRequest>,
+) -> Result<Json<Status>, Refusal> {
+    let language = request.language.as_deref();
+    if !language.is_none_or(is_language) {
+        return Err(Refusal::invalid("A language is its code, e.g. es or pt-BR"));
+    }
+    let store = &state.store;
+    store.ensure_user(&user, state.clock.wall()).await.map_err(|error| Refusal::store(WHAT, error))?;
+    store.set_language(&user, language).await.map_err(|error| Refusal::store(WHAT, error))?;
+    Ok(status("Ok"))
 }
 
 /// Sets the time zone in which "tomorrow at five" is understood.

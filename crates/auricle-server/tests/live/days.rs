@@ -1,7 +1,5 @@
 //! Days that are over are summarised and told, behind the whole server.
 
-use std::time::Duration;
-
 use auricle_testkit::{LlmStandIn, WebhookSink};
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -35,6 +33,16 @@ async fn day_when(rig: &Rig, date: &str, state: &str) -> Value {
 fn a_day_earlier(rig: &Rig) {
     let db = rusqlite::Connection::open(rig.data().join("auricle.db")).unwrap();
     db.execute("UPDATE conversations SET started_at = started_at - 86400000000", []).unwrap();
+}
+
+/// How many effects of days there are, and how many of them are not done.
+fn effects_of_days(rig: &Rig) -> (u32, u32) {
+    let db = rusqlite::Connection::open(rig.data().join("auricle.db")).unwrap();
+    let count = |more: &str| {
+        let sql = format!("SELECT count(*) FROM effects WHERE conversation IS NULL {more}");
+        db.query_row(&sql, [], |row| row.get(0)).unwrap()
+    };
+    (count(""), count("AND state IN ('pending', 'leased')"))
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -100,6 +108,7 @@ async fn a_day_that_is_over_is_made_by_the_model_and_told_once_across_restarts()
     })
     .await;
     assert_eq!(llm.calls(), calls + 1, "one call for each time that it is made");
-    tokio::time::sleep(Duration::from_millis(300)).await;
+    // What is told of a day is written with its summary: there is nothing more to come.
+    eventually("all is told", async || (effects_of_days(&rig) == (1, 0)).then_some(())).await;
     assert_eq!(sink.deliveries().len(), 1);
 }

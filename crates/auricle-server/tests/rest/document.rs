@@ -248,6 +248,9 @@ async fn calls(rig: &Rig) -> BTreeMap<(&'static str, &'static str), Vec<Call>> {
         "/v1/users/me",
         vec![call("/v1/users/me?confirm=eve", none()), call("/v1/users/me?confirm=ana", none())],
     );
+    let path = "/v1/users/me/language";
+    let language = |code: &str| call(path, Some(json!({ "language": code })));
+    add("put", path, vec![language("pt-BR"), language("spoken words")]);
     let zone = |name: &str| Some(json!({ "time_zone": name }));
     let path = "/v1/users/me/time-zone";
     add("put", path, vec![call(path, zone("Europe/Madrid")), call(path, zone("x"))]);

@@ -42,6 +42,13 @@ async fn an_export_has_everything_of_its_user_and_nothing_of_others() {
     rig.completed("eve", "Hers", &["A secret."]).await;
     rig.call("ana", "PUT", "/v1/users/me/time-zone", Some(serde_json::json!({"time_zone": "Europe/Madrid"})))
         .await;
+    rig.call("ana", "PUT", "/v1/users/me/language", Some(serde_json::json!({"language": "es"}))).await;
+    let said = rig.read("ana", &open).await["transcript_segments"][0].clone();
+    let said = |field: &str| said[field].as_str().unwrap().to_owned();
+    let spanish = auricle_core::Translation { lang: "es".into(), text: "Sigue.".into() };
+    let translations = vec![(said("id").into(), said("text"), spanish)];
+    let translated = rig.store.translate_segments(&"ana".into(), &open.as_str().into(), translations).await;
+    assert_eq!(translated.unwrap().len(), 1);
     for (user, text) in [("ana", "Feed the zebra"), ("eve", "Keep the secret")] {
         let item = serde_json::json!({ "description": text });
         rig.call(user, "POST", "/v1/action-items", Some(item)).await;
@@ -84,7 +91,10 @@ async fn an_export_has_everything_of_its_user_and_nothing_of_others() {
     assert!(files[&format!("conversations/{done}.md")].contains("A zebra ran by."));
     assert!(files[&format!("conversations/{done}.srt")].starts_with("1\n00:00:0"));
     assert!(files[&format!("conversations/{done}.vtt")].starts_with("WEBVTT\n\n00:00:0"));
+    let json: Value = serde_json::from_str(&files[&format!("conversations/{open}.json")]).unwrap();
+    assert_eq!(json["transcript_segments"][0]["translations"][0]["text"], "Sigue.");
     let user: Value = serde_json::from_str(&files["user.json"]).unwrap();
+    assert_eq!(user["language"], "es");
     assert_eq!((&user["uid"], &user["time_zone"]), (&"ana".into(), &"Europe/Madrid".into()));
     assert_eq!(serde_json::from_str::<Value>(&files["jobs.json"]).unwrap().as_array().unwrap().len(), 1);
     for (name, field, text) in [

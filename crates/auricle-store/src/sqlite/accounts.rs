@@ -69,6 +69,20 @@ pub(super) fn time_zone(db: &Db, user: &UserId) -> Result<Option<String>> {
     Ok(zone.flatten())
 }
 
+pub(super) fn language(db: &Db, user: &UserId) -> Result<Option<String>> {
+    let language = db
+        .prepare_cached("SELECT language FROM users WHERE id = ?1")?
+        .query_row([user.as_str()], |row| row.get(0))
+        .optional()?;
+    Ok(language.flatten())
+}
+
+pub(super) fn set_language(db: &Db, user: &UserId, language: Option<&str>) -> Result<()> {
+    let changed =
+        db.execute("UPDATE users SET language = ?2 WHERE id = ?1", params![user.as_str(), language])?;
+    if changed == 0 { Err(StoreError::NotFound(format!("user {user}"))) } else { Ok(()) }
+}
+
 pub(super) fn set_time_zone(db: &Db, user: &UserId, zone: &str) -> Result<()> {
     let changed =
         db.execute("UPDATE users SET time_zone = ?2 WHERE id = ?1", params![user.as_str(), zone])?;

@@ -11,7 +11,7 @@ use rusqlite::{OptionalExtension, params};
 
 use super::db::Db;
 use super::rows::Texts;
-use super::{accounts, people, places, rows, search};
+use super::{accounts, people, places, rows, search, translations};
 use crate::protect::Place;
 use crate::store::{AppendSegments, Choice, OpenConversation, Opened, Ownership, Result, StoreError};
 
@@ -293,6 +293,10 @@ pub(super) fn put_plain_segment(db: &Db, head: &Head, segment: &Segment) -> Resu
 /// Stores a segment over whatever row has its id.
 fn put_segment(db: &Db, head: &Head, segment: &Segment, texts: &Texts<'_>) -> Result<()> {
     let rid = head.rid;
+    let kept = match &texts.translations {
+        Some(_) => None,
+        None => translations::kept(db, head, segment)?,
+    };
     let values = params![
         rid,
         segment.id.as_str(),
@@ -302,7 +306,7 @@ fn put_segment(db: &Db, head: &Head, segment: &Segment, texts: &Texts<'_>) -> Re
         segment.speaker.as_ref().map(|speaker| speaker.label()),
         segment.is_user,
         segment.person_id.as_ref().map(|person| person.as_str()),
-        texts.translations,
+        texts.translations.as_ref().or(kept.as_ref()),
         segment.speech_profile_processed,
         segment.stt_provider
     ];

@@ -35,6 +35,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("migrations/0012_search_versions.sql"),
     include_str!("migrations/0013_days.sql"),
     include_str!("migrations/0014_people.sql"),
+    include_str!("migrations/0015_translation.sql"),
 ];
 
 /// How many prepared statements a connection keeps; more than there are distinct statements in this crate.

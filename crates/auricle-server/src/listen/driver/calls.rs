@@ -58,9 +58,15 @@ impl Driver {
         let feed = self.feed.clone().filter(|feed| feed.wants_words() && !append.upsert.is_empty());
         let is_wanted = link.is_some() || feed.is_some();
         let words = is_wanted.then(|| (append.ownership.conversation.clone(), append.upsert.clone()));
+        let translation = self.translation.clone().map(|handle| {
+            (handle, append.ownership.conversation.clone(), append.upsert.clone(), append.delete.clone())
+        });
         self.calls.push(Box::pin(async move {
             Done::Input(match listen.store.append_segments(append).await {
                 Ok(()) => {
+                    if let Some((handle, conversation, upsert, delete)) = translation {
+                        handle.give(&conversation, &upsert, &delete);
+                    }
                     // A session has one of the two.
                     match (link, feed, words) {
                         (Some(link), _, Some((conversation, segments))) => {
