@@ -238,3 +238,21 @@ async fn a_conversation_of_a_session_that_left_in_the_outage_is_heard_when_the_e
     troubled.set("none");
     troubled.has_all(&id, said).await;
 }
+
+#[tokio::test]
+async fn p4_no_word_is_cut_in_two_where_memory_ends_streams_fail_or_the_live_stream_takes_over() {
+    // Words come twice a second: each server's outage begins and ends at another place in them.
+    let outages = (0..8).map(async |n| {
+        let mode = if n % 2 == 0 { "hang" } else { "refuse" };
+        let troubled = Troubled::start("scripted", &[("limits.speech_replay_secs_max", "2")]).await;
+        let (mut device, mut voice) = (troubled.rig.device().await, Voice::new());
+        let id = device.conversation().await;
+        voice.speak(&mut device, 2.0 + 0.06 * f64::from(n)).await;
+        troubled.set(mode);
+        voice.speak(&mut device, 10.0 + 0.02 * f64::from(n)).await;
+        troubled.set("none");
+        voice.speak(&mut device, 6.0).await;
+        troubled.has_all(&id, voice.said()).await;
+    });
+    futures_util::future::join_all(outages).await;
+}
