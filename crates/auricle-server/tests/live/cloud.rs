@@ -103,6 +103,8 @@ async fn a_refused_key_or_an_account_without_credit_is_told_and_ends_no_session(
             ("limits.engine_reopen_max", "100ms"),
             ("limits.speech_refused_for", "200ms"),
             ("limits.speech_limited_for", "200ms"),
+            // What a session that leaves still hears is not looked at here.
+            ("limits.drain_max", "100ms"),
         ];
         let (service, rig) = start("deepgram", session("deepgram", name), &settings).await;
         let mut device = rig.device().await;
