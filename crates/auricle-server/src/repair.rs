@@ -75,8 +75,8 @@ enum RepairError {
 }
 
 impl Repair {
-    /// One attempt. Whatever could not be repaired stays on disk.
-    async fn repair(&self, mut stretch: Stretch, pulse: &Pulse) {
+    /// One attempt. Whatever could not be repaired stays on disk. True if there was no engine to make it with.
+    async fn repair(&self, mut stretch: Stretch, pulse: &Pulse) -> bool {
         let (run, begun) = (stretch.header().run.clone(), monotonic());
         let heard = self.hear(&mut stretch, pulse).await;
         let leftovers = stretch.into_leftovers();
@@ -98,11 +98,13 @@ impl Repair {
             Err(RepairError::Engine(EngineError::Unavailable(error))) => {
                 metrics::counter!("auricle_spool_repairs_total", "outcome" => "no_engine").increment(1);
                 tracing::debug!(%error, %run, "no speech engine for spooled audio");
+                return true;
             }
             // Nor while no engine has worked for anybody since it was tried before: it may not be the audio's fault.
             Err(error @ (RepairError::Engine(_) | RepairError::Stuck)) if self.may_be_away(&run, begun) => {
                 metrics::counter!("auricle_spool_repairs_total", "outcome" => "no_engine").increment(1);
                 tracing::debug!(error = %crate::chain(&error), %run, "no speech engine works for spooled audio");
+                return true;
             }
             Err(error) => {
                 metrics::counter!("auricle_spool_repairs_total", "outcome" => "failed").increment(1);
@@ -116,6 +118,7 @@ impl Repair {
                 }
             }
         }
+        false
     }
 
     fn may_be_away(&self, run: &str, begun: Instant) -> bool {

@@ -14,8 +14,8 @@ use super::joined::{self, Part, Stretch};
 use crate::clock::monotonic;
 use crate::vitals::Pulse;
 
-/// Looks at the spool at least this often; what could not be repaired is tried again after this long, or as soon as an engine
-/// has worked.
+/// Looks at the spool at least this often; what could not be repaired is tried again after this long, or, if only an engine was
+/// missing, as soon as one has worked.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
 /// Between two looks, at least; and four times as long as the last one took, since each reads something of every run.
 const LOOK_GAP: Duration = Duration::from_millis(100);
@@ -69,7 +69,11 @@ struct Found {
 enum Done {
     /// `None`: the folder could not be read.
     Looked(Option<Found>),
-    Heard(Vec<String>),
+    Heard {
+        runs: Vec<String>,
+        /// There was no engine to hear them.
+        away: bool,
+    },
 }
 
 /// When to look.
@@ -108,19 +112,20 @@ impl Repair {
         let mut tasks: FuturesUnordered<BoxFuture<'static, Done>> = FuturesUnordered::new();
         // Runs that are being heard, with their conversation.
         let mut in_hand: HashMap<String, ConversationId> = HashMap::new();
-        // Runs that were tried, until when they are left alone.
-        let mut rests: HashMap<String, Instant> = HashMap::new();
+        // Runs that were tried, until when they are left alone, and whether only an engine was missing.
+        let mut rests: HashMap<String, (Instant, bool)> = HashMap::new();
         let (mut hearing, mut tried_at) = (0_u32, monotonic());
         loop {
             let now = monotonic();
             pulse.beat(now);
-            if !rests.is_empty() && self.engine.has_worked_since(tried_at) {
-                rests.clear();
+            // Not what failed for another reason: its attempts are counted.
+            if rests.values().any(|(_, away)| *away) && self.engine.has_worked_since(tried_at) {
+                rests.retain(|_, (_, away)| !*away);
                 looks.wanted = true;
             }
             if !looks.under_way && now >= looks.due() {
                 looks.begin(now);
-                rests.retain(|_, until| *until > now);
+                rests.retain(|_, (until, _)| *until > now);
                 let (repair, resting) = (Arc::clone(&self), rests.keys().cloned().collect());
                 tasks.push(Box::pin(async move { Done::Looked(repair.look(resting).await) }));
             }
@@ -133,8 +138,8 @@ impl Repair {
                 in_hand.extend(runs.iter().map(|run| (run.clone(), conversation.clone())));
                 let (repair, pulse) = (Arc::clone(&self), Arc::clone(&pulse));
                 tasks.push(Box::pin(async move {
-                    repair.repair(stretch, &pulse).await;
-                    Done::Heard(runs)
+                    let away = repair.repair(stretch, &pulse).await;
+                    Done::Heard { runs, away }
                 }));
             }
             metrics::gauge!("auricle_spool_repairs_running").set(f64::from(hearing));
@@ -152,12 +157,12 @@ impl Repair {
                             queue.add(found.parts);
                         }
                     }
-                    Done::Heard(runs) => {
+                    Done::Heard { runs, away } => {
                         hearing -= 1;
                         tried_at = monotonic();
                         for run in runs {
                             in_hand.remove(&run);
-                            rests.insert(run, tried_at + LOOK_EVERY);
+                            rests.insert(run, (tried_at + LOOK_EVERY, away));
                         }
                         // What was not repaired still holds its conversation, what was does no more.
                         looks.wanted = true;
