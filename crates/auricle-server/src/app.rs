@@ -175,19 +175,18 @@ fn hearing(config: &Config, account: &Account, ring: Keyring) -> Result<Hearing,
     let disk_max = config.limits.uploads_disk_bytes_max;
     let vault = auricle_store::vault::Vault::open(config.data_dir.join("uploads"), ring.clone(), disk_max)
         .map_err(BuildError::Uploads)?;
-    let options = SpoolOptions { account: account.clone(), ring, ..SpoolOptions::from(&config.limits) };
+    let repair = Arc::new(Notify::new());
+    let options = SpoolOptions {
+        account: account.clone(),
+        ring,
+        left: Arc::clone(&repair),
+        ..SpoolOptions::from(&config.limits)
+    };
     let spool = Spool::open(config.data_dir.join("spool"), options).map_err(BuildError::Spool)?;
     let ours = auricle_speech::SpeechConfig { account: account.clone(), ..speech(config) };
     let engine = auricle_speech::build_chain(&ours, &config.speech.engines.names())?;
     let files = Arc::new(crate::rest::Files::new(vault, Arc::clone(&engine) as _, &config.limits));
-    Ok(Hearing {
-        spool,
-        engine,
-        files,
-        held: Arc::default(),
-        repair: Arc::new(Notify::new()),
-        erase: Arc::new(Notify::new()),
-    })
+    Ok(Hearing { spool, engine, files, held: Arc::default(), repair, erase: Arc::new(Notify::new()) })
 }
 
 /// The engines' own settings from ours.

@@ -8,6 +8,7 @@ mod ear;
 mod events;
 mod outbox;
 mod runs;
+mod takeover;
 
 use std::sync::Arc;
 

@@ -1,29 +1,30 @@
 //! Hears what no session did: audio that was left in the spool by a crash, a failed engine or an overload is transcribed
 //! and its words are put into their conversation, by time.
 //!
-//! Runs that adjoin are heard as one ([`joined`]). Bounded: `spool_repairs_at_once_max` stretches at once; each run has `spool_repair_attempts_max` attempts, after which its stretch is marked as a gap. An
-//! attempt counts if an engine has worked for anybody since the one before: while all are away audio waits.
+//! Runs that adjoin are heard as one ([`joined`]); which comes next, and when to look for more, is [`rounds`]'. Bounded:
+//! `spool_repairs_at_once_max` stretches at once; each run has `spool_repair_attempts_max` attempts, after which its stretch is
+//! marked as a gap. An attempt counts if an engine has worked for anybody since the one before: while all are away audio waits.
 
 mod hearing;
+mod held;
 mod joined;
+mod rounds;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use auricle_core::{ConversationId, Limits, Segment, SegmentId, Speaker, Word};
+use auricle_core::{Limits, Segment, SegmentId, Speaker, Word};
 use auricle_speech::{Chain, EngineError};
 use auricle_store::spool::{Leftover, Spool};
 use auricle_store::{InsertRecovered, Store, StoreError};
-use futures_util::StreamExt;
 use tokio::sync::Notify;
 
+pub(crate) use self::held::Held;
 use self::joined::Stretch;
 use crate::clock::monotonic;
 use crate::vitals::Pulse;
 
-/// Looks at the spool at least this often.
-const LOOK_EVERY: Duration = Duration::from_secs(5);
 /// An engine that says nothing for this long about audio it was given has failed the attempt.
 const PROGRESS_MAX: Duration = Duration::from_secs(60);
 
@@ -39,46 +40,6 @@ pub(crate) struct Repair {
     pub(crate) at_once: usize,
     pub(crate) limits: Arc<Limits>,
     pub(crate) wake: Arc<Notify>,
-}
-
-/// Looks at the spool that a conversation just left to repair is held for without being found: what is left comes to disk a
-/// moment after it is said to be.
-const LOOKS: u8 = 3;
-
-/// Conversations with audio that is still to be transcribed.
-#[derive(Debug, Default)]
-pub(crate) struct Held(Mutex<Holding>);
-
-#[derive(Debug, Default)]
-struct Holding {
-    /// `None` until the spool has been looked at.
-    found: Option<HashSet<ConversationId>>,
-    /// And how many looks each is still held for.
-    told: HashMap<ConversationId, u8>,
-}
-
-impl Held {
-    /// Whether a conversation may not be ended yet, as far as is known.
-    pub(crate) fn holds(&self, conversation: &ConversationId) -> bool {
-        let held = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        held.told.contains_key(conversation)
-            || held.found.as_ref().is_none_or(|found| found.contains(conversation))
-    }
-
-    /// A session leaves audio of this conversation.
-    pub(crate) fn hold(&self, conversation: &ConversationId) {
-        let mut held = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        held.told.insert(conversation.clone(), LOOKS);
-    }
-
-    fn replace(&self, found: HashSet<ConversationId>) {
-        let mut held = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        held.found = Some(found);
-        held.told.retain(|_, looks| {
-            *looks -= 1;
-            *looks > 0
-        });
-    }
 }
 
 /// How many stretches are heard at once. An engine that decodes on this machine keeps half of its cores for live sessions.
@@ -114,44 +75,8 @@ enum RepairError {
 }
 
 impl Repair {
-    /// Runs for ever; may be dropped at any await.
-    pub(crate) async fn run(self: Arc<Self>, pulse: Arc<Pulse>) {
-        loop {
-            pulse.beat(monotonic());
-            let leftovers = self.look().await;
-            let stretches =
-                tokio::task::spawn_blocking(|| joined::stretches(leftovers)).await.unwrap_or_default();
-            let repairs = stretches.into_iter().map(|stretch| self.repair(stretch, &pulse));
-            futures_util::stream::iter(repairs)
-                .buffer_unordered(self.at_once.max(1))
-                .for_each(|()| async { pulse.beat(monotonic()) })
-                .await;
-            // Whatever could not be repaired still holds its conversation.
-            self.look().await;
-            let _ = tokio::time::timeout(LOOK_EVERY, self.wake.notified()).await;
-        }
-    }
-
-    /// The runs that nobody writes any more; also publishes whose they are.
-    async fn look(&self) -> Vec<Leftover> {
-        let spool = self.spool.clone();
-        let found = tokio::task::spawn_blocking(move || spool.leftovers()).await;
-        match found.map_err(std::io::Error::other).and_then(|found| found) {
-            Ok(leftovers) => {
-                metrics::gauge!("auricle_spool_leftover_runs").set(leftovers.len() as f64);
-                let is_there = |run: &String| leftovers.iter().any(|left| left.header().run == *run);
-                self.tried.lock().unwrap_or_else(PoisonError::into_inner).retain(|run, _| is_there(run));
-                self.held.replace(leftovers.iter().map(|left| left.header().conversation.clone()).collect());
-                leftovers
-            }
-            Err(error) => {
-                tracing::warn!(%error, "look for left-over audio");
-                Vec::new()
-            }
-        }
-    }
-
-    async fn repair(&self, mut stretch: Stretch, pulse: &Pulse) {
+    /// One attempt. Whatever could not be repaired stays on disk. True if there was no engine to make it with.
+    async fn repair(&self, mut stretch: Stretch, pulse: &Pulse) -> bool {
         let (run, begun) = (stretch.header().run.clone(), monotonic());
         let heard = self.hear(&mut stretch, pulse).await;
         let leftovers = stretch.into_leftovers();
@@ -173,11 +98,13 @@ impl Repair {
             Err(RepairError::Engine(EngineError::Unavailable(error))) => {
                 metrics::counter!("auricle_spool_repairs_total", "outcome" => "no_engine").increment(1);
                 tracing::debug!(%error, %run, "no speech engine for spooled audio");
+                return true;
             }
             // Nor while no engine has worked for anybody since it was tried before: it may not be the audio's fault.
             Err(error @ (RepairError::Engine(_) | RepairError::Stuck)) if self.may_be_away(&run, begun) => {
                 metrics::counter!("auricle_spool_repairs_total", "outcome" => "no_engine").increment(1);
                 tracing::debug!(error = %crate::chain(&error), %run, "no speech engine works for spooled audio");
+                return true;
             }
             Err(error) => {
                 metrics::counter!("auricle_spool_repairs_total", "outcome" => "failed").increment(1);
@@ -191,6 +118,7 @@ impl Repair {
                 }
             }
         }
+        false
     }
 
     fn may_be_away(&self, run: &str, begun: Instant) -> bool {

@@ -34,6 +34,7 @@ use self::decode::{Ask, Load, Stop};
 use self::file::Header;
 use self::pool::{Pool, Size};
 use self::stream::{Manner, WhisperStream};
+use self::stretch::WINDOW_MAX;
 use crate::engine::{Engine, EngineError, EventSender, Stream, StreamSpec};
 
 /// Settings of Whisper.
@@ -161,6 +162,13 @@ impl Engine for Whisper {
             backlog_max: self.config.backlog_secs_max as usize * auricle_audio::vad::RATE_HZ as usize,
         };
         Ok(Box::new(WhisperStream::new(pool, &spec, events, manner, self.account.share())))
+    }
+
+    /// Words are decided once two passes agree, at the latest when a window is full and its pass is over: by a decoder that
+    /// keeps up in no longer than the window lasts. One that does not keep up says that it is busy.
+    fn patience(&self) -> Duration {
+        Duration::from_secs_f64(WINDOW_MAX as f64 / f64::from(auricle_audio::vad::RATE_HZ))
+            + self.config.pass_max
     }
 
     fn check(&self) -> Result<String, EngineError> {

@@ -13,7 +13,7 @@ mod record;
 mod run;
 mod thread;
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::io;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -22,6 +22,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use auricle_core::{Account, ConversationId, Limits, ProcessId, Source, UnixMicros, UserId};
+
+use tokio::sync::Notify;
 
 use crate::clock;
 use crate::protect::Keyring;
@@ -55,6 +57,8 @@ pub struct SpoolOptions {
     pub account: Account,
     /// What seals and opens; empty: audio is written as it is.
     pub ring: Keyring,
+    /// Told when a run that was abandoned can be found.
+    pub left: Arc<Notify>,
 }
 
 impl From<&Limits> for SpoolOptions {
@@ -68,6 +72,7 @@ impl From<&Limits> for SpoolOptions {
             chunk_bytes: 1024 * 1024,
             account: Account::default(),
             ring: Keyring::default(),
+            left: Arc::default(),
         }
     }
 }
@@ -102,11 +107,28 @@ struct Shared {
     /// When the thread last did something, as [`clock::stamp_ms`].
     beat_ms: AtomicU64,
     buffers: Mutex<Vec<Vec<u8>>>,
-    /// Folder names of the runs this process still writes.
-    live: Mutex<HashSet<String>>,
+    /// The runs this process still writes, by folder name. Runs that are left together have their state changed under this lock:
+    /// whoever looks sees all of them left or none.
+    live: Mutex<HashMap<String, Arc<run::Run>>>,
+    /// Folder names of the runs that somebody repairs.
+    claimed: Mutex<HashSet<String>>,
 }
 
 impl Shared {
+    fn new(options: SpoolOptions, folder: PathBuf, queue: SyncSender<thread::Message>) -> Self {
+        Self {
+            options,
+            folder,
+            queue,
+            queued_bytes: AtomicUsize::new(0),
+            disk_bytes: AtomicU64::new(0),
+            beat_ms: AtomicU64::new(clock::stamp_ms()),
+            buffers: Mutex::default(),
+            live: Mutex::default(),
+            claimed: Mutex::default(),
+        }
+    }
+
     /// Longest frame: with a flush around it, it must fit into one record, sealed too.
     fn frame_bytes_max(&self) -> usize {
         if self.options.ring.current().is_none() {
@@ -164,16 +186,7 @@ impl Spool {
         let folder = folder.into();
         std::fs::create_dir_all(&folder)?;
         let (queue, messages) = sync_channel(QUEUE_MAX);
-        let shared = Arc::new(Shared {
-            options,
-            folder,
-            queue,
-            queued_bytes: AtomicUsize::new(0),
-            disk_bytes: AtomicU64::new(0),
-            beat_ms: AtomicU64::new(clock::stamp_ms()),
-            buffers: Mutex::default(),
-            live: Mutex::default(),
-        });
+        let shared = Arc::new(Shared::new(options, folder, queue));
         shared.grew(leftover::bytes_on_disk(&shared.folder)?);
         let weak = Arc::downgrade(&shared);
         std::thread::Builder::new()
@@ -216,10 +229,16 @@ impl Spool {
         }
     }
 
-    /// Runs that no live [`RunWriter`] of this process holds, oldest audio first. Blocks: reads the folder. What cannot be
-    /// read is moved into `quarantine` and counted; what is wholly covered is removed.
+    /// Runs that no live [`RunWriter`] of this process holds and that nobody has claimed, oldest audio first. Blocks: reads the
+    /// folder. What cannot be read is moved into `quarantine` and counted; what is wholly covered is removed. Runs that were
+    /// abandoned together are found together: while one of a conversation is still on its way to disk none of it is.
     pub fn leftovers(&self) -> io::Result<Vec<Leftover>> {
         leftover::list(&self.0)
+    }
+
+    /// Conversations with runs that were abandoned and are not wholly on disk yet: [`Self::leftovers`] has them in a moment.
+    pub fn on_their_way(&self) -> HashSet<ConversationId> {
+        run::on_their_way(&lock(&self.0.live))
     }
 
     /// Removes every run of `user` that nobody writes, those put aside included. Returns how many. Blocks: reads all headers.

@@ -93,6 +93,36 @@ fn an_abandoned_run_comes_back_as_received() {
 }
 
 #[test]
+fn a_run_that_somebody_repairs_is_found_by_nobody_else_and_again_once_it_is_let_go() {
+    let folder = tempfile::tempdir().unwrap();
+    let options = options();
+    let left = std::sync::Arc::clone(&options.left);
+    let spool = Spool::open(folder.path(), options).unwrap();
+    let mut run = spool.begin(header("r1"));
+    feed(&mut run, 0..10);
+    run.abandon();
+    spool.settle();
+    // Whoever waits is told that it can be found.
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+    let told = async { tokio::time::timeout(Duration::from_secs(30), left.notified()).await };
+    runtime.block_on(told).unwrap();
+    let mut found = spool.leftovers().unwrap();
+    found[0].claim();
+    // Even once all of it is covered: its repair removes it.
+    found[0].cover(sample(10)).unwrap();
+    assert_eq!(spool.leftovers().unwrap().len(), 0);
+    drop(found);
+    let mut run = spool.begin(header("r2"));
+    feed(&mut run, 0..10);
+    run.abandon();
+    spool.settle();
+    let mut found = spool.leftovers().unwrap();
+    found[0].claim();
+    drop(found);
+    assert_eq!(spool.leftovers().unwrap().len(), 1);
+}
+
+#[test]
 fn what_is_covered_is_freed_and_only_the_rest_is_repaired() {
     let folder = tempfile::tempdir().unwrap();
     let spool = Spool::open(folder.path(), options()).unwrap();

@@ -13,6 +13,7 @@ use std::time::Instant;
 use tokio::sync::mpsc;
 
 use super::runs::{Fate, Runs};
+use super::takeover::Takeover;
 
 /// Engine events of one stream that the session has not taken. Full: the engine waits on its own threads.
 const EVENTS_MAX: usize = 64;
@@ -45,12 +46,8 @@ struct Listening {
     /// Position of the stream's first sample.
     zero: u64,
     rate_hz: u32,
-    /// Words whose middle is before this are repair's.
-    own_from: u64,
-    /// What was heard when it was opened. Until it has decided more than that, its words are held back: should it fail first, repair
-    /// hears all of it.
-    opened_at: u64,
-    held: Vec<Word>,
+    /// While it has not decided more than what it heard again of an outage.
+    takeover: Option<Takeover>,
 }
 
 /// The last audio, for the next stream.
@@ -150,10 +147,11 @@ impl Ear {
             Ok(stream) => {
                 let again = self.overlap.pcm.len() as u64;
                 let zero = self.heard - again;
-                let own_from = if again == 0 { zero } else { self.runs.take_over(zero + again / 2) };
-                let opened_at = self.heard;
-                let mut listening =
-                    Listening { stream, events, zero, rate_hz, own_from, opened_at, held: Vec::new() };
+                let takeover = (again > 0).then(|| {
+                    let own_from = self.runs.take_over(zero + again / 2);
+                    Takeover::new(own_from, self.heard, self.format.sample_rate_hz)
+                });
+                let mut listening = Listening { stream, events, zero, rate_hz, takeover };
                 if again > 0 {
                     listening.push(
                         self.overlap.pcm.make_contiguous(),
@@ -214,27 +212,28 @@ impl Ear {
                     word.start += zero_secs;
                     word.end += zero_secs;
                 }
-                let rate = f64::from(to_rate);
-                let own_from = listening.own_from as f64 / rate;
-                words.retain(|word| zero == listening.own_from || (word.start + word.end) / 2.0 >= own_from);
-                let decided = words.last().map_or(0, |word| (word.end * rate) as u64);
-                listening.held.append(&mut words);
-                if zero < listening.opened_at && decided <= listening.opened_at {
-                    return self.poll_event(cx);
+                if let Some(takeover) = &mut listening.takeover {
+                    if !takeover.hears(std::mem::take(&mut words)) {
+                        return self.poll_event(cx);
+                    }
+                    words = self.takes_over();
                 }
-                Heard::Words(self.decided())
+                self.hears();
+                Heard::Words(words)
             }
             Event::Covered { until_sample } => {
                 let until = position(until_sample);
-                if zero < listening.opened_at && until <= listening.opened_at {
-                    return self.poll_event(cx);
-                }
-                if listening.held.is_empty() {
-                    self.decided();
+                let held = match &listening.takeover {
+                    Some(takeover) if !takeover.covers(until) => return self.poll_event(cx),
+                    Some(_) => self.takes_over(),
+                    None => Vec::new(),
+                };
+                self.hears();
+                if held.is_empty() {
                     Heard::Covered(until)
                 } else {
                     self.next = Some(Heard::Covered(until));
-                    Heard::Words(self.decided())
+                    Heard::Words(held)
                 }
             }
             Event::Busy { .. } => {
@@ -258,7 +257,8 @@ impl Ear {
                 Heard::State(EarState::Failed(error.to_string()))
             }
             Event::Finished => {
-                let held = self.decided();
+                let held = self.takes_over();
+                self.hears();
                 self.listening = None;
                 if held.is_empty() {
                     Heard::State(EarState::Finished)
@@ -270,14 +270,18 @@ impl Ear {
         })
     }
 
-    /// The stream has decided more than was heard when it was opened: takes the words held back until then.
-    fn decided(&mut self) -> Vec<Word> {
+    /// The stream has decided something: nothing of what was heard before is for another one.
+    fn hears(&mut self) {
         self.troubled = false;
         self.overlap.clear();
-        let Some(listening) = &mut self.listening else { return Vec::new() };
-        // From now on nothing is held back.
-        listening.opened_at = listening.zero;
-        std::mem::take(&mut listening.held)
+    }
+
+    /// The stream has decided more than was heard when it was opened: the words held back until then.
+    fn takes_over(&mut self) -> Vec<Word> {
+        let takeover = self.listening.as_mut().and_then(|listening| listening.takeover.take());
+        let Some((words, from)) = takeover.map(Takeover::decided) else { return Vec::new() };
+        self.runs.yields(from);
+        words
     }
 
     /// Begins to spool for `conversation`, with what was heard since the last run ended.

@@ -77,8 +77,10 @@ pub(super) struct Runs {
     early_from: u64,
     /// Position behind the last frame.
     heard: u64,
-    /// Where the stream opened last takes over: (the first position of its run, from where on words are its own).
-    takes_over: Option<(u64, u64)>,
+    /// The first position that the stream opened last heard first.
+    opened_at: u64,
+    /// From where on words are that stream's, once it has decided that and while an outage's runs do not know it.
+    yields_from: Option<u64>,
     rate_hz: f64,
 }
 
@@ -91,7 +93,8 @@ impl Runs {
             early_bytes: account.share(),
             early_from: 0,
             heard: 0,
-            takes_over: None,
+            opened_at: 0,
+            yields_from: None,
             rate_hz: f64::from(rate_hz.max(1)),
         }
     }
@@ -128,6 +131,7 @@ impl Runs {
             }
             self.heard = heard;
         }
+        self.mark();
     }
 
     /// Keeps a frame. True if audio that the engine could not take has just been left to repair.
@@ -167,14 +171,7 @@ impl Runs {
         let Some(owner) = &self.owner else { return false };
         let mut left = false;
         if let Some(mut last) = self.runs.pop_back() {
-            let end = *last.end.get_or_insert(self.heard);
-            if let Some((at, from)) = self.takes_over.take_if(|(at, _)| *at <= self.heard)
-                && last.lost
-                && at == end
-                && from < end
-            {
-                last.writer.yields_from(from.saturating_sub(last.zero));
-            }
+            last.end.get_or_insert(self.heard);
             if last.fate == Fate::Refused && !last.lost {
                 last.writer.abandon();
                 left = true;
@@ -203,13 +200,38 @@ impl Runs {
         }
     }
 
-    /// A stream was opened for what comes next. It has heard some of what was before, too: words whose middle is at `from` or
-    /// later are its own. Returns where that is: not before the run under way.
+    /// A stream was opened for what comes next. It has heard some of what was before, too, and words whose middle is at `from` or
+    /// later may be its own. Returns where that is: not before the outage.
     pub(super) fn take_over(&mut self, from: u64) -> u64 {
-        let begun = self.runs.back().map_or(self.early_from, |run| run.zero);
-        let from = from.max(begun).min(self.heard);
-        self.takes_over = Some((self.heard, from));
-        from
+        (self.opened_at, self.yields_from) = (self.heard, None);
+        let mut begun = self.runs.back().map_or(self.early_from, |run| run.zero);
+        for run in self.runs.iter().rev() {
+            if run.lost && run.end == Some(begun) {
+                begun = run.zero;
+            }
+        }
+        from.max(begun).min(self.heard)
+    }
+
+    /// That stream has decided where it takes over: words whose middle is at `from` or later are its own. What was left of the
+    /// outage when it was opened says so to repair.
+    pub(super) fn yields(&mut self, from: u64) {
+        self.yields_from = Some(from);
+        self.mark();
+    }
+
+    fn mark(&mut self) {
+        let Some(from) = self.yields_from.filter(|_| self.owner.is_some()) else { return };
+        self.yields_from = None;
+        let (opened_at, heard, mut end) = (self.opened_at, self.heard, self.opened_at);
+        let ends = |run: &Run| run.end.unwrap_or(heard);
+        for run in self.runs.iter_mut().rev().skip_while(|run| ends(run) > opened_at) {
+            if !run.lost || ends(run) != end || from >= end {
+                break;
+            }
+            run.writer.yields_from(from.saturating_sub(run.zero));
+            end = run.zero;
+        }
     }
 
     /// Audio before `until` that the engine heard is not needed any more. True if that shows that an engine hears again, and
@@ -217,7 +239,7 @@ impl Runs {
     pub(super) fn forget(&mut self, until: u64) -> bool {
         let hears_from =
             self.runs.iter().filter(|run| !run.lost && until > run.zero).map(|run| run.zero).max();
-        let mut left = false;
+        let mut left = Vec::new();
         let (runs, mut kept) = (std::mem::take(&mut self.runs), VecDeque::new());
         for mut run in runs {
             let reach = run.end.map_or(until, |end| until.min(end));
@@ -228,14 +250,13 @@ impl Runs {
             if run.is_forgetful() && run.end.is_some_and(|end| run.forgotten >= end) {
                 run.writer.finish();
             } else if run.settled && run.end.is_some_and(|end| hears_from.is_some_and(|from| from >= end)) {
-                run.writer.abandon();
-                left = true;
+                left.push(run.writer);
             } else {
                 kept.push_back(run);
             }
         }
         self.runs = kept;
-        left
+        leave_together(left)
     }
 
     /// The next frame begins a run. True if audio that the engine could not take has just been left to repair: no frame may
@@ -259,23 +280,23 @@ impl Runs {
 
     /// The next frame begins a run, and an outage's audio waits for no stream any more. True if anything is left to repair.
     pub(super) fn release(&mut self) -> bool {
-        let mut left = self.split();
+        let split = self.split();
         // No stream of this conversation comes any more that could fail too.
+        let mut left = Vec::new();
         for run in std::mem::take(&mut self.runs) {
             if run.lost && run.settled {
-                run.writer.abandon();
-                left = true;
+                left.push(run.writer);
             } else {
                 self.runs.push_back(run);
             }
         }
-        left
+        leave_together(left) || split
     }
 
     /// Leaves to repair what is not forgotten of the ended runs that begin before `until` and that the engine heard.
     /// `u64::MAX`: of all ended runs. True if anything is left.
     pub(super) fn leave(&mut self, until: u64) -> bool {
-        let (mut left, mut kept) = (false, VecDeque::new());
+        let (mut left, mut kept) = (Vec::new(), VecDeque::new());
         if let (u64::MAX, Some(last)) = (until, self.runs.back_mut()) {
             last.end.get_or_insert(self.heard);
         }
@@ -283,26 +304,29 @@ impl Runs {
             match run.end {
                 Some(end) if run.is_forgetful() && run.forgotten >= end => run.writer.finish(),
                 Some(_) if until == u64::MAX || (run.is_forgetful() && !run.lost && run.zero < until) => {
-                    run.writer.abandon();
-                    left = true;
+                    left.push(run.writer);
                 }
                 // Its conversation is over: nothing adjoins it that is to be waited for.
-                Some(_) if run.lost && run.zero < until && self.owner.is_none() => {
-                    run.writer.abandon();
-                    left = true;
-                }
+                Some(_) if run.lost && run.zero < until && self.owner.is_none() => left.push(run.writer),
                 _ if run.lost && run.zero < until => kept.push_back(Run { settled: true, ..run }),
                 _ => kept.push_back(run),
             }
         }
         self.runs = kept;
-        left
+        leave_together(left)
     }
 
     /// Writes out what has waited long enough; says when to call again at the latest.
     pub(super) fn flush(&mut self, now: Instant) -> Option<Instant> {
         self.runs.iter_mut().filter_map(|run| run.writer.poll_flush(now)).min()
     }
+}
+
+/// Leaves runs to repair, which is to find all of them at once. True if there are any.
+fn leave_together(writers: Vec<RunWriter>) -> bool {
+    let left = !writers.is_empty();
+    RunWriter::abandon_together(writers);
+    left
 }
 
 #[cfg(test)]
@@ -361,6 +385,13 @@ mod tests {
                 .collect();
             left.sort_by(|a, b| a.0.total_cmp(&b.0));
             left
+        }
+
+        /// From where on each of these runs is another stream's, if it says so.
+        fn marks(&self) -> Vec<u64> {
+            let left = self.spool.leftovers().unwrap();
+            let marks = left.iter().flat_map(|run| run.frames().filter(|frame| frame.samples == 0));
+            marks.map(|frame| frame.position).collect()
         }
     }
 
@@ -475,22 +506,44 @@ mod tests {
         play(&mut runs, 8..10, Fate::Taken);
         runs.lose();
         assert!(!runs.leave(10 * u64::from(FRAME)));
-        runs.take_over(9 * u64::from(FRAME));
+        assert_eq!(runs.take_over(9 * u64::from(FRAME)), 9 * u64::from(FRAME));
         play(&mut runs, 10..14, Fate::Taken);
+        runs.yields(9 * u64::from(FRAME) - 100);
         assert_eq!(rig.left(), [], "nothing has been decided yet");
         assert!(!runs.forget(10 * u64::from(FRAME)));
         assert!(runs.forget(11 * u64::from(FRAME)));
         assert_eq!(rig.left(), [(0.04, vec![2, 3, 4, 5, 6, 7]), (0.16, vec![8, 9])]);
-        let marks: Vec<_> = rig
-            .spool
-            .leftovers()
-            .unwrap()
-            .iter()
-            .flat_map(|run| run.frames().filter(|frame| frame.samples == 0).map(|frame| frame.position))
-            .collect();
-        assert_eq!(marks, [6 * u64::from(FRAME), u64::from(FRAME)]);
+        assert_eq!(
+            rig.marks(),
+            [u64::from(FRAME) - 100],
+            "who failed before it decided anything took nothing over"
+        );
         assert!(leave_all(&mut runs));
         assert_eq!(rig.left().len(), 3);
+    }
+
+    #[test]
+    fn a_stream_may_take_over_before_the_run_in_which_it_was_opened() {
+        let rig = Rig::new();
+        let mut runs = Runs::new(16_000, &Account::default());
+        let frames = u64::from(FRAME);
+        rig.begin(&mut runs);
+        play(&mut runs, 0..4, Fate::Taken);
+        runs.forget(4 * frames);
+        runs.split();
+        play(&mut runs, 4..8, Fate::Taken);
+        runs.lose();
+        play(&mut runs, 8..10, Fate::Unheard);
+        runs.take_over(8 * frames);
+        play(&mut runs, 10..11, Fate::Taken);
+        runs.lose();
+        assert!(!runs.leave(11 * frames));
+        assert_eq!(runs.take_over(2 * frames), 4 * frames, "not before the outage");
+        play(&mut runs, 11..14, Fate::Taken);
+        runs.yields(9 * frames);
+        assert!(runs.forget(12 * frames));
+        assert_eq!(rig.left().len(), 2);
+        assert_eq!(rig.marks(), [5 * frames, 0]);
     }
 
     #[test]

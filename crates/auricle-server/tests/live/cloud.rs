@@ -97,7 +97,15 @@ async fn a_refused_key_or_an_account_without_credit_is_told_and_ends_no_session(
         ("rate_limit", "deepgram is asked too much by this account (429 TOO_MANY_REQUESTS)"),
         ("server_error", "deepgram is in trouble (503 SERVICE_UNAVAILABLE)"),
     ] {
-        let settings = [("limits.engine_reopen_first", "100ms"), ("limits.engine_reopen_max", "100ms")];
+        // Else it is asked again after minutes, or once its audio fits into memory no more.
+        let settings = [
+            ("limits.engine_reopen_first", "100ms"),
+            ("limits.engine_reopen_max", "100ms"),
+            ("limits.speech_refused_for", "200ms"),
+            ("limits.speech_limited_for", "200ms"),
+            // What a session that leaves still hears is not looked at here.
+            ("limits.drain_max", "100ms"),
+        ];
         let (service, rig) = start("deepgram", session("deepgram", name), &settings).await;
         let mut device = rig.device().await;
         device.speak(2.0).await;

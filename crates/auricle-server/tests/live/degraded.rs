@@ -163,6 +163,8 @@ async fn p2_p4_every_way_of_failing_leaves_the_session_and_every_word() {
     futures_util::future::join_all(ways).await;
 }
 
+/// The engine is black-holed in mid-speech for longer than memory bridges, as with 60 s and the default of 30 s: the session stays, and
+/// every word is in its conversation, in order, within half a second of where it was said.
 #[tokio::test]
 async fn p4_an_outage_longer_than_memory_keeps_is_heard_from_disk_in_its_place() {
     let troubled = Troubled::start("scripted", &[("limits.speech_replay_secs_max", "2")]).await;
@@ -174,6 +176,8 @@ async fn p4_an_outage_longer_than_memory_keeps_is_heard_from_disk_in_its_place()
     troubled.set("none");
     voice.speak(&mut device, 5.0).await;
     troubled.has_all(&id, voice.said()).await;
+    device.event("stt_recovered", is_recovered).await;
+    assert_eq!(device.conversation().await, id, "the session stayed in its conversation");
     let told = device.seen.iter().filter(|received| received.event().is_some_and(is_degraded)).count();
     assert!(told <= 1, "told {told} times");
 }
@@ -237,4 +241,22 @@ async fn a_conversation_of_a_session_that_left_in_the_outage_is_heard_when_the_e
     tokio::time::sleep(Duration::from_millis(500)).await;
     troubled.set("none");
     troubled.has_all(&id, said).await;
+}
+
+#[tokio::test]
+async fn p4_no_word_is_cut_in_two_where_memory_ends_streams_fail_or_the_live_stream_takes_over() {
+    // Words come twice a second: each server's outage begins and ends at another place in them.
+    let outages = (0..8).map(async |n| {
+        let mode = if n % 2 == 0 { "hang" } else { "refuse" };
+        let troubled = Troubled::start("scripted", &[("limits.speech_replay_secs_max", "2")]).await;
+        let (mut device, mut voice) = (troubled.rig.device().await, Voice::new());
+        let id = device.conversation().await;
+        voice.speak(&mut device, 2.0 + 0.06 * f64::from(n)).await;
+        troubled.set(mode);
+        voice.speak(&mut device, 10.0 + 0.02 * f64::from(n)).await;
+        troubled.set("none");
+        voice.speak(&mut device, 6.0).await;
+        troubled.has_all(&id, voice.said()).await;
+    });
+    futures_util::future::join_all(outages).await;
 }

@@ -93,6 +93,8 @@ pub(super) struct Machine {
     probe: Option<Hearing>,
     /// When to look for an engine again, while there is none; for an earlier one, while there is.
     look_at: Instant,
+    /// An engine that may be tried was left to streams that have something to be heard.
+    passed: bool,
     /// When to return to an earlier engine that works again.
     return_at: Option<(usize, Instant)>,
     begun: Instant,
@@ -135,6 +137,7 @@ impl Machine {
             main: None,
             probe: None,
             look_at: now,
+            passed: false,
             return_at: None,
             begun: now,
             pushed: 0,
@@ -205,6 +208,9 @@ impl Machine {
             let (since, heard) = self.speech.unwrap_or((begun, 0));
             let heard = if much { heard.max(self.samples(SPEECH_MIN)) } else { heard };
             self.speech = Some((since, heard + samples as u64));
+        }
+        if self.main.is_none() && self.passed {
+            self.find(now, gates);
         }
         if self.main.is_none() && kept_from > self.covered {
             self.give_up("no engine came back while its audio could be kept in memory", now, gates);

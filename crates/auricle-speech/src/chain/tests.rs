@@ -328,3 +328,25 @@ async fn a_silent_stream_is_no_hung_engine() {
     }
     assert!(listener.degraded().is_empty(), "{:?}", listener.degraded());
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_stream_that_has_nothing_to_be_heard_does_not_try_for_all() {
+    let rig = Rig::new(1);
+    rig.switches[0].set(Mode::Refuse);
+    for _ in 0..ChainNumbers::default().breaker_failures {
+        rig.listen().unwrap().take().await;
+    }
+    assert_eq!(rig.chain.status()[0].breaker, BreakerState::Open);
+    rig.switches[0].set(Mode::None);
+    tokio::time::sleep(Duration::from_secs(4)).await;
+    let mut idle = rig.listen().unwrap();
+    idle.take().await;
+    assert_eq!(rig.chain.status()[0].breaker, BreakerState::HalfOpen);
+    let mut speaker = rig.listen().unwrap();
+    speaker.speak(&rig, 3.0).await;
+    speaker.heard_all(6);
+    assert_eq!(rig.chain.status()[0].breaker, BreakerState::Closed);
+    // Nor is it left behind.
+    idle.speak(&rig, 3.0).await;
+    idle.heard_all(6);
+}

@@ -1,5 +1,6 @@
 //! Runs that a crash or an abandoned session left: what repair reads.
 
+use std::collections::HashSet;
 use std::fs;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -8,6 +9,7 @@ use std::sync::Arc;
 use auricle_core::UserId;
 
 use super::record::{self, Header, Record};
+use super::run::on_their_way;
 use super::{RunHeader, Shared, lock};
 use crate::protect::{KeyId, Place, Sealer};
 
@@ -24,6 +26,19 @@ pub struct Leftover {
     covered: u64,
     bytes: u64,
     sealer: Arc<Sealer>,
+    claim: Option<Claim>,
+}
+
+/// Keeps a run out of [`Spool::leftovers`](super::Spool::leftovers).
+struct Claim {
+    shared: Arc<Shared>,
+    name: String,
+}
+
+impl Drop for Claim {
+    fn drop(&mut self) {
+        lock(&self.shared.claimed).remove(&self.name);
+    }
 }
 
 /// One frame as it was received.
@@ -65,13 +80,22 @@ fn chunks(folder: &Path) -> io::Result<Vec<(PathBuf, u64)>> {
 pub(super) fn list(shared: &Arc<Shared>) -> io::Result<Vec<Leftover>> {
     unlock(shared)?;
     let mut found = Vec::new();
+    // What is live now is not found, even if it is closed while the folder is read: others that were left with it may not be yet.
+    let (live, on_their_way): (HashSet<String>, _) = {
+        let live = lock(&shared.live);
+        (live.keys().cloned().collect(), on_their_way(&live))
+    };
+    let is_held = |name: &str| {
+        live.contains(name) || lock(&shared.live).contains_key(name) || lock(&shared.claimed).contains(name)
+    };
     for entry in fs::read_dir(&shared.folder)? {
         let folder = entry?.path();
         let Some(name) = folder.file_name().and_then(|name| name.to_str()) else { continue };
-        if name == QUARANTINE || name == LOCKED || !folder.is_dir() || lock(&shared.live).contains(name) {
+        if name == QUARANTINE || name == LOCKED || !folder.is_dir() || is_held(name) {
             continue;
         }
         match header(shared, &folder, name)? {
+            Some(Header::Known(header)) if on_their_way.contains(&header.conversation) => {}
             Some(Header::Known(header)) => {
                 let leftover = read(shared, &folder, header)?;
                 if leftover.has_uncovered() { found.push(leftover) } else { leftover.remove()? }
@@ -109,7 +133,15 @@ fn read(shared: &Arc<Shared>, folder: &Path, header: RunHeader) -> io::Result<Le
     }
     let bytes = chunks.iter().map(|(_, bytes)| bytes).sum();
     let sealer = Arc::new(shared.options.ring.of(&header.user));
-    Ok(Leftover { shared: Arc::clone(shared), folder: folder.to_owned(), header, covered, bytes, sealer })
+    Ok(Leftover {
+        shared: Arc::clone(shared),
+        folder: folder.to_owned(),
+        header,
+        covered,
+        bytes,
+        sealer,
+        claim: None,
+    })
 }
 
 fn quarantine(shared: &Shared, folder: &Path, name: &str) -> io::Result<()> {
@@ -166,7 +198,8 @@ pub(super) fn forget(shared: &Shared, user: &UserId) -> io::Result<usize> {
         for entry in fs::read_dir(&home)? {
             let folder = entry?.path();
             let Some(name) = folder.file_name().and_then(|name| name.to_str()) else { continue };
-            let live = counted && (name == QUARANTINE || name == LOCKED || lock(&shared.live).contains(name));
+            let live =
+                counted && (name == QUARANTINE || name == LOCKED || lock(&shared.live).contains_key(name));
             if live || !folder.is_dir() {
                 continue;
             }
@@ -215,6 +248,13 @@ impl Leftover {
     /// Everything before this sample is covered already.
     pub fn covered(&self) -> u64 {
         self.covered
+    }
+
+    /// Keeps it out of [`Spool::leftovers`](super::Spool::leftovers) until it is dropped.
+    pub fn claim(&mut self) {
+        let Some(name) = self.folder.file_name().and_then(|name| name.to_str()) else { return };
+        lock(&self.shared.claimed).insert(name.to_owned());
+        self.claim = Some(Claim { shared: Arc::clone(&self.shared), name: name.to_owned() });
     }
 
     /// Bytes on disk, at least those of the uncovered frames.

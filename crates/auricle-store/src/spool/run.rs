@@ -1,8 +1,11 @@
 //! A session's end of the spool: buffers frames and hands them over, never waits, and allocates nothing per frame.
 
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::time::Instant;
+
+use auricle_core::ConversationId;
 
 use super::thread::Message;
 use super::{RunHeader, Shared, dropped, lock, record};
@@ -37,6 +40,12 @@ pub struct RunWriter {
     handed_over: bool,
 }
 
+/// Conversations with runs that were abandoned and are not wholly on disk yet.
+pub(super) fn on_their_way(live: &HashMap<String, Arc<Run>>) -> HashSet<ConversationId> {
+    let is_left = |run: &&Arc<Run>| run.ended.load(Ordering::Acquire) == ABANDONED;
+    live.values().filter(is_left).map(|run| run.header.conversation.clone()).collect()
+}
+
 /// A folder name that no run id can escape from.
 fn folder_name(run: &str) -> String {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
@@ -50,18 +59,18 @@ fn folder_name(run: &str) -> String {
 impl RunWriter {
     pub(super) fn new(shared: Arc<Shared>, header: RunHeader) -> Self {
         let name = folder_name(&header.run);
-        lock(&shared.live).insert(name.clone());
-        let run = Run {
+        let run = Arc::new(Run {
             header,
-            name,
+            name: name.clone(),
             covered: AtomicU64::new(0),
             ended: AtomicU8::new(LIVE),
             queued: AtomicU64::new(0),
             lost: AtomicU64::new(0),
-        };
+        });
+        lock(&shared.live).insert(name, Arc::clone(&run));
         Self {
             shared,
-            run: Arc::new(run),
+            run,
             buffer: Vec::new(),
             buffer_from: 0,
             position: 0,
@@ -93,7 +102,8 @@ impl RunWriter {
     }
 
     /// Ends what is this run's before its audio does: words whose middle is at `from_sample` or later are another stream's, which
-    /// heard them too. For the reader it is a frame without samples; no frame may follow.
+    /// heard them too. For the reader it is a frame without samples; no frame may follow. Handed over at once, since those words
+    /// are about to be stored.
     pub fn yields_from(&mut self, from_sample: u64) {
         if self.buffer.is_empty() {
             self.buffer = self.shared.buffer();
@@ -101,6 +111,7 @@ impl RunWriter {
         }
         record::put_position(&mut self.buffer, from_sample);
         record::put_frame(&mut self.buffer, 0, &[]);
+        self.hand_over();
     }
 
     /// Hands the buffer over if it is time; returns when to call again at the latest (`None`: after the next frame).
@@ -151,18 +162,33 @@ impl RunWriter {
         self.end(ABANDONED);
     }
 
+    /// Ends runs of one spool so that [`Spool::leftovers`](super::Spool::leftovers) has all of them or none: what adjoins is to be
+    /// heard as one.
+    pub fn abandon_together(mut writers: Vec<Self>) {
+        let Some(shared) = writers.first().map(|writer| Arc::clone(&writer.shared)) else { return };
+        writers.iter_mut().for_each(Self::hand_over);
+        let mut live = lock(&shared.live);
+        writers.iter_mut().for_each(|writer| writer.ends(ABANDONED, &mut live));
+    }
+
     fn end(&mut self, how: u8) {
+        if how == ABANDONED && self.run.ended.load(Ordering::Relaxed) == LIVE {
+            self.hand_over();
+        }
+        let shared = Arc::clone(&self.shared);
+        self.ends(how, &mut lock(&shared.live));
+    }
+
+    /// Everything was handed over.
+    fn ends(&mut self, how: u8, live: &mut HashMap<String, Arc<Run>>) {
         if self.run.ended.load(Ordering::Relaxed) != LIVE {
             return;
-        }
-        if how == ABANDONED {
-            self.hand_over();
         }
         self.run.ended.store(how, Ordering::Release);
         if self.handed_over {
             let _ = self.shared.queue.try_send(Message::Look(Arc::clone(&self.run)));
         } else {
-            lock(&self.shared.live).remove(&self.run.name);
+            live.remove(&self.run.name);
         }
     }
 

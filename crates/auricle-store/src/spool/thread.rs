@@ -77,25 +77,31 @@ impl Thread {
             let Some(shared) = self.shared.upgrade() else { return };
             shared.beat_ms.store(clock::stamp_ms(), Ordering::Relaxed);
             match message {
-                Ok(Message::Data { run, buffer, from, until, held }) => {
-                    shared.queued_bytes.fetch_sub(buffer.len(), Ordering::Relaxed);
-                    self.contained(|thread| thread.write(&shared, &run, &buffer, from, until));
-                    drop(held);
-                    run.queued.fetch_sub(1, Ordering::AcqRel);
-                    self.contained(|thread| thread.look(&shared, &run.name));
-                    shared.give_back(buffer);
-                }
-                Ok(Message::Look(run)) => self.contained(|thread| thread.look(&shared, &run.name)),
-                Ok(Message::Settle(done)) => {
-                    self.contained(|thread| thread.look_at_all(&shared));
-                    let _ = done.send(());
-                }
+                Ok(message) => self.take(&shared, message),
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => return,
             }
             if looked.elapsed() >= LOOK_EVERY {
                 looked = clock::monotonic();
                 self.contained(|thread| thread.look_at_all(&shared));
+            }
+        }
+    }
+
+    fn take(&mut self, shared: &Shared, message: Message) {
+        match message {
+            Message::Data { run, buffer, from, until, held } => {
+                shared.queued_bytes.fetch_sub(buffer.len(), Ordering::Relaxed);
+                self.contained(|thread| thread.write(shared, &run, &buffer, from, until));
+                drop(held);
+                run.queued.fetch_sub(1, Ordering::AcqRel);
+                self.contained(|thread| thread.look(shared, &run.name));
+                shared.give_back(buffer);
+            }
+            Message::Look(run) => self.contained(|thread| thread.look(shared, &run.name)),
+            Message::Settle(done) => {
+                self.contained(|thread| thread.look_at_all(shared));
+                let _ = done.send(());
             }
         }
     }
@@ -156,6 +162,9 @@ impl Thread {
         if ended != LIVE {
             self.runs.remove(name);
             lock(&shared.live).remove(name);
+            if ended == ABANDONED && !nothing_left {
+                shared.options.left.notify_one();
+            }
         }
     }
 }
@@ -258,5 +267,62 @@ impl Files {
         {
             tracing::warn!(%error, "a covered run of the spool could not be removed");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::sync_channel;
+
+    use auricle_core::{Limits, Source, UnixMicros};
+
+    use super::super::run::RunWriter;
+    use super::super::{RunHeader, SpoolOptions, leftover};
+    use super::*;
+
+    fn header(run: &str, conversation: &str) -> RunHeader {
+        RunHeader {
+            run: run.into(),
+            user: "ann".into(),
+            conversation: conversation.into(),
+            process: "p".into(),
+            codec: "pcm16".into(),
+            sample_rate_hz: 16_000,
+            channels: 1,
+            language: None,
+            source: Source::Omi,
+            role: None,
+            first_audio_at: UnixMicros(0),
+        }
+    }
+
+    fn found(shared: &Arc<Shared>) -> Vec<String> {
+        leftover::list(shared).unwrap().iter().map(|run| run.header().run.clone()).collect()
+    }
+
+    /// Whoever looks between any two steps of the thread: a word is said where one run ends and the next begins.
+    #[test]
+    fn runs_that_are_left_together_are_found_together_however_slow_the_disk_is() {
+        let dir = tempfile::tempdir().unwrap();
+        let (queue, messages) = sync_channel(64);
+        let options = SpoolOptions::from(&Limits::default());
+        let shared = Arc::new(Shared::new(options, dir.path().to_owned(), queue));
+        let mut thread = Thread::new(messages, Arc::downgrade(&shared));
+        let begin = |run: &str, conversation: &str| {
+            let mut writer = RunWriter::new(Arc::clone(&shared), header(run, conversation));
+            writer.append(&[1; 100], 320);
+            writer
+        };
+        let three = ["a", "b", "c"].map(|run| begin(run, "one"));
+        begin("other", "two").abandon();
+        RunWriter::abandon_together(three.into());
+        let mut seen = vec![found(&shared)];
+        while let Ok(message) = thread.messages.try_recv() {
+            thread.take(&shared, message);
+            seen.push(found(&shared));
+        }
+        seen.iter_mut().for_each(|found| found.sort());
+        seen.dedup();
+        assert_eq!(seen, [vec![], vec!["other"], vec!["a", "b", "c", "other"]]);
     }
 }

@@ -49,12 +49,19 @@ impl Machine {
         gates.with(engine, |gate| gate.failed(permit, error, now, entropy));
     }
 
-    /// Opens the first engine that may be tried.
+    /// Opens the first engine that may be tried. One that is tried by one stream for all is not asked by a stream that has nothing
+    /// to be heard: it would find nothing out, and keep the others waiting.
     pub(super) fn find(&mut self, now: Instant, gates: &mut impl Gates) {
         let mut soonest: Option<Instant> = None;
+        let is_idle = self.pushed == self.covered;
+        self.passed = false;
         for engine in (0..self.members.len()).filter(|engine| !self.unsuited[*engine]) {
             let not_yet = match self.found[engine].not_before {
                 Some(at) if at > now => NotYet { retry_at: Some(at), spread: true },
+                _ if is_idle && gates.with(engine, |gate| gate.state(now)) == BreakerState::HalfOpen => {
+                    self.passed = true;
+                    NotYet { retry_at: Some(now), spread: true }
+                }
                 _ => match gates.with(engine, |gate| gate.ask(now)) {
                     Ok(permit) => return self.open(Side::Main, engine, permit, now),
                     Err(not_yet) => not_yet,
