@@ -6,6 +6,7 @@
 //! newest `flush_every` may not survive it. One process for each folder.
 //! With a key each flush is sealed by the thread before it is written, and the header with it; runs whose key is not there
 //! wait in `locked`, untouched, until it is.
+//! Where audio is kept ([`crate::kept`]), chunks are moved there instead of being deleted.
 //! Leaves to others: decoding, transcribing, and when to repair.
 
 mod leftover;
@@ -24,9 +25,11 @@ use std::time::Duration;
 use auricle_core::{Account, ConversationId, Limits, ProcessId, Source, UnixMicros, UserId};
 
 use crate::clock;
+use crate::kept::KeptAudio;
 use crate::protect::Keyring;
 
-pub use leftover::{Leftover, SpooledFrame};
+pub(crate) use leftover::chunks;
+pub use leftover::{Leftover, SpooledFrame, StoredRun};
 pub use run::RunWriter;
 
 /// Buffers queued for the thread; with the bound in bytes, whichever comes first.
@@ -55,6 +58,8 @@ pub struct SpoolOptions {
     pub account: Account,
     /// What seals and opens; empty: audio is written as it is.
     pub ring: Keyring,
+    /// Where audio goes that is not needed any more; `None`: it is deleted.
+    pub kept: Option<KeptAudio>,
 }
 
 impl From<&Limits> for SpoolOptions {
@@ -68,6 +73,7 @@ impl From<&Limits> for SpoolOptions {
             chunk_bytes: 1024 * 1024,
             account: Account::default(),
             ring: Keyring::default(),
+            kept: None,
         }
     }
 }

@@ -132,7 +132,7 @@ impl RunWriter {
         if self.run.covered.fetch_max(until, Ordering::Relaxed) >= until {
             return;
         }
-        if until == self.position && !self.buffer.is_empty() {
+        if until == self.position && !self.buffer.is_empty() && self.shared.options.kept.is_none() {
             self.shared.give_back(std::mem::take(&mut self.buffer));
         }
         if self.handed_over {
@@ -155,7 +155,7 @@ impl RunWriter {
         if self.run.ended.load(Ordering::Relaxed) != LIVE {
             return;
         }
-        if how == ABANDONED {
+        if how == ABANDONED || self.shared.options.kept.is_some() {
             self.hand_over();
         }
         self.run.ended.store(how, Ordering::Release);
