@@ -190,7 +190,8 @@ fn hearing(config: &Config, account: &Account, ring: Keyring) -> Result<Hearing,
     let ours = auricle_speech::SpeechConfig { account: account.clone(), ..speech(config) };
     let engine = auricle_speech::build_chain(&ours, &config.speech.engines.names())?;
     let files = Arc::new(crate::rest::Files::new(vault, Arc::clone(&engine) as _, &config.limits));
-    let engines = engine.status().iter().map(|member| member.engine.to_owned()).collect();
+    let names = engine.status().into_iter().map(|member| member.engine.to_owned());
+    let engines = names.filter(|name| name != "none").collect();
     let audio = Arc::new(crate::rest::Audio { kept, engines, wake: Arc::default() });
     Ok(Hearing {
         spool,

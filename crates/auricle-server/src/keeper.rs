@@ -4,7 +4,7 @@
 //! once; what came after that, or was left by a crash, is found here.
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use auricle_core::{Limits, UploadId};
 use auricle_store::kept::{KeptAudio, KeptConversation};
@@ -95,7 +95,7 @@ impl Keeper {
     }
 
     fn is_old(&self, kept: &KeptConversation) -> bool {
-        self.keep.is_some_and(|keep| kept.age(SystemTime::now()) > keep)
+        self.keep.is_some_and(|keep| kept.age() > keep)
     }
 
     fn is_old_file(&self, file: &Stored) -> bool {

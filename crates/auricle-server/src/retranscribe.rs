@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use auricle_audio::file::FileError;
+use auricle_core::rehearing::is_within;
 use auricle_core::{Backoff, Conversation, JobId, Limits, ProcessId, Word};
 use auricle_speech::{Chain, EngineError, StreamSpec};
 use auricle_store::kept::KeptAudio;
@@ -206,10 +207,9 @@ impl Retranscriber {
             let secs = said.secs;
             let mut segments = segments(said.words(), 0.0, Some(&name), source.role());
             let there = source.there(&conversation, secs);
-            segments.retain(|segment| {
-                let middle = f64::midpoint(segment.start, segment.end);
-                there.iter().any(|(from, until)| (*from..=*until).contains(&middle))
-            });
+            if source.is_shared() {
+                segments.retain(|segment| is_within(f64::midpoint(segment.start, segment.end), &there));
+            }
             for (from, until) in there {
                 // The words of all of it go with the first.
                 let segments = std::mem::take(&mut segments);

@@ -282,9 +282,9 @@ impl KeptAudio {
 }
 
 impl KeptConversation {
-    /// How long ago audio came last.
-    pub fn age(&self, now: SystemTime) -> Duration {
-        now.duration_since(self.newest).unwrap_or_default()
+    /// How long ago audio came last; zero if that is to come.
+    pub fn age(&self) -> Duration {
+        self.newest.elapsed().unwrap_or_default()
     }
 }
 

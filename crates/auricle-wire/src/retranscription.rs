@@ -53,9 +53,14 @@ pub struct RevisionSummary {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Revision {
-    #[serde(flatten)]
-    pub summary: RevisionSummary,
     pub conversation_id: String,
+    pub revision: u32,
+    /// Whether it is the present one, which the conversation shows.
+    pub current: bool,
+    /// Engines that heard it.
+    pub engines: Vec<String>,
+    /// When it was replaced; null for the present one.
+    pub replaced_at: Option<WireTime>,
     /// The zero of its segments' times.
     pub started_at: WireTime,
     /// Empty if no record was made of it.

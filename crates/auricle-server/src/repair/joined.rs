@@ -11,8 +11,9 @@ use auricle_store::spool::{Leftover, RunHeader, StoredRun};
 /// Runs adjoin if the second begins within this many microseconds of the first one's end: times are rounded.
 const ADJOINS_MICROS: i64 = 5_000;
 
-/// Audio that is missing for no longer than this, in milliseconds, makes no two pieces of what is there.
-const MISSING_MS_MAX: u64 = 1_000;
+/// Audio that is missing for no longer than this, in milliseconds, makes no two pieces of what is there. More than words of one
+/// segment are apart.
+const MISSING_MS_MAX: u64 = 2_000;
 
 /// One run of a stretch.
 pub(crate) struct Part<R = Leftover> {

@@ -2,7 +2,10 @@
 
 use std::sync::Arc;
 
-use auricle_core::{Conversation, ConversationId, ConversationStatus, JobId, Revision as Number, UserId};
+use auricle_core::{
+    Conversation, ConversationId, ConversationStatus, JobId, Revision as Number, Segment, Structured,
+    UnixMicros, UserId,
+};
 use auricle_store::kept::KeptAudio;
 use auricle_store::{NewRetranscription, StoreError, UploadState};
 use auricle_wire::rest::Problem;
@@ -48,7 +51,7 @@ fn shown(work: &auricle_store::Retranscription) -> Retranscription {
     }
 }
 
-pub(super) fn summary(summary: &auricle_store::RevisionSummary) -> RevisionSummary {
+fn summary(summary: &auricle_store::RevisionSummary) -> RevisionSummary {
     RevisionSummary {
         revision: summary.revision.0,
         current: summary.replaced_at.is_none(),
@@ -58,16 +61,31 @@ pub(super) fn summary(summary: &auricle_store::RevisionSummary) -> RevisionSumma
     }
 }
 
+/// A transcript with what was understood of it.
+fn whole(
+    conversation: &ConversationId,
+    of: &auricle_store::RevisionSummary,
+    started_at: UnixMicros,
+    structured: &Structured,
+    segments: &[Segment],
+) -> Revision {
+    let RevisionSummary { revision, current, engines, replaced_at, .. } = summary(of);
+    Revision {
+        conversation_id: conversation.as_str().to_owned(),
+        revision,
+        current,
+        engines,
+        replaced_at,
+        started_at: convert::time(started_at),
+        title: structured.title.clone(),
+        overview: structured.overview.clone(),
+        transcript_segments: segments.iter().map(convert::segment).collect(),
+    }
+}
+
 /// A replaced transcript, as it was.
 pub(super) fn old(conversation: &ConversationId, old: &auricle_store::OldRevision) -> Revision {
-    Revision {
-        summary: summary(&old.summary),
-        conversation_id: conversation.as_str().to_owned(),
-        started_at: convert::time(old.started_at),
-        title: old.structured.title.clone(),
-        overview: old.structured.overview.clone(),
-        transcript_segments: old.segments.iter().map(convert::segment).collect(),
-    }
+    whole(conversation, &old.summary, old.started_at, &old.structured, &old.segments)
 }
 
 fn conflict(text: impl Into<String>) -> Refusal {
@@ -121,7 +139,10 @@ pub(super) async fn retranscribe(
             return Err(Refusal::invalid(format!("Engines are {} (speech.engines)", engines.join(", "))));
         }
         Some(engine) => engine,
-        None => engines.first().cloned().unwrap_or_default(),
+        None => {
+            let first = engines.first().cloned();
+            first.ok_or_else(|| Refusal::invalid("No speech engine is configured (speech.engines)"))?
+        }
     };
     let found = state.store.status(&user, &id).await.map_err(|error| Refusal::store(WHAT, error))?;
     let (status, _) = found.ok_or_else(|| Refusal::not_found(WHAT))?;
@@ -212,14 +233,7 @@ pub(super) async fn revision(
     let short = all.into_iter().find(|each| each.revision == number).ok_or_else(absent)?;
     if short.replaced_at.is_none() {
         let now = load(&state, &user, &id).await?;
-        return Ok(Json(Revision {
-            summary: summary(&short),
-            conversation_id: id.as_str().to_owned(),
-            started_at: convert::time(now.started_at),
-            title: now.structured.title.clone(),
-            overview: now.structured.overview.clone(),
-            transcript_segments: now.segments.iter().map(convert::segment).collect(),
-        }));
+        return Ok(Json(whole(&id, &short, now.started_at, &now.structured, &now.segments)));
     }
     let found = state.store.old_revision(&user, &id, number).await;
     let found = found.map_err(|error| Refusal::store(WHAT, error))?.ok_or_else(absent)?;

@@ -79,6 +79,11 @@ impl Source {
         }
     }
 
+    /// Whether it holds audio of other conversations too.
+    pub(super) fn is_shared(&self) -> bool {
+        matches!(self, Self::File(upload, ..) if upload.conversations.len() > 1)
+    }
+
     /// Where audio of the conversation is, in seconds from [`Self::zero_at`]; `secs` is what was heard.
     pub(super) fn there(&self, conversation: &Conversation, secs: f64) -> Vec<(f64, f64)> {
         match self {
@@ -87,7 +92,7 @@ impl Source {
                 let there = stretch.there().into_iter();
                 there.map(|(from, until)| (from as f64 / rate, until as f64 / rate)).collect()
             }
-            Self::File(upload, ..) if upload.conversations.len() > 1 => {
+            Self::File(upload, ..) if self.is_shared() => {
                 let at = |time: UnixMicros| time.seconds_since(upload.recorded_at);
                 let apart = APART.as_secs_f64();
                 let from = (at(conversation.started_at) - apart).max(0.0);

@@ -276,15 +276,14 @@ pub async fn an_earlier_word_moves_the_clock_and_closes_the_gap(ground: Ground) 
 
 pub async fn revisions_are_bounded_and_go_with_their_conversation(ground: Ground) {
     said(&ground, "c1").await;
-    let mut now = 10;
     for number in 0..25 {
+        let now = 10 + number;
         ground.store.ask_retranscription(asked(&format!("r{number}"), "c1", "other", now)).await.unwrap();
         let (lease, _) = claim(&ground, now).await;
         let word = heard(&format!("n{number}"), 0.0, &format!("take {number}"));
         ground.store.complete_retranscription(reheard(&lease, vec![word], now)).await.unwrap();
         let job = ground.claim("p1", now).await;
         ground.store.complete_job(completion(&job.lease, "Take", now)).await.unwrap();
-        now += 1;
     }
     let all = ground.store.revisions(&"ann".into(), &"c1".into()).await.unwrap();
     assert_eq!((all.len(), all[0].revision, all[20].revision), (21, Revision(26), Revision(6)));
@@ -312,17 +311,13 @@ pub async fn what_became_of_uploads_is_known(ground: Ground) {
     };
     let files = vec![file("f1", 0), file("f2", 60), file("f3", 90_000)];
     ground.store.add_uploads(&"ann".into(), "b", files, at(100_000)).await.unwrap();
-    for (number, said) in [(1, true), (2, true)] {
+    for number in 1..=2 {
         let (lease, _) =
             ground.store.claim_upload(&"p1".into(), at(100_000 + number), LEASE).await.unwrap().unwrap();
         let words = UploadWords {
             fresh_ids: vec![format!("{}-c", lease.id).as_str().into()],
             lease,
-            stretches: if said {
-                vec![vec![segment(&format!("s{number}"), 1.0, "words")]]
-            } else {
-                Vec::new()
-            },
+            stretches: vec![vec![segment(&format!("s{number}"), 1.0, "words")]],
             audio_secs: 30.0,
             join_within: Duration::from_secs(120),
             now: at(100_001),
