@@ -4,7 +4,7 @@
 
 use std::io::IsTerminal;
 
-use auricle_wire::conversation::Conversation;
+use auricle_wire::conversation::{Conversation, Segment};
 use auricle_wire::time::WireTime;
 use comfy_table::{ColumnConstraint, ContentArrangement, Table, presets};
 use serde::Serialize;
@@ -70,6 +70,15 @@ pub(crate) fn speaker(label: Option<&str>, is_user: bool) -> String {
         .map_or("?", |(_, digits)| digits.trim_start_matches('0'));
     let number = if number.is_empty() { "0" } else { number };
     if is_user { "You".into() } else { format!("Speaker {number}") }
+}
+
+/// Prints who said what, and when.
+pub(crate) fn transcript(segments: &[Segment]) {
+    for segment in segments {
+        let who = speaker(segment.speaker.as_deref(), segment.is_user);
+        let text = wrapped(&segment.text, 58).replace('\n', "\n                    ");
+        line(&format!("{}  {who:<11}  {text}", clock(segment.start)));
+    }
 }
 
 /// A record as people read it.

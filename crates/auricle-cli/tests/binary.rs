@@ -7,6 +7,8 @@ mod rig;
 
 #[path = "binary/commands.rs"]
 mod commands;
+#[path = "binary/kept_audio.rs"]
+mod kept_audio;
 #[path = "binary/killed.rs"]
 mod killed;
 #[path = "binary/models.rs"]

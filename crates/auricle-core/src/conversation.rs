@@ -32,6 +32,8 @@ pub enum FinaliseReason {
     Requested,
     /// `reprocess`.
     Reprocess,
+    /// Its kept audio was heard again.
+    Retranscribe,
     /// Client: `user_stop`.
     UserStop,
     /// Client: `finish_and_continue`.
@@ -81,6 +83,7 @@ text_enum!(FinaliseReason {
     ConnectionEnded = "connection_ended",
     Requested = "requested",
     Reprocess = "reprocess",
+    Retranscribe = "retranscribe",
     UserStop = "user_stop",
     FinishAndContinue = "finish_and_continue",
     MeetingStarted = "meeting_started",

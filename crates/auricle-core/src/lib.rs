@@ -20,6 +20,7 @@ pub mod limits;
 pub mod link;
 pub mod pace;
 pub mod records;
+pub mod rehearing;
 pub mod segment;
 pub mod session;
 pub mod target;

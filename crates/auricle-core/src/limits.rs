@@ -433,6 +433,17 @@ limits! {
     uploads_running_max: usize = 1;
     /// Attempts to transcribe an upload. Full: it is `failed`, with a reason; its file is kept until it is deleted or retried.
     upload_attempts_max: u32 = 5;
+    /// Bytes of audio that is kept (`audio.keep`), of all users. Full: what comes is not kept, and counted, until older audio has
+    /// gone by its age or with its conversation.
+    audio_kept_bytes_max: u64 = 16 * 1024 * 1024 * 1024;
+    /// How often kept audio is looked through for what is too old or belongs to no conversation.
+    audio_sweep_every: Duration = Duration::from_secs(3_600);
+    /// Conversations that are heard again at once: each can take a recogniser from live sessions. Full: they wait as rows.
+    retranscriptions_running_max: usize = 1;
+    /// Attempts to hear a conversation again. Full: the job is `failed`, with a reason; the transcript stays as it was.
+    retranscription_attempts_max: u32 = 5;
+    /// Replaced transcripts of one conversation that stay readable. Full: the oldest goes.
+    revisions_kept_max: usize = 20;
     /// Conversations in one page of a listing. More are refused with 422.
     list_page_max: usize = 200;
     /// Failed tries to reach the pusher after which a link is degraded. Source of the link's numbers:

@@ -9,7 +9,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use auricle_core::{Backoff, Conversation, EffectId, JobId, Limits, ProcessId, Provenance, UserId};
+use auricle_core::{
+    Backoff, Conversation, EffectId, FinaliseReason, JobId, Limits, ProcessId, Provenance, UserId,
+};
 use auricle_store::{
     ActionItemFilter, AttemptOutcome, ClaimRule, ClaimedJob, Completion, Job, JobLease, NewEffect,
     StepRecord, Store, StoreError,
@@ -333,8 +335,9 @@ impl Worker {
             Some(recorded) => recorded,
             None => self.understood(claimed, &conversation, &known).await?,
         };
-        // Who was told of a record that stood in is not told again.
-        let records = if stands_in(&conversation) { &[][..] } else { &self.records[..] };
+        // Who was told of a record that stood in is not told again, nor of one whose audio was heard again.
+        let heard_again = job.reason == FinaliseReason::Retranscribe && conversation.provenance.is_some();
+        let records = if heard_again || stands_in(&conversation) { &[][..] } else { &self.records[..] };
         let effects = records.iter().map(|name| NewEffect {
             id: EffectId::random(&mut rand::rng()),
             name: (*name).into(),

@@ -13,6 +13,7 @@ use std::time::Duration;
 use auricle_core::{Account, Limits, ProcessId};
 use auricle_speech::Chain;
 use auricle_speech::whisper::catalog;
+use auricle_store::kept::KeptAudio;
 use auricle_store::protect::Keyring;
 use auricle_store::spool::{Spool, SpoolOptions};
 use auricle_store::{SqliteOptions, SqliteStore, Store};
@@ -54,6 +55,9 @@ pub enum BuildError {
     /// The folder of uploads cannot be opened.
     #[error("cannot open the folder of uploads: {0}")]
     Uploads(std::io::Error),
+    /// The folder of kept audio cannot be opened.
+    #[error("cannot open the folder of kept audio: {0}")]
+    Audio(std::io::Error),
     /// The spool cannot be opened.
     #[error("cannot open the audio spool: {0}")]
     Spool(std::io::Error),
@@ -127,6 +131,7 @@ struct Hearing {
     spool: Spool,
     engine: Arc<Chain>,
     files: Arc<crate::rest::Files>,
+    audio: Arc<crate::rest::Audio>,
     /// Conversations with audio that is still to be transcribed.
     held: Arc<crate::repair::Held>,
     repair: Arc<Notify>,
@@ -175,18 +180,26 @@ fn hearing(config: &Config, account: &Account, ring: Keyring) -> Result<Hearing,
     let disk_max = config.limits.uploads_disk_bytes_max;
     let vault = auricle_store::vault::Vault::open(config.data_dir.join("uploads"), ring.clone(), disk_max)
         .map_err(BuildError::Uploads)?;
+    let kept_max = config.limits.audio_kept_bytes_max;
+    let kept =
+        KeptAudio::open(config.data_dir.join("audio"), ring.clone(), kept_max).map_err(BuildError::Audio)?;
     let repair = Arc::new(Notify::new());
     let options = SpoolOptions {
         account: account.clone(),
         ring,
         left: Arc::clone(&repair),
+        kept: config.audio_keep.0.is_some().then(|| kept.clone()),
         ..SpoolOptions::from(&config.limits)
     };
     let spool = Spool::open(config.data_dir.join("spool"), options).map_err(BuildError::Spool)?;
     let ours = auricle_speech::SpeechConfig { account: account.clone(), ..speech(config) };
     let engine = auricle_speech::build_chain(&ours, &config.speech.engines.names())?;
     let files = Arc::new(crate::rest::Files::new(vault, Arc::clone(&engine) as _, &config.limits));
-    Ok(Hearing { spool, engine, files, held: Arc::default(), repair, erase: Arc::new(Notify::new()) })
+    let names = engine.status().into_iter().map(|member| member.engine.to_owned());
+    let engines = names.filter(|name| name != "none").collect();
+    let audio = Arc::new(crate::rest::Audio { kept, engines, wake: Arc::default() });
+    let erase = Arc::new(Notify::new());
+    Ok(Hearing { spool, engine, files, audio, held: Arc::default(), repair, erase })
 }
 
 /// The engines' own settings from ours.
@@ -325,6 +338,7 @@ impl App {
             &stop_loops,
             &tail,
             upkept,
+            config.audio_keep.0,
         );
         let router = match &parts.hearing {
             Some(hearing) => {

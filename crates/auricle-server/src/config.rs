@@ -23,7 +23,7 @@ use sha2::{Digest, Sha256};
 
 pub use self::cloud_speech::{CloudSpeechConfig, SpeechmaticsPoint};
 pub use self::docs::markdown;
-pub use self::hearing::{BaseUrl, Gate, GateConfig, Score, Span, WhisperConfig};
+pub use self::hearing::{BaseUrl, Gate, GateConfig, Keep, Score, Span, WhisperConfig};
 pub use self::keys::{Key, keys};
 pub use self::layers::{Env, FileSource, ProcessEnv, Sources};
 pub use self::value::{DayHour, List, Paths, Price, Secret, Tokens, Zone};
@@ -44,6 +44,8 @@ pub struct Config {
     pub auth: AuthConfig,
     /// What turns speech into words.
     pub speech: SpeechConfig,
+    /// How long audio is kept once its words are stored.
+    pub audio_keep: Keep,
     /// What turns transcripts into records, if not rules.
     pub llm: LlmConfig,
     /// What makes vectors of texts, so that they are found by meaning.
@@ -394,6 +396,7 @@ impl Config {
                 whisper: WhisperConfig::default(),
                 gate: GateConfig::default(),
             },
+            audio_keep: Keep(None),
             // Omi's model for this. Source: pusher-and-processing 4.3.
             llm: LlmConfig {
                 url: None,

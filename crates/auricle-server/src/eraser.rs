@@ -1,4 +1,4 @@
-//! Finishes deletions of users: closes their sessions, removes their spooled audio and uploaded files, deletes their rows in steps, then the mark.
+//! Finishes deletions of users: closes their sessions, removes their spooled and kept audio and uploaded files, deletes their rows in steps, then the mark.
 //!
 //! A mark in the store is all it needs to go on after a crash.
 
@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use auricle_core::{Limits, UserId};
+use auricle_store::kept::KeptAudio;
 use auricle_store::spool::Spool;
 use auricle_store::vault::Vault;
 use auricle_store::{Store, StoreError};
@@ -19,12 +20,15 @@ use crate::vitals::Pulse;
 const USERS_MAX: usize = 16;
 /// Pause between two steps: live words go before.
 const STEP_PAUSE: Duration = Duration::from_millis(10);
+/// How long the spool may take to write out what it was given.
+const SETTLE_MAX: Duration = Duration::from_secs(5);
 
 /// What the eraser works with.
 pub(crate) struct Eraser {
     pub(crate) store: Arc<dyn Store>,
     pub(crate) spool: Spool,
     pub(crate) vault: Vault,
+    pub(crate) kept: KeptAudio,
     pub(crate) hub: Arc<Hub>,
     pub(crate) limits: Arc<Limits>,
     pub(crate) wake: Arc<Notify>,
@@ -71,9 +75,13 @@ impl Eraser {
             tokio::time::sleep(STEP_PAUSE).await;
         }
         let (spool, vault, whose) = (self.spool.clone(), self.vault.clone(), user.clone());
+        let kept = self.kept.clone();
         let forgotten = tokio::task::spawn_blocking(move || {
             vault.forget(&whose)?;
-            spool.forget(&whose)
+            // What it is about to let go of would come to be kept.
+            spool.settle_within(SETTLE_MAX);
+            spool.forget(&whose)?;
+            kept.forget_user(&whose)
         });
         forgotten.await.map_err(std::io::Error::other)??;
         if connected > 0 {

@@ -7,8 +7,9 @@
 
 mod hearing;
 mod held;
-mod joined;
+pub(crate) mod joined;
 mod rounds;
+pub(crate) mod sound;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -60,6 +61,14 @@ fn remove(leftover: Leftover) {
     }
 }
 
+/// It is not needed any more, but may be kept.
+fn release(leftover: Leftover) {
+    let run = leftover.header().run.clone();
+    if let Err(error) = leftover.release() {
+        tracing::warn!(%error, %run, "release spooled audio");
+    }
+}
+
 #[derive(Debug, thiserror::Error)]
 enum RepairError {
     #[error("read spooled audio")]
@@ -79,11 +88,11 @@ impl Repair {
     async fn repair(&self, mut stretch: Stretch, pulse: &Pulse) -> bool {
         let (run, begun) = (stretch.header().run.clone(), monotonic());
         let heard = self.hear(&mut stretch, pulse).await;
-        let leftovers = stretch.into_leftovers();
+        let leftovers = stretch.into_runs();
         match heard {
             Ok(()) => {
                 metrics::counter!("auricle_spool_repairs_total", "outcome" => "done").increment(1);
-                leftovers.into_iter().for_each(remove);
+                leftovers.into_iter().for_each(release);
             }
             // The conversation is gone: its audio is of no use to anyone.
             Err(RepairError::Store(StoreError::NotFound(_))) => {
@@ -145,10 +154,12 @@ impl Repair {
             gap: Some((first.position as f64 / rate, end as f64 / rate)),
         };
         match self.store.insert_recovered(insert).await {
-            Ok(()) | Err(StoreError::NotFound(_)) => {
+            Ok(()) => {
                 metrics::counter!("auricle_spool_repairs_total", "outcome" => "given_up").increment(1);
-                remove(leftover);
+                // Another engine may hear it, if it is kept.
+                release(leftover);
             }
+            Err(StoreError::NotFound(_)) => remove(leftover),
             Err(error) => tracing::warn!(%error, run = %header.run, "mark a gap"),
         }
     }

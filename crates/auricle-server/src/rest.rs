@@ -19,6 +19,7 @@ mod memories;
 mod openapi;
 mod people;
 mod receive;
+mod retranscribe;
 mod search;
 mod transcriptions;
 mod uploads;
@@ -43,6 +44,7 @@ use tokio::sync::{Notify, Semaphore};
 
 use self::answer::Refusal;
 pub use self::openapi::document;
+pub use self::retranscribe::Audio;
 pub(crate) use self::transcriptions::opener;
 use crate::auth::Authenticator;
 use crate::clock::SystemClock;
@@ -132,6 +134,8 @@ pub struct RestState {
     pub embed: Option<Arc<dyn Embed>>,
     /// For requests that bring files.
     pub files: Arc<Files>,
+    /// Kept audio, and who hears it again.
+    pub audio: Arc<Audio>,
 }
 
 /// One table for the router and for the test that compares it with the document.
@@ -154,6 +158,10 @@ routes! {
     delete "/v1/conversations/{id}" => conversations::remove;
     patch "/v1/conversations/{id}/title" => conversations::rename;
     post "/v1/conversations/{id}/reprocess" => conversations::reprocess;
+    post "/v1/conversations/{id}/retranscribe" => retranscribe::retranscribe;
+    get "/v1/conversations/{id}/retranscribe" => retranscribe::progress;
+    get "/v1/conversations/{id}/revisions" => retranscribe::revisions;
+    get "/v1/conversations/{id}/revisions/{revision}" => retranscribe::revision;
     get "/v1/conversations/{id}/photos" => conversations::photos;
     patch "/v1/conversations/{id}/segments/{idx}/assign" => assign::segment;
     patch "/v1/conversations/{id}/segments/assign-bulk" => assign::bulk;

@@ -2,7 +2,7 @@
 //!
 //! Owns: attempts and what they end as, files that no row names. Leaves to others: where words go (the store), how a file is heard
 //! (`crate::speech::file`).
-//! Invariants: nothing here runs on a session worker; a file is removed only after its words are stored; an attempt may be
+//! Invariants: nothing here runs on a session worker; a file is removed, or kept elsewhere, only after its words are stored; an attempt may be
 //! dropped at any await, and another goes on.
 
 use std::sync::Arc;
@@ -10,10 +10,11 @@ use std::time::Duration;
 
 use auricle_audio::file::FileError;
 use auricle_audio::recording::Form;
-use auricle_core::{Backoff, ConversationId, Limits, ProcessId, Segment};
+use auricle_core::{Backoff, ConversationId, Limits, ProcessId, Segment, UploadId, UserId};
 use auricle_speech::{Engine, EngineError, StreamSpec};
+use auricle_store::kept::KeptAudio;
 use auricle_store::vault::Vault;
-use auricle_store::{AttemptOutcome, Store, StoreError, Upload, UploadLease, UploadWords};
+use auricle_store::{AttemptOutcome, Store, StoreError, Upload, UploadLease, UploadState, UploadWords};
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -41,6 +42,8 @@ const STORE_TRIES: usize = 10;
 pub(crate) struct Uploader {
     pub(crate) store: Arc<dyn Store>,
     pub(crate) vault: Vault,
+    /// Where files go that became conversations; `None`: they are deleted.
+    pub(crate) kept: Option<KeptAudio>,
     pub(crate) engine: Arc<dyn Engine>,
     pub(crate) limits: Arc<Limits>,
     pub(crate) process: ProcessId,
@@ -98,7 +101,7 @@ impl Uploader {
         };
         let outcome = match heard {
             Ok(heard) => match self.complete(&lease, &upload, heard).await {
-                Ok(()) => return self.done(&upload).await,
+                Ok(made) => return self.done(&upload, !made.is_empty()).await,
                 Err(StoreError::Fenced(_) | StoreError::NotFound(_)) => return,
                 Err(error) => self.again(&upload, error.to_string()),
             },
@@ -136,7 +139,12 @@ impl Uploader {
         }
     }
 
-    async fn complete(&self, lease: &UploadLease, upload: &Upload, heard: Heard) -> Result<(), StoreError> {
+    async fn complete(
+        &self,
+        lease: &UploadLease,
+        upload: &Upload,
+        heard: Heard,
+    ) -> Result<Vec<ConversationId>, StoreError> {
         let words = heard.utterances.into_iter().flatten().collect();
         let segments = segments(words, 0.0, heard.engine, None);
         let stretches = match Form::parse(&upload.form) {
@@ -157,7 +165,7 @@ impl Uploader {
         loop {
             tries += 1;
             match self.store.complete_upload(words.clone()).await {
-                Ok(_) => return Ok(()),
+                Ok(made) => return Ok(made),
                 Err(error) if error.is_retryable() && tries < STORE_TRIES => {
                     tracing::warn!(%error, upload = %lease.id, "store an upload's words; trying again");
                     tokio::time::sleep(self.limits.store_retry_every).await;
@@ -169,13 +177,21 @@ impl Uploader {
         }
     }
 
-    async fn done(&self, upload: &Upload) {
+    async fn done(&self, upload: &Upload, has_conversations: bool) {
         metrics::counter!("auricle_uploads_ended_total", "outcome" => "done").increment(1);
         (self.wake_jobs)();
-        let (vault, user, id) = (self.vault.clone(), upload.user.clone(), upload.id.clone());
-        let removed = tokio::task::spawn_blocking(move || vault.remove(&user, &id)).await;
-        if let Ok(Err(error)) = removed {
-            tracing::warn!(%error, upload = %upload.id, "remove a transcribed file");
+        self.let_go(upload.user.clone(), upload.id.clone(), has_conversations).await;
+    }
+
+    /// Its words are stored: the file goes, or to where audio is kept if there is a conversation to hear again.
+    async fn let_go(&self, user: UserId, id: UploadId, has_conversations: bool) {
+        let (vault, kept, upload) = (self.vault.clone(), self.kept.clone(), id.clone());
+        let removed = tokio::task::spawn_blocking(move || match kept.filter(|_| has_conversations) {
+            Some(kept) if kept.adopt_upload(&vault, &user, &id) => Ok(()),
+            _ => vault.remove(&user, &id),
+        });
+        if let Ok(Err(error)) = removed.await {
+            tracing::warn!(%error, %upload, "remove a transcribed file");
         }
     }
 
@@ -228,11 +244,20 @@ impl Uploader {
         };
         for some in found.chunks(STRAYS_AT_ONCE) {
             let ids = some.iter().map(|stored| stored.id.clone()).collect();
-            let known = match self.store.known_uploads(ids).await {
-                Ok(known) => known,
+            let fates = match self.store.upload_fates(ids).await {
+                Ok(fates) => fates,
                 Err(error) => return tracing::warn!(%error, "look for files that nobody needs"),
             };
-            for stray in some.iter().filter(|stored| !known.contains(&stored.id)) {
+            for stray in some {
+                match fates.iter().find(|fate| fate.id == stray.id) {
+                    // A process died between its words and this.
+                    Some(fate) if fate.state == UploadState::Done => {
+                        self.let_go(fate.user.clone(), fate.id.clone(), fate.has_conversations).await;
+                        continue;
+                    }
+                    Some(_) => continue,
+                    None => {}
+                }
                 match self.vault.discard(stray) {
                     Ok(()) => metrics::counter!("auricle_uploads_strays_total").increment(1),
                     Err(error) => tracing::warn!(%error, "remove a file that nobody needs"),

@@ -107,6 +107,7 @@ fn every_key_can_be_given_in_every_layer_and_reads_back_as_it_is_shown() {
         f if f.starts_with("one of wait") => "local",
         f if f.starts_with("a URL") => "http://127.0.0.1:9",
         f if f.starts_with("`off` or an hour") => "5",
+        f if f.starts_with("`off` or a time") => "720h",
         f if f.starts_with("paths") => "/p,/q",
         f if f.starts_with("one or more of pocketsphinx") => "scripted,pocketsphinx",
         f if f.starts_with("one of text") => "json",

@@ -19,6 +19,8 @@ mod degraded;
 mod deletion;
 #[path = "live/hostile.rs"]
 mod hostile;
+#[path = "live/kept_audio.rs"]
+mod kept_audio;
 #[path = "live/probes.rs"]
 mod probes;
 #[path = "live/pusher.rs"]

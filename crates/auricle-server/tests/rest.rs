@@ -19,6 +19,8 @@ mod people;
 mod privacy;
 #[path = "rest/records.rs"]
 mod records;
+#[path = "rest/retranscribe.rs"]
+mod retranscribe;
 #[path = "rest/searching.rs"]
 mod searching;
 #[path = "rest/webhooks.rs"]

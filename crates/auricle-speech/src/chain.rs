@@ -94,7 +94,7 @@ struct Member {
 
 /// What all streams of a chain share.
 struct Members {
-    list: Vec<Member>,
+    list: Vec<Arc<Member>>,
     numbers: ChainNumbers,
     budget: Budget,
     account: Account,
@@ -124,14 +124,24 @@ impl Chain {
     /// Of at least one engine. `account`: where audio that is kept in memory is counted.
     pub fn new(engines: Vec<Arc<dyn Engine>>, numbers: ChainNumbers, account: Account) -> Self {
         let gate = || Mutex::new(Gate::new(numbers.clone(), now()));
-        let list = engines.into_iter().map(|engine| Member { engine, gate: gate() }).collect();
+        let list = engines.into_iter().map(|engine| Arc::new(Member { engine, gate: gate() })).collect();
         let budget = Budget::new(numbers.replay_total_bytes_max);
         Self { members: Arc::new(Members { list, numbers, budget, account }) }
     }
 
+    /// The engine of this name alone: no other takes over from it. How often it is tried stays one number for the process. `None`
+    /// if the chain has none such.
+    pub fn only(&self, name: &str) -> Option<Self> {
+        let member = self.members.list.iter().find(|member| member.engine.name() == name)?;
+        let (numbers, account) = (self.members.numbers.clone(), self.members.account.clone());
+        let budget = Budget::new(numbers.replay_total_bytes_max);
+        let list = vec![Arc::clone(member)];
+        Some(Self { members: Arc::new(Members { list, numbers, budget, account }) })
+    }
+
     /// How each engine is, in order.
     pub fn status(&self) -> Vec<MemberStatus> {
-        let of = |member: &Member| {
+        let of = |member: &Arc<Member>| {
             let gate = member.gate.lock().unwrap_or_else(PoisonError::into_inner);
             MemberStatus {
                 engine: member.engine.name(),

@@ -18,6 +18,7 @@ pub mod meaning;
 pub mod people;
 pub mod records;
 pub mod recovery;
+pub mod retranscriptions;
 pub mod search;
 pub mod targets;
 pub mod translations;
@@ -229,6 +230,12 @@ macro_rules! store_conformance {
                 a_worker_that_wakes_late_changes_no_upload, spent_uploads_fail_and_come_back_when_asked,
                 a_failed_neighbour_lets_the_conversation_end, nobody_speaks_and_nothing_is_made,
                 uploads_go_with_their_user, what_is_made_of_uploads_is_nobodys_to_sweep_or_resume;
+            retranscriptions: only_an_ended_conversation_of_the_users_own_is_heard_again,
+                what_was_heard_again_replaces_and_the_old_is_readable, d04_a_conversation_heard_again_is_told_to_no_target,
+                d14_whoever_wakes_late_changes_no_transcript, a_retranscription_that_fails_leaves_the_transcript,
+                a_conversation_that_is_processed_meanwhile_is_not_overtaken,
+                an_earlier_word_moves_the_clock_and_closes_the_gap,
+                revisions_are_bounded_and_go_with_their_conversation, what_became_of_uploads_is_known;
             erasing: a_marked_user_begins_nothing_and_has_no_key, erasing_takes_one_user_in_steps_and_is_repeated_safely;
             recovery: recovered_words_are_put_in_by_time, a_run_is_put_in_once, recovery_into_an_empty_one_sets_the_clock,
                 l32_a_marked_gap_is_content, l36_words_arrive_after_the_end, recovery_of_a_deleted_one_is_not_found;

@@ -11,9 +11,11 @@ mod clock;
 #[cfg(any(test, feature = "conformance"))]
 pub mod conformance;
 pub mod days;
+pub mod kept;
 pub mod people;
 pub mod protect;
 pub mod records;
+pub mod retranscriptions;
 pub mod spool;
 pub mod sqlite;
 pub mod store;

@@ -6,6 +6,7 @@
 //! newest `flush_every` may not survive it. One process for each folder.
 //! With a key each flush is sealed by the thread before it is written, and the header with it; runs whose key is not there
 //! wait in `locked`, untouched, until it is.
+//! Where audio is kept ([`crate::kept`]), chunks are moved there instead of being deleted.
 //! Leaves to others: decoding, transcribing, and when to repair.
 
 mod leftover;
@@ -26,9 +27,11 @@ use auricle_core::{Account, ConversationId, Limits, ProcessId, Source, UnixMicro
 use tokio::sync::Notify;
 
 use crate::clock;
+use crate::kept::KeptAudio;
 use crate::protect::Keyring;
 
-pub use leftover::{Leftover, SpooledFrame};
+pub(crate) use leftover::chunks;
+pub use leftover::{Leftover, SpooledFrame, StoredRun};
 pub use run::RunWriter;
 
 /// Buffers queued for the thread; with the bound in bytes, whichever comes first.
@@ -59,6 +62,8 @@ pub struct SpoolOptions {
     pub ring: Keyring,
     /// Told when a run that was abandoned can be found.
     pub left: Arc<Notify>,
+    /// Where audio goes that is not needed any more; `None`: it is deleted.
+    pub kept: Option<KeptAudio>,
 }
 
 impl From<&Limits> for SpoolOptions {
@@ -73,6 +78,7 @@ impl From<&Limits> for SpoolOptions {
             account: Account::default(),
             ring: Keyring::default(),
             left: Arc::default(),
+            kept: None,
         }
     }
 }

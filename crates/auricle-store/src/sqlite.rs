@@ -24,6 +24,8 @@ mod ranking;
 mod readers;
 mod reading;
 mod records_search;
+mod retranscriptions;
+mod revisions;
 mod rows;
 mod sealing;
 mod search;
@@ -90,6 +92,10 @@ pub struct SqliteOptions {
     pub upload_attempts_max: u32,
     /// Uploads of one user that wait. Full: `Conflict`.
     pub uploads_waiting_per_user_max: usize,
+    /// Attempts to hear a conversation again, after which it is failed.
+    pub retranscription_attempts_max: u32,
+    /// Replaced transcripts of one conversation. Full: the oldest goes.
+    pub revisions_kept_max: usize,
     /// Attempts after which an effect is not claimed again.
     pub effect_attempts_max: u32,
     /// Bytes of places of segments kept for searches by words. Full: those of the user who did not search for longest go.
@@ -131,6 +137,8 @@ impl From<&Limits> for SqliteOptions {
             job_attempts_max: limits.job_attempts_max,
             upload_attempts_max: limits.upload_attempts_max,
             uploads_waiting_per_user_max: limits.uploads_waiting_per_user_max,
+            retranscription_attempts_max: limits.retranscription_attempts_max,
+            revisions_kept_max: limits.revisions_kept_max,
             effect_attempts_max: limits.effect_attempts_max,
             vectors_bytes_max: limits.search_vectors_bytes_max,
             places_bytes_max: limits.search_places_bytes_max,

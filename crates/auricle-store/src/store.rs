@@ -15,6 +15,7 @@ use auricle_core::{
 pub use crate::days::*;
 pub use crate::people::*;
 pub use crate::records::*;
+pub use crate::retranscriptions::*;
 pub use crate::uploads::*;
 pub use crate::vectors::*;
 
@@ -554,7 +555,7 @@ pub struct JobCounts {
 /// A durable store. All methods may be called at once from many tasks. Dropping a returned future does not undo a write
 /// that was queued. Every write may be repeated safely with the same arguments.
 #[async_trait]
-pub trait Store: Send + Sync + 'static {
+pub trait Store: Retranscriptions + Send + Sync + 'static {
     // --- processes and ownership -------------------------------------------------------------------------------------
     /// Announces or renews a process until `until`. Conversations owned by a process whose time has passed count as unowned.
     async fn process_alive(&self, process: &ProcessId, until: UnixMicros) -> Result<()>;

@@ -61,6 +61,7 @@ pub struct Vault {
     ring: Keyring,
     bytes_max: u64,
     bytes: Arc<AtomicU64>,
+    gauge: &'static str,
 }
 
 /// A file that is whole and on disk.
@@ -72,7 +73,7 @@ pub struct Kept {
     pub bytes: u64,
 }
 
-fn user_folder(user: &UserId) -> String {
+pub(crate) fn user_folder(user: &UserId) -> String {
     hex::encode(&Sha256::digest(user.as_str().as_bytes())[..16])
 }
 
@@ -90,9 +91,19 @@ fn absent_is_fine(result: io::Result<()>) -> io::Result<()> {
 impl Vault {
     /// Opens the folder, or makes it, and removes what is not whole.
     pub fn open(folder: impl Into<PathBuf>, ring: Keyring, bytes_max: u64) -> io::Result<Self> {
-        let folder = folder.into();
+        Self::within(folder.into(), ring, bytes_max, Arc::default(), "auricle_uploads_disk_bytes")
+    }
+
+    /// The same, which shares its bound with whatever else is counted in `bytes`, shown as `gauge`.
+    pub(crate) fn within(
+        folder: PathBuf,
+        ring: Keyring,
+        bytes_max: u64,
+        bytes: Arc<AtomicU64>,
+        gauge: &'static str,
+    ) -> io::Result<Self> {
         std::fs::create_dir_all(&folder)?;
-        let vault = Self { folder, ring, bytes_max, bytes: Arc::default() };
+        let vault = Self { folder, ring, bytes_max, bytes, gauge };
         let mut bytes = 0;
         for user in std::fs::read_dir(&vault.folder)? {
             let user = user?.path();
@@ -108,13 +119,13 @@ impl Vault {
                 }
             }
         }
-        vault.bytes.store(bytes, Ordering::Relaxed);
+        vault.bytes.fetch_add(bytes, Ordering::Relaxed);
         vault.count();
         Ok(vault)
     }
 
     fn count(&self) {
-        metrics::gauge!("auricle_uploads_disk_bytes").set(self.bytes() as f64);
+        metrics::gauge!(self.gauge).set(self.bytes() as f64);
     }
 
     /// Bytes of all files on disk.
@@ -181,6 +192,11 @@ impl Vault {
         ))
     }
 
+    /// Whether a file is there.
+    pub fn has(&self, user: &UserId, id: &UploadId) -> bool {
+        self.path(user, id).is_file()
+    }
+
     /// Opens a file for reading.
     ///
     /// # Errors
@@ -217,6 +233,26 @@ impl Vault {
             loaded: None,
             piece: Vec::new(),
         })
+    }
+
+    /// Moves a file into another vault on the same disk, as it is. False if that has no room for it.
+    pub(crate) fn hand_over(&self, user: &UserId, id: &UploadId, to: &Self) -> io::Result<bool> {
+        let (from, target) = (self.path(user, id), to.path(user, id));
+        let bytes = std::fs::metadata(&from)?.len();
+        let more = |held: u64| held.checked_add(bytes).filter(|sum| *sum <= to.bytes_max);
+        if to.bytes.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).is_err() {
+            return Ok(false);
+        }
+        let folder = target.parent().unwrap_or(&to.folder);
+        let moved = std::fs::create_dir_all(folder).and_then(|()| std::fs::rename(&from, &target));
+        if let Err(error) = moved {
+            to.give_back(bytes);
+            return Err(error);
+        }
+        self.give_back(bytes);
+        to.count();
+        sync_folder(folder)?;
+        Ok(true)
     }
 
     /// Removes a file. One that is not there is no error.
@@ -282,6 +318,14 @@ pub struct Stored {
     pub id: UploadId,
     path: PathBuf,
     bytes: u64,
+}
+
+impl Stored {
+    /// How long ago it came; zero if that cannot be told.
+    pub fn age(&self) -> Duration {
+        let came = std::fs::metadata(&self.path).and_then(|found| found.modified());
+        came.ok().and_then(|came| came.elapsed().ok()).unwrap_or_default()
+    }
 }
 
 /// A file that is being written. Dropped before [`Draft::keep`], it leaves nothing.

@@ -18,6 +18,7 @@ pub mod people;
 pub mod protection;
 pub mod pusher;
 pub mod rest;
+pub mod retranscription;
 pub mod signature;
 pub mod time;
 pub mod transcription;

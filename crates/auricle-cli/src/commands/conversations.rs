@@ -1,6 +1,7 @@
 //! `auricle conversations`.
 
 mod export;
+mod retranscribe;
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -11,7 +12,7 @@ use auricle_wire::rest::{SearchResponse, SearchResult, Snippet};
 use crate::client::{Target, block_on, encoded};
 use crate::output;
 
-/// List, show, search, export, rename and delete conversations.
+/// List, show, search, export, rename, delete and hear conversations again.
 #[derive(clap::Subcommand)]
 pub(crate) enum Command {
     /// List conversations, newest first.
@@ -76,7 +77,37 @@ pub(crate) enum Command {
         #[command(flatten)]
         target: Target,
     },
-    /// Delete a conversation with its transcript and photos.
+    /// Hear a conversation again, by another engine, from the audio that is kept of it (`audio.keep`). The transcript becomes a new
+    /// revision; the old one stays readable.
+    Retranscribe {
+        /// The conversation's id.
+        id: String,
+        /// One of the server's engines; without it the preferred one.
+        #[arg(long, value_name = "NAME")]
+        engine: Option<String>,
+        /// Wait until the new record is there.
+        #[arg(long)]
+        wait: bool,
+        #[command(flatten)]
+        target: Target,
+        /// For scripts.
+        #[arg(long)]
+        json: bool,
+    },
+    /// List the transcripts of a conversation that was heard again, or show one.
+    Revisions {
+        /// The conversation's id.
+        id: String,
+        /// Show this one.
+        #[arg(long, value_name = "N")]
+        revision: Option<u32>,
+        #[command(flatten)]
+        target: Target,
+        /// For scripts.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Delete a conversation with its transcript, photos and audio.
     Delete {
         /// The conversation's id.
         id: String,
@@ -122,11 +153,7 @@ pub(crate) fn run(command: &Command) -> anyhow::Result<ExitCode> {
                 }
                 output::line(&output::record(&conversation));
                 output::line("");
-                for segment in &conversation.transcript_segments {
-                    let who = output::speaker(segment.speaker.as_deref(), segment.is_user);
-                    let text = output::wrapped(&segment.text, 58).replace('\n', "\n                    ");
-                    output::line(&format!("{}  {who:<11}  {text}", output::clock(segment.start)));
-                }
+                output::transcript(&conversation.transcript_segments);
             }
             Command::Search { query, all, limit, target, json } => {
                 let query = query.join(" ");
@@ -168,6 +195,12 @@ pub(crate) fn run(command: &Command) -> anyhow::Result<ExitCode> {
                 let body = serde_json::json!({ "title": title });
                 target.call::<serde_json::Value>(reqwest::Method::PATCH, &path, Some(body)).await?;
                 output::line("renamed");
+            }
+            Command::Retranscribe { id, engine, wait, target, json } => {
+                retranscribe::ask(target, id, engine.as_deref(), *wait, *json).await?;
+            }
+            Command::Revisions { id, revision, target, json } => {
+                retranscribe::revisions(target, id, *revision, *json).await?;
             }
             Command::Delete { id, target } => {
                 let path = format!("/v1/conversations/{}", encoded(id));

@@ -66,6 +66,7 @@ pub(super) fn listening(
         time_zone,
         embed: embed.map(|embed| embed as Arc<dyn Embed>),
         files: Arc::clone(&hearing.files),
+        audio: Arc::clone(&hearing.audio),
     });
     // Requests that bring files have places of their own: more than handlers give, so that those answer who is too many.
     let with_files = serve::Offload::new(

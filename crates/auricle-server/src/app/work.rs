@@ -269,6 +269,7 @@ pub(super) fn run_loops(
     stop_loops: &CancellationToken,
     tail: &TaskTracker,
     metrics: Option<PrometheusHandle>,
+    keep: Option<Duration>,
 ) {
     let held = parts.hearing.as_ref().map(|hearing| Arc::clone(&hearing.held));
     let sweeper = Arc::new(sweeper::Sweeper {
@@ -310,6 +311,7 @@ pub(super) fn run_loops(
             store: Arc::clone(&parts.store) as Arc<dyn Store>,
             spool: hearing.spool.clone(),
             vault: hearing.files.vault.clone(),
+            kept: hearing.audio.kept.clone(),
             hub: Arc::clone(&parts.hub),
             limits: Arc::clone(&parts.limits),
             wake: Arc::clone(&hearing.erase),
@@ -317,6 +319,7 @@ pub(super) fn run_loops(
         let uploader = Arc::new(crate::uploads::Uploader {
             store: Arc::clone(&parts.store) as Arc<dyn Store>,
             vault: hearing.files.vault.clone(),
+            kept: keep.is_some().then(|| hearing.audio.kept.clone()),
             engine: Arc::clone(&hearing.engine) as _,
             limits: Arc::clone(&parts.limits),
             process: parts.process.clone(),
@@ -326,6 +329,28 @@ pub(super) fn run_loops(
         });
         let run = move |stop, beat| Arc::clone(&uploader).run(stop, beat);
         start("uploader", processing, until_stopped(stop_work, tail.clone(), run));
+        let retranscriber = Arc::new(crate::retranscribe::Retranscriber {
+            store: Arc::clone(&parts.store) as Arc<dyn Store>,
+            kept: hearing.audio.kept.clone(),
+            vault: hearing.files.vault.clone(),
+            spool: hearing.spool.clone(),
+            held: Arc::clone(&hearing.held),
+            engine: Arc::clone(&hearing.engine),
+            limits: Arc::clone(&parts.limits),
+            process: parts.process.clone(),
+            clock: parts.clock,
+            wake: Arc::clone(&hearing.audio.wake),
+            wake_jobs: Arc::clone(wake),
+        });
+        let run = move |stop, beat| Arc::clone(&retranscriber).run(stop, beat);
+        start("retranscriber", processing, until_stopped(stop_work, tail.clone(), run));
+        let keeper = Arc::new(crate::keeper::Keeper {
+            store: Arc::clone(&parts.store) as Arc<dyn Store>,
+            kept: hearing.audio.kept.clone(),
+            keep,
+            limits: Arc::clone(&parts.limits),
+        });
+        start("keeper", background, Box::new(move |pulse| Box::pin(Arc::clone(&keeper).run(pulse))));
         start("eraser", background, Box::new(move |pulse| Box::pin(Arc::clone(&eraser).run(pulse))));
     }
     start(

@@ -27,6 +27,34 @@ impl<const MIN: u64, const MAX: u64> Value for Span<MIN, MAX> {
     }
 }
 
+/// How long something is kept; none: not at all.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Keep(pub Option<Duration>);
+
+impl Keep {
+    const MIN: Duration = Duration::from_secs(3_600);
+    const MAX: Duration = Duration::from_secs(3_650 * 86_400);
+}
+
+impl Value for Keep {
+    fn form(&self) -> String {
+        "`off` or a time from 1h to 3650d, e.g. 30d".to_owned()
+    }
+    fn take(&mut self, text: &str) -> Option<()> {
+        *self = match text {
+            "off" => Self(None),
+            text => {
+                let time = parse_duration(text).filter(|time| (Self::MIN..=Self::MAX).contains(time));
+                Self(Some(time?))
+            }
+        };
+        Some(())
+    }
+    fn show(&self) -> String {
+        self.0.map_or_else(|| "off".to_owned(), show_duration)
+    }
+}
+
 /// Between 0 and 1.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Score(pub f32);

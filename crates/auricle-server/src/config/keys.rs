@@ -130,6 +130,10 @@ own! {
     "speech.gate_hang_over" = speech.gate.hang_over;
     /// How sure the voice detector must be that somebody begins to speak. Lower hears softer voices, and more noise.
     "speech.gate_threshold" = speech.gate.threshold;
+    /// How long audio is kept once its words are stored, so that it can be heard again by another engine (docs/kept-audio.md): as
+    /// received, in the folder `audio` of the data folder, sealed if there is a key, `limits.audio_kept_bytes_max` in all. `off`: no
+    /// audio is kept; what was kept before stays until its conversation is deleted.
+    "audio.keep" = audio_keep;
     /// A server that speaks OpenAI's chat completions (OpenAI, Azure, Ollama, llama.cpp, vLLM), with or without `/v1`: it
     /// turns transcripts into records. They leave this machine. Not set: rules on this machine do it (`local`).
     "llm.url" = llm.url;

@@ -2,20 +2,17 @@
 
 use std::time::Duration;
 
-use auricle_audio::{Codec, Decoder};
 use auricle_core::Word;
 use auricle_speech::{Engine, EngineError, Event, StreamSpec};
 use auricle_store::InsertRecovered;
 use tokio::sync::mpsc;
 
 use super::joined::Stretch;
+use super::sound::Sound;
 use super::{PROGRESS_MAX, Repair, RepairError, segments};
 use crate::clock::monotonic;
 use crate::speech::AHEAD_SECS;
 use crate::vitals::Pulse;
-
-/// A hole in spooled audio is kept as silence up to this long; the rest of it only shifts what follows.
-const HOLE_SECS_MAX: u64 = 600;
 
 /// How far an attempt has come, in samples from the stretch's first frame.
 struct Hearing {
@@ -29,11 +26,8 @@ struct Hearing {
 impl Repair {
     pub(super) async fn hear(&self, stretch: &mut Stretch, pulse: &Pulse) -> Result<(), RepairError> {
         let header = stretch.header().clone();
-        let codec: Codec =
-            header.codec.parse().map_err(|_| RepairError::Decode(format!("codec {}", header.codec)))?;
         let rate = header.sample_rate_hz;
-        let mut decoder = Decoder::new(codec, rate, u8::try_from(header.channels).unwrap_or(1))
-            .map_err(|error| RepairError::Decode(error.to_string()))?;
+        let mut sound = Sound::of(stretch).map_err(RepairError::Decode)?;
         let (sender, mut events) = mpsc::channel(64);
         let spec = StreamSpec {
             sample_rate_hz: rate,
@@ -43,27 +37,11 @@ impl Repair {
         };
         let mut stream = self.engine.open(spec, sender).map_err(RepairError::Engine)?;
         let mut heard = Hearing { given: 0, covered: 0, words: Vec::new(), engine: None };
-        let mut pcm = Vec::new();
-        let parts: Vec<_> =
-            stretch.parts.iter().map(|part| (part.begin, part.first, part.leftover.frames())).collect();
-        for (begin, first, frames) in parts {
-            for frame in frames.filter(|frame| frame.samples > 0) {
-                // Audio that was not spooled is silence here, so that what follows keeps its time.
-                let hole = (begin + (frame.position - first)).saturating_sub(heard.given);
-                stream
-                    .push(&vec![0; usize::try_from(hole.min(u64::from(rate) * HOLE_SECS_MAX)).unwrap_or(0)]);
-                heard.given += hole;
-                pcm.clear();
-                // A frame that does not decode now did not decode when it came either; keep time all the same.
-                if decoder.decode(&frame.bytes, &mut pcm).is_err() {
-                    pcm.clear();
-                }
-                pcm.resize(frame.samples as usize, 0);
-                stream.push(&pcm);
-                heard.given += u64::from(frame.samples);
-                while heard.given > heard.covered + AHEAD_SECS * u64::from(rate) {
-                    self.next_event(&mut events, &mut heard, stretch, pulse).await?;
-                }
+        while let Some(piece) = sound.next_piece() {
+            stream.push(&piece.pcm);
+            heard.given += piece.samples;
+            while heard.given > heard.covered + AHEAD_SECS * u64::from(rate) {
+                self.next_event(&mut events, &mut heard, stretch, pulse).await?;
             }
         }
         stream.finish();
@@ -130,7 +108,7 @@ impl Repair {
             if own.is_empty() && (heard.covered <= part.begin || number < last && part.is_covered()) {
                 continue;
             }
-            let header = part.leftover.header();
+            let header = part.run.header();
             let until = part.first + heard.covered.min(part.end).saturating_sub(part.begin);
             let offset = (part.first as f64 - part.begin as f64) / rate;
             let insert = InsertRecovered {
@@ -143,7 +121,7 @@ impl Repair {
             };
             self.store.insert_recovered(insert).await.map_err(RepairError::Store)?;
             // Stored before it is freed: a crash between the two is told apart by (run, position).
-            part.leftover.cover(until).map_err(RepairError::Read)?;
+            part.run.cover(until).map_err(RepairError::Read)?;
         }
         Ok(())
     }

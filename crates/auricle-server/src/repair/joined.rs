@@ -5,57 +5,71 @@
 
 use std::collections::HashMap;
 
-use auricle_store::spool::{Leftover, RunHeader};
+use auricle_core::UnixMicros;
+use auricle_store::spool::{Leftover, RunHeader, StoredRun};
 
 /// Runs adjoin if the second begins within this many microseconds of the first one's end: times are rounded.
 const ADJOINS_MICROS: i64 = 5_000;
 
+/// Audio that is missing for no longer than this, in milliseconds, makes no two pieces of what is there. More than words of one
+/// segment are apart.
+const MISSING_MS_MAX: u64 = 2_000;
+
 /// One run of a stretch.
-pub(super) struct Part {
-    pub(super) leftover: Leftover,
+pub(crate) struct Part<R = Leftover> {
+    pub(crate) run: R,
     /// Where its first frame is in the stretch.
-    pub(super) begin: u64,
+    pub(crate) begin: u64,
     /// Behind its last frame.
-    pub(super) end: u64,
+    pub(crate) end: u64,
     /// Position of its first frame in the run.
-    pub(super) first: u64,
+    pub(crate) first: u64,
+    /// Where there is audio, from the first frame on: from, until.
+    there: Vec<(u64, u64)>,
     /// Words whose middle is here or later are another stream's. In the stretch.
     yields_from: Option<u64>,
 }
 
 /// Adjoining runs of one channel of one conversation, oldest first. At least one.
-pub(super) struct Stretch {
-    pub(super) parts: Vec<Part>,
+pub(crate) struct Stretch<R = Leftover> {
+    pub(crate) parts: Vec<Part<R>>,
 }
 
-impl Part {
+impl<R: AsRef<StoredRun>> Part<R> {
     /// `None`: nothing of it is left. Blocks: reads the run.
-    pub(super) fn of(leftover: Leftover) -> Option<Self> {
+    pub(crate) fn of(run: R) -> Option<Self> {
         let (mut first, mut end, mut yields_from) = (None, 0, None);
-        for frame in leftover.frames() {
+        let mut there: Vec<(u64, u64)> = Vec::new();
+        let missing_max = u64::from(run.as_ref().header().sample_rate_hz) * MISSING_MS_MAX / 1_000;
+        for frame in run.as_ref().frames() {
             if frame.samples == 0 {
                 yields_from = Some(frame.position);
                 continue;
             }
-            first.get_or_insert(frame.position);
+            let first = *first.get_or_insert(frame.position);
             end = frame.position + u64::from(frame.samples);
+            let (from, until) = (frame.position.saturating_sub(first), end.saturating_sub(first));
+            match there.last_mut() {
+                Some(last) if from <= last.1 + missing_max => last.1 = last.1.max(until),
+                _ => there.push((from, until)),
+            }
         }
         let first = first?;
         let yields_from = yields_from.map(|at: u64| at.saturating_sub(first));
-        Some(Self { leftover, begin: 0, end: end - first, first, yields_from })
+        Some(Self { run, begin: 0, end: end - first, first, there, yields_from })
     }
 
-    pub(super) fn header(&self) -> &RunHeader {
-        self.leftover.header()
+    pub(crate) fn header(&self) -> &RunHeader {
+        self.run.as_ref().header()
     }
 
     /// Whether all of it has been stored.
-    pub(super) fn is_covered(&self) -> bool {
-        self.leftover.covered() >= self.first + (self.end - self.begin)
+    pub(crate) fn is_covered(&self) -> bool {
+        self.run.as_ref().covered() >= self.first + (self.end - self.begin)
     }
 
     fn micros(&self, samples: u64) -> i64 {
-        let header = self.leftover.header();
+        let header = self.header();
         header.first_audio_at.plus_secs_f64(samples as f64 / f64::from(header.sample_rate_hz.max(1))).0
     }
 
@@ -68,7 +82,7 @@ impl Part {
     }
 
     fn is_followed_by(&self, next: &Self) -> bool {
-        let (a, b) = (self.leftover.header(), next.leftover.header());
+        let (a, b) = (self.header(), next.header());
         let alike = |header: &RunHeader| {
             (
                 header.codec.clone(),
@@ -82,27 +96,41 @@ impl Part {
     }
 }
 
-impl Stretch {
-    pub(super) fn header(&self) -> &RunHeader {
-        self.parts[0].leftover.header()
+impl<R: AsRef<StoredRun>> Stretch<R> {
+    pub(crate) fn header(&self) -> &RunHeader {
+        self.parts[0].header()
     }
 
-    pub(super) fn headers(&self) -> impl Iterator<Item = &RunHeader> {
+    pub(crate) fn headers(&self) -> impl Iterator<Item = &RunHeader> {
         self.parts.iter().map(Part::header)
     }
 
-    /// Wall-clock microseconds of its first frame.
-    pub(super) fn begins_at(&self) -> i64 {
-        self.parts[0].begins_at()
+    /// Wall-clock time of its first frame.
+    pub(crate) fn zero_at(&self) -> UnixMicros {
+        UnixMicros(self.parts[0].begins_at())
     }
 
-    pub(super) fn into_leftovers(self) -> Vec<Leftover> {
-        self.parts.into_iter().map(|part| part.leftover).collect()
+    /// Behind its last frame.
+    pub(crate) fn end(&self) -> u64 {
+        self.parts.last().map_or(0, |part| part.end)
+    }
+
+    /// Where there is audio, in samples of the stretch.
+    pub(crate) fn there(&self) -> Vec<(u64, u64)> {
+        let of = |part: &Part<R>| {
+            let begin = part.begin;
+            part.there.iter().map(move |(from, until)| (begin + from, begin + until)).collect::<Vec<_>>()
+        };
+        self.parts.iter().flat_map(of).collect()
+    }
+
+    pub(crate) fn into_runs(self) -> Vec<R> {
+        self.parts.into_iter().map(|part| part.run).collect()
     }
 
     /// Words whose middle is at this position or later are another stream's. What its last run says, or the one before if all of the
     /// last is the other stream's; without a word from the last run no stream took over.
-    pub(super) fn yields_from(&self) -> Option<u64> {
+    pub(crate) fn yields_from(&self) -> Option<u64> {
         let mut from = None;
         for part in self.parts.iter().rev() {
             let Some(at) = part.yields_from else { break };
@@ -116,9 +144,9 @@ impl Stretch {
 }
 
 /// Joins what adjoins, the oldest first.
-pub(super) fn stretches(mut parts: Vec<Part>) -> Vec<Stretch> {
+pub(crate) fn stretches<R: AsRef<StoredRun>>(mut parts: Vec<Part<R>>) -> Vec<Stretch<R>> {
     parts.sort_by_key(Part::begins_at);
-    let mut stretches: Vec<Stretch> = Vec::new();
+    let mut stretches: Vec<Stretch<R>> = Vec::new();
     // The stretches of each channel of a conversation.
     let mut known: HashMap<(String, Option<String>), Vec<usize>> = HashMap::new();
     for mut part in parts {

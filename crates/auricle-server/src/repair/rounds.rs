@@ -44,7 +44,7 @@ impl Queue {
     fn next(&mut self) -> Option<Stretch> {
         let turn = |stretch: &Stretch| {
             let served = self.served.get(stretch.header().user.as_str()).copied().unwrap_or(0);
-            (served, stretch.begins_at())
+            (served, stretch.zero_at())
         };
         let (at, _) = self.waiting.iter().enumerate().min_by_key(|(_, stretch)| turn(stretch))?;
         let next = self.waiting.swap_remove(at);

@@ -146,7 +146,20 @@ pub(super) async fn remove(
     State(state): State<RestState>,
     Id(id): Id,
 ) -> Result<StatusCode, Refusal> {
-    state.store.delete(&user, &id.into()).await.map_err(|error| Refusal::store(WHAT, error))?;
+    let id = ConversationId::from(id);
+    let uploads = state.store.uploads_of(&user, &id).await.map_err(|error| Refusal::store(WHAT, error))?;
+    state.store.delete(&user, &id).await.map_err(|error| Refusal::store(WHAT, error))?;
+    let kept = state.audio.kept.clone();
+    let gone = tokio::task::spawn_blocking(move || {
+        for upload in uploads.iter().filter(|upload| upload.conversations.len() == 1) {
+            kept.uploads().remove(&user, &upload.id)?;
+        }
+        kept.forget(&user, &id)
+    });
+    if let Ok(Err(error)) = gone.await {
+        // No row names it any more: it is found and removed when kept audio is looked through.
+        tracing::warn!(%error, "remove a conversation's audio");
+    }
     Ok(StatusCode::NO_CONTENT)
 }
 

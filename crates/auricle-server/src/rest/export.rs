@@ -10,9 +10,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use auricle_core::{ConversationId, UserId};
+use auricle_store::kept::KeptAudio;
 use auricle_store::{ActionItemFilter, MemoryFilter, Store, StoreError};
 use auricle_wire::export::{Format, write};
 use auricle_wire::rest::Problem;
+use auricle_wire::retranscription::Revision;
 use auricle_wire::time::WireTime;
 use axum::body::{Body, Bytes};
 use axum::extract::State;
@@ -24,9 +26,9 @@ use tokio::sync::mpsc;
 use zip::write::SimpleFileOptions;
 use zip::{CompressionMethod, ZipWriter};
 
-use super::RestState;
 use super::answer::{Caller, Refusal};
 use super::forms::EXPORT_MAX;
+use super::{RestState, retranscribe};
 use crate::convert;
 
 /// Bytes of one piece of the body.
@@ -44,8 +46,8 @@ const READ_AGAIN_AFTER: Duration = Duration::from_secs(1);
 
 /// Everything the caller has: `conversations/ID.json`, `.md`, `.srt` and `.vtt`, `user.json`, `jobs.json`, `api_keys.json`
 /// (their labels), `action_items.json`, `memories.json`, `days.json`, `messages.json`, `people.json`, `voices.json`,
-/// `webhooks.json` (without their secrets), and
-/// `errors.json` about what could not be read.
+/// `webhooks.json` (without their secrets), transcripts that were replaced (`conversations/ID.revision-N.json`), `audio.json` about
+/// where audio is kept, and `errors.json` about what could not be read.
 #[utoipa::path(get, path = "/v1/users/me/export", tag = "users", responses(
     (status = 200, description = "A ZIP file", content_type = "application/zip"),
     (status = 503, description = "Too many exports at once", body = Problem),
@@ -65,7 +67,8 @@ pub(super) async fn export(
     tokio::task::spawn_blocking(move || {
         let _place = place;
         let messages_max = state.limits.messages_per_user_max;
-        let maker = Maker { store: state.store, user, messages_max, handle: handle.clone() };
+        let kept = state.audio.kept.clone();
+        let maker = Maker { store: state.store, kept, user, messages_max, handle: handle.clone() };
         let piece_max = state.limits.request_max;
         let out = Pieces { pieces, handle, piece_max, gathered: Vec::with_capacity(PIECE_BYTES) };
         if let Err(error) = maker.make(out) {
@@ -118,6 +121,7 @@ impl Write for Pieces {
 
 struct Maker {
     store: Arc<dyn Store>,
+    kept: KeptAudio,
     user: UserId,
     messages_max: usize,
     handle: Handle,
@@ -136,7 +140,7 @@ impl Maker {
 
     fn files(&self, out: Pieces) -> io::Result<()> {
         let mut zip = ZipWriter::new_stream(out);
-        let mut errors = Vec::new();
+        let (mut errors, mut audio) = (Vec::new(), Vec::new());
         for id in self.ids()? {
             match self.read(async || self.store.conversation(&self.user, &id).await) {
                 Ok(Some(found)) => {
@@ -145,6 +149,11 @@ impl Maker {
                         let name = format!("conversations/{}.{}", file_name(&id), format.extension());
                         file(&mut zip, &name, write(&shown, format, &when).as_bytes())?;
                     }
+                    for (number, old) in self.old_revisions(&id).map_err(io::Error::other)? {
+                        let name = format!("conversations/{}.revision-{number}.json", file_name(&id));
+                        file(&mut zip, &name, &serde_json::to_vec_pretty(&old).map_err(io::Error::other)?)?;
+                    }
+                    audio.extend(self.audio(&id).map_err(io::Error::other)?);
                 }
                 // Deleted meanwhile.
                 Ok(None) => {}
@@ -159,12 +168,46 @@ impl Maker {
             let text = serde_json::to_vec_pretty(&records).map_err(io::Error::other)?;
             file(&mut zip, name, &text)?;
         }
+        if !audio.is_empty() {
+            file(&mut zip, "audio.json", Value::from(audio).to_string().as_bytes())?;
+        }
         if !errors.is_empty() {
             file(&mut zip, "errors.json", Value::from(errors).to_string().as_bytes())?;
         }
         let mut out = zip.finish().map_err(io::Error::other)?.into_inner();
         let last = std::mem::take(&mut out.gathered);
         out.send(Ok(last.into()))
+    }
+
+    /// Transcripts of a conversation that were replaced. What cannot be read is told and left out.
+    fn old_revisions(&self, id: &ConversationId) -> Result<Vec<(u32, Revision)>, StoreError> {
+        let (store, user) = (&self.store, &self.user);
+        let all = match self.read(async || store.revisions(user, id).await) {
+            // Deleted meanwhile.
+            Err(StoreError::NotFound(_)) => return Ok(Vec::new()),
+            all => all?,
+        };
+        let mut found = Vec::new();
+        for old in all.iter().filter(|each| each.replaced_at.is_some()) {
+            match self.read(async || store.old_revision(user, id, old.revision).await) {
+                Ok(old) => found.extend(old.map(|old| (old.summary.revision.0, retranscribe::old(id, &old)))),
+                Err(error) if error.is_retryable() => return Err(error),
+                Err(error) => tracing::error!(%error, conversation.id = %id, "export a revision"),
+            }
+        }
+        Ok(found)
+    }
+
+    /// Where a conversation's audio is, if it is kept. It is not part of the file: it may be as large as all the rest of a disk.
+    fn audio(&self, id: &ConversationId) -> Result<Option<Value>, StoreError> {
+        let uploads = self.read(async || self.store.uploads_of(&self.user, id).await)?;
+        let kept = uploads.iter().filter(|upload| self.kept.uploads().has(&self.user, &upload.id));
+        let files: Vec<&str> = kept.map(|upload| upload.id.as_str()).collect();
+        let bytes = self.kept.bytes_of(&self.user, id).unwrap_or(0);
+        Ok((bytes > 0 || !files.is_empty()).then(|| {
+            json!({ "conversation_id": id.as_str(), "frames_bytes": bytes, "uploads": files,
+                "kept_in": "the folder `audio` of the server's data folder" })
+        }))
     }
 
     /// What a user has besides conversations: a line for each kind of record.

@@ -10,8 +10,8 @@ use utoipa::openapi::{Content, Ref, RefOr, ResponseBuilder};
 use utoipa::{Modify, OpenApi};
 
 use super::{
-    action_items, assign, conversations, days, export, finalise, jobs, memories, people, search, status,
-    transcriptions, uploads, users, webhooks,
+    action_items, assign, conversations, days, export, finalise, jobs, memories, people, retranscribe,
+    search, status, transcriptions, uploads, users, webhooks,
 };
 
 #[derive(OpenApi)]
@@ -25,6 +25,10 @@ use super::{
         conversations::rename,
         conversations::reprocess,
         conversations::photos,
+        retranscribe::retranscribe,
+        retranscribe::progress,
+        retranscribe::revisions,
+        retranscribe::revision,
         assign::segment,
         assign::bulk,
         assign::speaker,

@@ -429,7 +429,9 @@ pub(super) async fn remove(
     // What it held open may have ended with it.
     (state.wake_jobs)();
     let vault = state.files.vault.clone();
-    let gone = tokio::task::spawn_blocking(move || vault.remove(&user, &id)).await;
+    let kept = state.audio.kept.clone();
+    let removed = move || vault.remove(&user, &id).and_then(|()| kept.uploads().remove(&user, &id));
+    let gone = tokio::task::spawn_blocking(removed).await;
     if let Ok(Err(error)) = gone {
         // No row names it any more: it is found and removed at the next start.
         tracing::warn!(%error, "remove an upload's file");

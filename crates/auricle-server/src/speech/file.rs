@@ -48,8 +48,29 @@ impl Progress {
         self.0.load(Ordering::Relaxed) as f64 / 1_000.0
     }
 
-    fn set(&self, secs: f64) {
+    pub(crate) fn set(&self, secs: f64) {
         self.0.store((secs * 1_000.0) as u64, Ordering::Relaxed);
+    }
+}
+
+/// What can be heard: mono PCM, a little at a time. Reading blocks.
+pub(crate) trait Pcm {
+    /// Appends the next stretch, a second at most, to `out`. False at the end.
+    ///
+    /// # Errors
+    /// The rest cannot be read. What was given before is good.
+    fn read(&mut self, out: &mut Vec<i16>) -> Result<bool, FileError>;
+}
+
+impl Pcm for Recording {
+    fn read(&mut self, out: &mut Vec<i16>) -> Result<bool, FileError> {
+        Self::read(self, out)
+    }
+}
+
+impl Pcm for Box<dyn Pcm> {
+    fn read(&mut self, out: &mut Vec<i16>) -> Result<bool, FileError> {
+        (**self).read(out)
     }
 }
 
@@ -57,10 +78,10 @@ impl Progress {
 ///
 /// # Errors
 /// What was decided before is lost: the caller has the file still.
-pub(crate) async fn hear(
+pub(crate) async fn hear<P: Pcm>(
     engine: &dyn Engine,
     spec: StreamSpec,
-    open: impl FnOnce() -> Result<Recording, FileError> + Send + 'static,
+    open: impl FnOnce() -> Result<P, FileError> + Send + 'static,
     stuck_max: Duration,
     progress: &Progress,
 ) -> Result<Heard, HearError> {
@@ -125,8 +146,8 @@ pub(crate) async fn hear(
     }
 }
 
-fn read(
-    open: impl FnOnce() -> Result<Recording, FileError>,
+fn read<P: Pcm>(
+    open: impl FnOnce() -> Result<P, FileError>,
     sender: &mpsc::Sender<Result<Vec<i16>, FileError>>,
 ) {
     let mut recording = match open() {

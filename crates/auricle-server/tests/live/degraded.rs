@@ -260,3 +260,34 @@ async fn p4_no_word_is_cut_in_two_where_memory_ends_streams_fail_or_the_live_str
     });
     futures_util::future::join_all(outages).await;
 }
+
+#[tokio::test]
+async fn p4_an_outage_that_is_kept_is_heard_again_whole_and_each_word_once() {
+    let settings = [("limits.speech_replay_secs_max", "2"), ("audio.keep", "1d")];
+    let troubled = Troubled::start("scripted", &settings).await;
+    let (mut device, mut voice) = (troubled.rig.device().await, Voice::new());
+    let id = device.conversation().await;
+    voice.speak(&mut device, 2.0).await;
+    troubled.set("hang");
+    voice.speak(&mut device, 7.0).await;
+    troubled.set("none");
+    voice.speak(&mut device, 5.0).await;
+    let said = voice.said();
+    troubled.has_all(&id, said).await;
+    assert_eq!(troubled.rig.post("/v1/conversations").await.0, 200);
+    device.client.close().await;
+    troubled.rig.conversation_when(&id, "completed").await;
+    let spool = troubled.rig.data().join("spool");
+    eventually("all audio is kept", async || (std::fs::read_dir(&spool).unwrap().count() == 0).then_some(()))
+        .await;
+    let path = format!("/v1/conversations/{id}/retranscribe");
+    assert_eq!(troubled.rig.post(&path).await.0, 202);
+    let done = eventually("it is heard again", async || {
+        let (_, work) = troubled.rig.get(&path).await;
+        matches!(work["status"].as_str(), Some("done" | "failed")).then_some(work)
+    })
+    .await;
+    assert_eq!(done["status"], "done", "{done}");
+    let conversation = troubled.has_all(&id, said).await;
+    assert_eq!(conversation["revision"], 2);
+}

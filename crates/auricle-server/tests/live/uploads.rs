@@ -9,7 +9,7 @@ use crate::rig::{PATIENCE, Rig, eventually, texts_of};
 const BOUNDARY: &str = "a-boundary-of-this-test";
 
 /// `secs` of 16 kHz PCM that nobody recorded twice.
-fn wav(secs: u32, salt: u8) -> Vec<u8> {
+pub(crate) fn wav(secs: u32, salt: u8) -> Vec<u8> {
     let samples = 16_000 * secs;
     let mut bytes = b"RIFF".to_vec();
     bytes.extend((36 + samples * 2).to_le_bytes());
@@ -59,14 +59,14 @@ async fn post_form(rig: &Rig, path: &str, parts: &[(&str, Option<&str>, &[u8])])
     post(rig, path, &format!("multipart/form-data; boundary={BOUNDARY}"), form(parts)).await
 }
 
-async fn upload(rig: &Rig, name: &str, body: Vec<u8>) -> Value {
+pub(crate) async fn upload(rig: &Rig, name: &str, body: Vec<u8>) -> Value {
     let path = format!("/v1/uploads?name={name}");
     let (status, upload) = post(rig, &path, "application/octet-stream", body).await;
     assert_eq!(status, 202, "{upload}");
     upload
 }
 
-async fn ended(rig: &Rig, upload: &Value) -> Value {
+pub(crate) async fn ended(rig: &Rig, upload: &Value) -> Value {
     let path = format!("/v1/uploads/{}", upload["id"].as_str().unwrap());
     eventually("the upload ends", async || {
         let (_, found) = rig.get(&path).await;

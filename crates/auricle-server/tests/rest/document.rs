@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use auricle_core::ConversationId;
 use auricle_server::rest::{ROUTES, document};
 use serde_json::{Value, json};
 
@@ -158,6 +159,7 @@ async fn calls(rig: &Rig) -> BTreeMap<(&'static str, &'static str), Vec<Call>> {
         "/v1/conversations/{id}/photos",
         vec![call(of(open.as_str(), "/photos"), none()), call(of("x", "/photos"), none())],
     );
+    retranscribe_calls(rig, &open, &mut add).await;
     let title = json!({ "title": "Mine" });
     add(
         "patch",
@@ -258,6 +260,40 @@ async fn calls(rig: &Rig) -> BTreeMap<(&'static str, &'static str), Vec<Call>> {
         add("get", path, vec![call(path, none())]);
     }
     calls
+}
+
+/// Hearing again, and what came of it.
+async fn retranscribe_calls(
+    rig: &Rig,
+    open: &ConversationId,
+    add: &mut impl FnMut(&'static str, &'static str, Vec<Call>),
+) {
+    let again = rig.completed("ana", "Heard again", &["A heron."]).await;
+    let silent = rig.completed("ana", "Silent", &["An egret."]).await;
+    rig.keep_audio("ana", &again);
+    let of = |id: &str, rest: &str| format!("/v1/conversations/{id}{rest}");
+    let ask = |id: &str| call(of(id, "/retranscribe"), None);
+    let path = "/v1/conversations/{id}/retranscribe";
+    let unknown = call(of(again.as_str(), "/retranscribe"), Some(json!({ "engine": "x" })));
+    add("post", path, vec![ask(again.as_str()), ask(silent.as_str()), ask(open.as_str()), ask("x"), unknown]);
+    let heard = rig.completed("ana", "Heard before", &["A stork."]).await;
+    rig.keep_audio("ana", &heard);
+    assert_eq!(rig.post("ana", &of(heard.as_str(), "/retranscribe"), None).await.0, 202);
+    rig.hear_again("ana", &heard, "A crane.").await;
+    rig.process_next_job("Crane").await.unwrap();
+    add("get", path, vec![ask(heard.as_str()), ask("x")]);
+    let revisions = |id: &str, rest: &str| call(of(id, &format!("/revisions{rest}")), None);
+    add("get", "/v1/conversations/{id}/revisions", vec![revisions(heard.as_str(), ""), revisions("x", "")]);
+    add(
+        "get",
+        "/v1/conversations/{id}/revisions/{revision}",
+        vec![
+            revisions(heard.as_str(), "/1"),
+            revisions(heard.as_str(), "/2"),
+            revisions(heard.as_str(), "/9"),
+            revisions("x", "/1"),
+        ],
+    );
 }
 
 async fn webhook_calls(rig: &Rig, add: &mut impl FnMut(&'static str, &'static str, Vec<Call>)) {

@@ -18,7 +18,7 @@ async fn ask(rig: &Rig, user: &str) -> axum::http::Response<Body> {
 }
 
 /// The files of a user's export, by name.
-async fn exported(rig: &Rig, user: &str) -> BTreeMap<String, String> {
+pub(crate) async fn exported(rig: &Rig, user: &str) -> BTreeMap<String, String> {
     let answer = ask(rig, user).await;
     assert_eq!(answer.headers()[header::CONTENT_TYPE], "application/zip");
     let bytes = to_bytes(answer.into_body(), 16 << 20).await.unwrap();

@@ -16,11 +16,13 @@ use auricle_process::{Embed, EmbedServer, Embedder};
 use auricle_server::auth::Authenticator;
 use auricle_server::clock::SystemClock;
 use auricle_server::config::{Config, Secret};
-use auricle_server::rest::{Files, LiveSessions, Outgoing, RestState, router};
+use auricle_server::rest::{Audio, Files, LiveSessions, Outgoing, RestState, router};
+use auricle_store::kept::KeptAudio;
+use auricle_store::spool::{RunHeader, Spool, SpoolOptions};
 use auricle_store::vault::Vault;
 use auricle_store::{
-    AppendSegments, AttemptOutcome, Choice, Completion, Finalise, OpenConversation, Ownership, SqliteOptions,
-    SqliteStore, Store,
+    AppendSegments, AttemptOutcome, Choice, Completion, Finalise, HeardStretch, OpenConversation, Ownership,
+    Reheard, Retranscriptions, SqliteOptions, SqliteStore, Store,
 };
 use axum::Router;
 use axum::body::{Body, to_bytes};
@@ -41,6 +43,7 @@ pub(crate) struct Rig {
     router: Router,
     process: ProcessId,
     embed: Option<Arc<dyn Embed>>,
+    pub(crate) kept: KeptAudio,
     limits: Limits,
     dir: TempDir,
 }
@@ -105,6 +108,13 @@ fn files(dir: &TempDir, limits: &Limits) -> Arc<Files> {
     Arc::new(Files::new(vault.unwrap(), auricle_speech::build(&speech).unwrap(), limits))
 }
 
+/// Nothing is kept in it but what tests put there.
+fn audio(dir: &TempDir) -> Arc<Audio> {
+    let kept = KeptAudio::open(dir.path().join("audio"), Default::default(), 1 << 30).unwrap();
+    let engines = ["scripted", "scripted_spare"].map(str::to_owned).to_vec();
+    Arc::new(Audio { kept, engines, wake: Arc::default() })
+}
+
 /// Lets a microsecond of the store's clock pass.
 pub(crate) async fn settle() {
     tokio::time::sleep(Duration::from_millis(2)).await;
@@ -163,11 +173,13 @@ impl Rig {
             time_zone: jiff::tz::TimeZone::UTC,
             embed,
             files: files(&dir, &config.limits),
+            audio: audio(&dir),
         };
         let process = ProcessId::from("test-process");
         store.process_alive(&process, SystemClock.wall() + Duration::from_secs(600)).await.unwrap();
-        let embed = state.embed.clone();
-        Self { store, live, wakes, router: router(state), process, embed, limits: config.limits, dir }
+        let (embed, kept) = (state.embed.clone(), state.audio.kept.clone());
+        let (router, limits) = (router(state), config.limits);
+        Self { store, live, wakes, router, process, embed, kept, limits, dir }
     }
 
     pub(crate) fn now(&self) -> UnixMicros {
@@ -420,6 +432,60 @@ impl Rig {
         let lease = claim(&self.store, &self.process).await;
         let outcome = AttemptOutcome::Failed { error: "understand: no provider".to_owned() };
         self.store.end_attempt(&lease, outcome, self.now()).await.unwrap();
+    }
+
+    /// Keeps a second of audio of a conversation, as the spool does.
+    pub(crate) fn keep_audio(&self, user: &str, id: &ConversationId) {
+        let options = SpoolOptions { kept: Some(self.kept.clone()), ..SpoolOptions::from(&self.limits) };
+        let spool = Spool::open(self.dir.path().join("spool"), options).unwrap();
+        let header = RunHeader {
+            run: format!("run-of-{id}"),
+            user: user.into(),
+            conversation: id.clone(),
+            process: self.process.clone(),
+            codec: "pcm16".into(),
+            sample_rate_hz: 16_000,
+            channels: 1,
+            language: None,
+            source: Source::Omi,
+            role: None,
+            first_audio_at: self.now(),
+        };
+        let mut run = spool.begin(header);
+        for _ in 0..50 {
+            run.append(&[1; 640], 320);
+        }
+        run.finish();
+        spool.settle();
+        assert!(self.kept.bytes_of(&user.into(), id).unwrap() > 32_000);
+    }
+
+    /// Hears a conversation again, as the server does: this is said in its first second.
+    pub(crate) async fn hear_again(&self, user: &str, id: &ConversationId, text: &str) {
+        let (lease, work) = self
+            .store
+            .claim_retranscription(&self.process, self.now(), Duration::from_secs(15))
+            .await
+            .unwrap()
+            .expect("somebody asked");
+        assert_eq!((&work.conversation, work.user.as_str()), (id, user));
+        let started_at = self.stored(user, id).await.unwrap().started_at;
+        let heard = HeardStretch {
+            zero_at: started_at,
+            from: 0.0,
+            until: 5.0,
+            segments: vec![Segment { stt_provider: Some(work.engine), ..segment(1, text) }],
+        };
+        let mut heard = heard;
+        (heard.segments[0].start, heard.segments[0].end) = (0.5, 1.5);
+        let reheard = Reheard {
+            lease,
+            stretches: vec![heard],
+            heard_secs: 5.0,
+            job_id: JobId::random(&mut rand::rng()),
+            now: self.now(),
+        };
+        self.store.complete_retranscription(reheard).await.unwrap();
     }
 
     /// What the store has of a conversation, past the interface.

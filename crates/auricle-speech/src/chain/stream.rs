@@ -257,7 +257,7 @@ pub(super) fn open(
         return Err(EngineError::Unavailable("a chain of engines needs a runtime's thread".to_owned()));
     };
     let now = now();
-    let of = |member: &super::Member| machine::Member {
+    let of = |member: &Arc<super::Member>| machine::Member {
         name: member.engine.name(),
         patience: member.engine.patience(),
     };

@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 use std::fs;
 use std::io::{self, Write};
+use std::ops::Deref;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -11,22 +12,20 @@ use auricle_core::UserId;
 use super::record::{self, Header, Record};
 use super::run::on_their_way;
 use super::{RunHeader, Shared, lock};
-use crate::protect::{KeyId, Place, Sealer};
+use crate::protect::{KeyId, Keyring, Place, Sealer};
 
 /// Where unreadable runs go.
 const QUARANTINE: &str = "quarantine";
 /// Where runs wait for a key that is not there.
 const LOCKED: &str = "locked";
 
-/// A run that nobody writes any more.
-pub struct Leftover {
-    shared: Arc<Shared>,
+/// A run's files, which nobody writes any more.
+pub struct StoredRun {
     folder: PathBuf,
     header: RunHeader,
     covered: u64,
     bytes: u64,
     sealer: Arc<Sealer>,
-    claim: Option<Claim>,
 }
 
 /// Keeps a run out of [`Spool::leftovers`](super::Spool::leftovers).
@@ -38,6 +37,33 @@ struct Claim {
 impl Drop for Claim {
     fn drop(&mut self) {
         lock(&self.shared.claimed).remove(&self.name);
+    }
+}
+
+/// A run that is to be heard.
+pub struct Leftover {
+    shared: Arc<Shared>,
+    run: StoredRun,
+    claim: Option<Claim>,
+}
+
+impl Deref for Leftover {
+    type Target = StoredRun;
+
+    fn deref(&self) -> &StoredRun {
+        &self.run
+    }
+}
+
+impl AsRef<StoredRun> for Leftover {
+    fn as_ref(&self) -> &StoredRun {
+        &self.run
+    }
+}
+
+impl AsRef<StoredRun> for StoredRun {
+    fn as_ref(&self) -> &StoredRun {
+        self
     }
 }
 
@@ -64,7 +90,7 @@ pub(super) fn bytes_on_disk(folder: &Path) -> io::Result<u64> {
 }
 
 /// A run's chunk files with their sizes, in order.
-fn chunks(folder: &Path) -> io::Result<Vec<(PathBuf, u64)>> {
+pub(crate) fn chunks(folder: &Path) -> io::Result<Vec<(PathBuf, u64)>> {
     let mut found = Vec::new();
     for entry in fs::read_dir(folder)? {
         let entry = entry?;
@@ -98,13 +124,13 @@ pub(super) fn list(shared: &Arc<Shared>) -> io::Result<Vec<Leftover>> {
             Some(Header::Known(header)) if on_their_way.contains(&header.conversation) => {}
             Some(Header::Known(header)) => {
                 let leftover = read(shared, &folder, header)?;
-                if leftover.has_uncovered() { found.push(leftover) } else { leftover.remove()? }
+                if leftover.has_uncovered() { found.push(leftover) } else { leftover.release()? }
             }
             Some(Header::Locked(key)) => lock_away(shared, &folder, name, key)?,
             None => quarantine(shared, &folder, name)?,
         }
     }
-    found.sort_by_key(|leftover| leftover.header.first_audio_at);
+    found.sort_by_key(|leftover| leftover.header().first_audio_at);
     Ok(found)
 }
 
@@ -133,15 +159,8 @@ fn read(shared: &Arc<Shared>, folder: &Path, header: RunHeader) -> io::Result<Le
     }
     let bytes = chunks.iter().map(|(_, bytes)| bytes).sum();
     let sealer = Arc::new(shared.options.ring.of(&header.user));
-    Ok(Leftover {
-        shared: Arc::clone(shared),
-        folder: folder.to_owned(),
-        header,
-        covered,
-        bytes,
-        sealer,
-        claim: None,
-    })
+    let run = StoredRun { folder: folder.to_owned(), header, covered, bytes, sealer };
+    Ok(Leftover { shared: Arc::clone(shared), run, claim: None })
 }
 
 fn quarantine(shared: &Shared, folder: &Path, name: &str) -> io::Result<()> {
@@ -239,7 +258,24 @@ fn unlock(shared: &Shared) -> io::Result<()> {
     Ok(())
 }
 
-impl Leftover {
+impl StoredRun {
+    /// Every frame of a run in this folder; `None` if there is no readable header, an error if its key is not there.
+    pub(crate) fn whole(folder: &Path, name: &str, ring: &Keyring) -> io::Result<Option<Self>> {
+        let bytes = match fs::read(folder.join("header")) {
+            Ok(bytes) => bytes,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        let header = match record::header_value(&bytes, name, ring) {
+            Some(Header::Known(header)) => header,
+            Some(Header::Locked(key)) => return Err(io::Error::other(crate::protect::missing(key))),
+            None => return Ok(None),
+        };
+        let bytes = chunks(folder)?.iter().map(|(_, bytes)| bytes).sum();
+        let sealer = Arc::new(ring.of(&header.user));
+        Ok(Some(Self { folder: folder.to_owned(), header, covered: 0, bytes, sealer }))
+    }
+
     /// What the audio is, and whose.
     pub fn header(&self) -> &RunHeader {
         &self.header
@@ -248,13 +284,6 @@ impl Leftover {
     /// Everything before this sample is covered already.
     pub fn covered(&self) -> u64 {
         self.covered
-    }
-
-    /// Keeps it out of [`Spool::leftovers`](super::Spool::leftovers) until it is dropped.
-    pub fn claim(&mut self) {
-        let Some(name) = self.folder.file_name().and_then(|name| name.to_str()) else { return };
-        lock(&self.shared.claimed).insert(name.to_owned());
-        self.claim = Some(Claim { shared: Arc::clone(&self.shared), name: name.to_owned() });
     }
 
     /// Bytes on disk, at least those of the uncovered frames.
@@ -282,10 +311,19 @@ impl Leftover {
             }
         })
     }
+}
+
+impl Leftover {
+    /// Keeps it out of [`Spool::leftovers`](super::Spool::leftovers) until it is dropped.
+    pub fn claim(&mut self) {
+        let Some(name) = self.folder.file_name().and_then(|name| name.to_str()) else { return };
+        lock(&self.shared.claimed).insert(name.to_owned());
+        self.claim = Some(Claim { shared: Arc::clone(&self.shared), name: name.to_owned() });
+    }
 
     /// Everything before this sample has been put in; a later repair begins there.
     pub fn cover(&mut self, until_sample: u64) -> io::Result<()> {
-        if until_sample <= self.covered {
+        if until_sample <= self.run.covered {
             return Ok(());
         }
         let Some((newest, before)) = chunks(&self.folder)?.pop() else { return Ok(()) };
@@ -300,7 +338,7 @@ impl Leftover {
         self.shared.grew(after.saturating_sub(before));
         self.shared.shrank(before.saturating_sub(after));
         done?;
-        self.covered = until_sample;
+        self.run.covered = until_sample;
         Ok(())
     }
 
@@ -321,7 +359,19 @@ impl Leftover {
         Ok(attempts)
     }
 
-    /// Deletes it: its words are stored, or its gap is marked.
+    /// Lets it go: its words are stored, or its gap is marked. Where audio is kept it goes there.
+    pub fn release(self) -> io::Result<()> {
+        if let Some(kept) = &self.shared.options.kept {
+            for (chunk, bytes) in chunks(&self.folder)? {
+                if kept.adopt(&self.header, &self.folder, &chunk, bytes) {
+                    self.shared.shrank(bytes);
+                }
+            }
+        }
+        self.remove()
+    }
+
+    /// Deletes it, for good.
     pub fn remove(self) -> io::Result<()> {
         let bytes = || chunks(&self.folder).map(|found| found.iter().map(|(_, bytes)| bytes).sum::<u64>());
         let before = bytes()?;

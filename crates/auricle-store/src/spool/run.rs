@@ -143,7 +143,7 @@ impl RunWriter {
         if self.run.covered.fetch_max(until, Ordering::Relaxed) >= until {
             return;
         }
-        if until == self.position && !self.buffer.is_empty() {
+        if until == self.position && !self.buffer.is_empty() && self.shared.options.kept.is_none() {
             self.shared.give_back(std::mem::take(&mut self.buffer));
         }
         if self.handed_over {
@@ -172,7 +172,8 @@ impl RunWriter {
     }
 
     fn end(&mut self, how: u8) {
-        if how == ABANDONED && self.run.ended.load(Ordering::Relaxed) == LIVE {
+        let is_needed = how == ABANDONED || self.shared.options.kept.is_some();
+        if is_needed && self.run.ended.load(Ordering::Relaxed) == LIVE {
             self.hand_over();
         }
         let shared = Arc::clone(&self.shared);

@@ -23,6 +23,10 @@ use crate::protect::{Place, Sealer};
 /// How often each run is looked at even without a message: hints may be lost when the queue is full.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
+/// A chunk of this size that is covered goes to the kept audio, even if it is the newest: few bytes of a live run wait in the
+/// spool that way, and few files come of it.
+const KEPT_CHUNK_BYTES: u64 = 256 * 1024;
+
 pub(super) enum Message {
     /// Records of the samples `from..until`.
     Data {
@@ -124,8 +128,8 @@ impl Thread {
     }
 
     fn write(&mut self, shared: &Shared, run: &Arc<Run>, buffer: &[u8], from: u64, until: u64) {
-        let needed =
-            run.ended.load(Ordering::Acquire) != FINISHED && run.covered.load(Ordering::Relaxed) < until;
+        let needed = shared.options.kept.is_some()
+            || run.ended.load(Ordering::Acquire) != FINISHED && run.covered.load(Ordering::Relaxed) < until;
         let files = self.runs.entry(run.name.clone()).or_insert_with(|| Files {
             run: Arc::clone(run),
             folder: shared.folder.join(&run.name),
@@ -241,11 +245,18 @@ impl Files {
         }
         while self.chunks.len() > 1 && self.chunks.front().is_some_and(|chunk| chunk.until <= covered) {
             if let Some(chunk) = self.chunks.pop_front() {
-                fs::remove_file(self.folder.join(format!("{:08}.chunk", chunk.number)))?;
-                shared.shrank(chunk.bytes);
+                self.let_go(shared, &chunk)?;
             }
         }
-        if let (Some(file), Some(chunk)) = (&self.file, self.chunks.back_mut())
+        if shared.options.kept.is_some() {
+            let is_over = |last: &mut Chunk| last.until <= covered && last.bytes >= KEPT_CHUNK_BYTES;
+            if let Some(chunk) = self.chunks.pop_back_if(is_over) {
+                // What follows goes into a new one, which begins with the mark.
+                self.file = None;
+                self.marked = covered;
+                return self.let_go(shared, &chunk);
+            }
+        } else if let (Some(file), Some(chunk)) = (&self.file, self.chunks.back_mut())
             && chunk.until <= covered
         {
             file.set_len(0)?;
@@ -258,7 +269,35 @@ impl Files {
         Ok(())
     }
 
+    /// Deletes a chunk that is not needed, or moves it to where audio is kept.
+    fn let_go(&self, shared: &Shared, chunk: &Chunk) -> io::Result<()> {
+        let path = self.folder.join(format!("{:08}.chunk", chunk.number));
+        let kept = shared.options.kept.as_ref();
+        if !kept.is_some_and(|kept| kept.adopt(&self.run.header, &self.folder, &path, chunk.bytes)) {
+            fs::remove_file(path)?;
+        }
+        shared.shrank(chunk.bytes);
+        Ok(())
+    }
+
     fn remove(&mut self, shared: &Shared) {
+        if shared.options.kept.is_some() {
+            // Should the process die half way, nobody may hear the rest again.
+            if let Some(until) = self.chunks.back().map(|last| last.until) {
+                let mut mark = Vec::new();
+                record::put_covered(&mut mark, until);
+                if let Err(error) = self.put(shared, &mark, None) {
+                    tracing::debug!(%error, "the end of a run could not be marked");
+                }
+            }
+            self.file = None;
+            for chunk in std::mem::take(&mut self.chunks) {
+                if let Err(error) = self.let_go(shared, &chunk) {
+                    shared.shrank(chunk.bytes);
+                    tracing::debug!(%error, "covered audio could not be freed");
+                }
+            }
+        }
         self.file = None;
         let bytes = self.chunks.drain(..).map(|chunk| chunk.bytes).sum();
         shared.shrank(bytes);

@@ -4,7 +4,7 @@ use auricle_core::{ProcessId, UnixMicros, UserId};
 use rusqlite::{OptionalExtension, params};
 
 use super::db::Db;
-use super::{erasing, rows, uploads};
+use super::{erasing, retranscriptions, rows, uploads};
 use crate::store::{Result, StoreError};
 
 /// A process that has been silent for this long is forgotten, in microseconds: one day.
@@ -58,7 +58,8 @@ pub(super) fn process_gone(db: &Db, process: &ProcessId, now: UnixMicros) -> Res
          WHERE leased_by = ?1",
         params![id, now.0],
     )?;
-    uploads::process_gone(db, process, now)
+    uploads::process_gone(db, process, now)?;
+    retranscriptions::process_gone(db, process, now)
 }
 
 pub(super) fn time_zone(db: &Db, user: &UserId) -> Result<Option<String>> {

@@ -132,13 +132,25 @@ pub(super) fn reprocess(
             head.status.as_str()
         )));
     }
+    let revision = revise(db, &head, job, (FinaliseReason::Reprocess, attempts_max), now)?;
+    Ok((job.clone(), revision))
+}
+
+/// Starts a new revision of what has ended: its job is queued, for this reason, with so many attempts.
+pub(super) fn revise(
+    db: &Db,
+    head: &Head,
+    job: &JobId,
+    (reason, attempts_max): (FinaliseReason, u32),
+    now: UnixMicros,
+) -> Result<Revision> {
     db.execute(
         "UPDATE conversations SET status = 'processing', revision = revision + 1, failure = NULL WHERE rid = ?1",
         [head.rid],
     )?;
     let revision = Revision(head.revision + 1);
-    queue_job(db, &head, job, revision, FinaliseReason::Reprocess, attempts_max, now)?;
-    Ok((job.clone(), revision))
+    queue_job(db, head, job, revision, reason, attempts_max, now)?;
+    Ok(revision)
 }
 
 /// The condition is the index's.

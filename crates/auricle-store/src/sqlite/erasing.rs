@@ -12,7 +12,7 @@ use crate::store::{Result, StoreError};
 
 /// Tables of which a conversation can have many rows, in the order in which they go. Everything else of a conversation goes with
 /// it.
-const OF_CONVERSATION: [&str; 3] = ["segments", "photos", "vectors"];
+const OF_CONVERSATION: [&str; 4] = ["segments", "photos", "vectors", "revisions"];
 /// Tables that name their user, in the order in which they go; conversations come after them. A new one must be added here, or a
 /// user who has rows in it stays marked and the log says why.
 const OF_USER: [&str; 13] = [

@@ -330,7 +330,7 @@ fn put_segment(db: &Db, head: &Head, segment: &Segment, texts: &Texts<'_>) -> Re
     search::add_segment(db, db.last_insert_rowid(), rid, head.user, &texts.indexed)
 }
 
-fn remove_segment(db: &Db, user: i64, rid: i64, id: &SegmentId) -> Result<()> {
+pub(super) fn remove_segment(db: &Db, user: i64, rid: i64, id: &SegmentId) -> Result<()> {
     let gone: Option<i64> = db
         .prepare_cached("DELETE FROM segments WHERE conversation = ?1 AND id = ?2 RETURNING rid")?
         .query_row(params![rid, id.as_str()], |row| row.get(0))

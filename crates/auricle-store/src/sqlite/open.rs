@@ -36,10 +36,11 @@ const MIGRATIONS: &[&str] = &[
     include_str!("migrations/0013_days.sql"),
     include_str!("migrations/0014_people.sql"),
     include_str!("migrations/0015_translation.sql"),
+    include_str!("migrations/0016_revisions.sql"),
 ];
 
 /// How many prepared statements a connection keeps; more than there are distinct statements in this crate.
-const STATEMENTS_MAX: usize = 320;
+const STATEMENTS_MAX: usize = 384;
 /// Pages of WAL after which a commit copies them into the main file: 4 MiB.
 const AUTOCHECKPOINT_PAGES: u32 = 1_000;
 /// What a WAL file is cut down to after a checkpoint.

@@ -71,6 +71,10 @@ columns! {
     "conversations"."user_title"("t.id") "JOIN users u ON u.rid = t.user" No;
     "conversations"."geolocation"("t.id") "JOIN users u ON u.rid = t.user" No;
     "conversations"."structured"("t.id") "JOIN users u ON u.rid = t.user" Title;
+    "revisions"."transcript"("c.id", "t.revision")
+        "JOIN conversations c ON c.rid = t.conversation JOIN users u ON u.rid = c.user" No;
+    "revisions"."structured"("c.id", "t.revision")
+        "JOIN conversations c ON c.rid = t.conversation JOIN users u ON u.rid = c.user" No;
     "effects"."payload"("t.id") "JOIN users u ON u.rid = t.user" No;
     "action_items"."description"("t.id") "JOIN users u ON u.rid = t.user" ActionItem;
     "action_items"."made"("t.id") "JOIN users u ON u.rid = t.user" No;

@@ -12,7 +12,8 @@ use crate::conformance::{Ground, LEASE, action_item, at, batch, completion, endi
 use crate::protect::{Keyring, RootKey};
 use crate::{
     Choice, ClaimRule, DayCompletion, Embedded, InsertRecovered, NewMessage, NewTarget, OpenConversation,
-    PlannedDay, Sensitive, SqliteOptions, SqliteStore, Store, StoreError, TargetSettings, Voice,
+    PlannedDay, Retranscriptions, Sensitive, SqliteOptions, SqliteStore, Store, StoreError, TargetSettings,
+    Voice,
 };
 
 fn open(path: &Path, ring: &Keyring) -> Arc<SqliteStore> {
@@ -118,6 +119,14 @@ fn every_text_column_is_sealed_or_known_to_need_none() {
         "days.provider_version",
         "days.last_error",
         "days.leased_by",
+        "revisions.provider",
+        "revisions.provider_version",
+        "revisions.engines",
+        "retranscriptions.id",
+        "retranscriptions.engine",
+        "retranscriptions.state",
+        "retranscriptions.last_error",
+        "retranscriptions.leased_by",
         "protection_keys.id",
         "protection_pass.target",
         "protection_pass.phase",
@@ -242,10 +251,45 @@ async fn fill_for(store: &Arc<SqliteStore>, user: &str, word: &str) {
             .await
             .unwrap();
     }
+    fill_for_revisions(store, user, word).await;
     fill_for_targets(store, user, word).await;
     fill_for_uploads(store, user, word).await;
     let digest: [u8; 32] = std::array::from_fn(|at| user.as_bytes()[at % user.len()]);
     store.add_api_key(&user.into(), digest, "phone", at(1)).await.unwrap();
+}
+
+/// The first conversation was heard again, and is to be heard once more.
+async fn fill_for_revisions(store: &Arc<SqliteStore>, user: &str, word: &str) {
+    let ask = |id: &str, secs| crate::NewRetranscription {
+        id: format!("{user}-{id}").as_str().into(),
+        user: user.into(),
+        conversation: format!("{user}-c0").as_str().into(),
+        engine: "other".into(),
+        now: at(secs),
+    };
+    store.ask_retranscription(ask("r1", 5)).await.unwrap();
+    let (lease, _) = store.claim_retranscription(&"p1".into(), at(5), LEASE).await.unwrap().unwrap();
+    let heard = crate::HeardStretch {
+        zero_at: at(0),
+        from: 0.0,
+        until: 2.0,
+        segments: vec![segment("again", 0.5, word)],
+    };
+    let done = crate::Reheard {
+        lease,
+        stretches: vec![heard],
+        heard_secs: 2.0,
+        job_id: format!("{user}-again").as_str().into(),
+        now: at(5),
+    };
+    store.complete_retranscription(done).await.unwrap();
+    let claimed = store.claim_job(&"p1".into(), at(5), LEASE, ClaimRule::default()).await.unwrap().unwrap();
+    let mut done = completion(&claimed.lease, word, 5);
+    done.effects.clear();
+    store.complete_job(done).await.unwrap();
+    store.ask_retranscription(ask("r2", 6)).await.unwrap();
+    let (lease, _) = store.claim_retranscription(&"p1".into(), at(6), LEASE).await.unwrap().unwrap();
+    store.record_hearing(&lease, "0", word, at(6)).await.unwrap();
 }
 
 /// A webhook that hears of a day, with a message about it; and vectors of what was completed.

@@ -14,6 +14,7 @@ use rusqlite::{OptionalExtension, Row, params};
 use super::db::Db;
 use super::live::{self, Head};
 use super::{accounts, ending, rows};
+use crate::retranscriptions::UploadFate;
 use crate::store::{AttemptOutcome, Finalise, Result, StoreError};
 use crate::uploads::{NewUpload, Upload, UploadLease, UploadState, UploadWords};
 
@@ -160,6 +161,37 @@ pub(super) fn of_batch(db: &Db, user: &UserId, batch: &str) -> Result<Vec<Upload
     let sql = format!("SELECT {UPLOAD} WHERE n.batch = ?1 AND u.id = ?2 ORDER BY n.recorded_at, n.rid");
     let mut query = db.prepare_cached(&sql)?;
     rows::collect(query.query(params![batch, user.as_str()])?, |row| value(db, row))
+}
+
+/// The transcribed ones that a conversation is made of.
+pub(super) fn of_conversation(db: &Db, user: &UserId, conversation: &ConversationId) -> Result<Vec<Upload>> {
+    let sql = format!(
+        "SELECT {UPLOAD} WHERE n.state = 'done' AND u.id = ?2 AND n.rid IN (SELECT l.upload FROM upload_conversations l \
+         JOIN conversations c ON c.rid = l.conversation WHERE c.id = ?1) ORDER BY n.recorded_at, n.rid"
+    );
+    let mut query = db.prepare_cached(&sql)?;
+    rows::collect(query.query(params![conversation.as_str(), user.as_str()])?, |row| value(db, row))
+}
+
+/// What became of these, as far as their files are concerned.
+pub(super) fn fates(db: &Db, ids: &[UploadId]) -> Result<Vec<UploadFate>> {
+    let mut query = db.prepare_cached(
+        "SELECT u.id, n.state, EXISTS (SELECT 1 FROM upload_conversations l WHERE l.upload = n.rid) FROM uploads n \
+         JOIN users u ON u.rid = n.user WHERE n.id = ?1",
+    )?;
+    let mut fates = Vec::new();
+    for id in ids {
+        let mut found = query.query([id.as_str()])?;
+        if let Some(row) = found.next()? {
+            fates.push(UploadFate {
+                id: id.clone(),
+                user: row.get::<_, String>(0)?.into(),
+                state: rows::known(UploadState::parse, &row.get::<_, String>(1)?, "upload state")?,
+                has_conversations: row.get(2)?,
+            });
+        }
+    }
+    Ok(fates)
 }
 
 pub(super) fn known(db: &Db, ids: &[UploadId]) -> Result<Vec<UploadId>> {

@@ -1,0 +1,56 @@
+//! Audio that is kept and heard again, through real speech recognition and a real death.
+
+use serde_json::Value;
+
+use crate::rig::{Server, auricle, eventually, file, text};
+
+fn heard(segments: &Value) -> String {
+    let segments = segments.as_array().unwrap().iter();
+    segments.map(|segment| segment["text"].as_str().unwrap()).collect::<Vec<_>>().join(" ")
+}
+
+#[test]
+fn p4_a_conversation_that_was_heard_again_at_kill_9_is_heard_again_after_it_and_once() {
+    let mut server = Server::start(&[
+        ("AUDIO_KEEP", "1d"),
+        ("SPEECH_DECODERS", "1"),
+        ("LIMITS_LEASE", "2s"),
+        ("LIMITS_LEASE_RENEW_EVERY", "200ms"),
+    ]);
+    let audio = file("fixtures/two-voices/conversation.wav");
+    let upload = server.ask_json(&["upload", audio.to_str().unwrap(), "--wait"])[0].clone();
+    let id = upload["conversations"][0].as_str().unwrap_or_else(|| panic!("{upload}")).to_owned();
+    let record = |server: &Server| {
+        eventually("the record", || {
+            let shown = server.ask_json(&["conversations", "show", &id]);
+            (shown["status"] == "completed").then_some(shown)
+        })
+    };
+    let before = record(&server);
+    let ask = |server: &Server| server.ask_json(&["conversations", "retranscribe", &id]);
+    let first = ask(&server);
+    eventually("it is being heard", || {
+        let now = ask(&server);
+        assert_eq!((&now["id"], now["status"] == "failed"), (&first["id"], false), "{now}");
+        (now["heard_secs"].as_f64().unwrap() > 1.0 && now["status"] == "transcribing").then_some(())
+    });
+    server.kill();
+    server.start_again();
+    assert_eq!(heard(&record(&server)["transcript_segments"]), heard(&before["transcript_segments"]));
+    let done = server.ask_json(&["conversations", "retranscribe", &id, "--wait"]);
+    assert_eq!((&done["id"], &done["revision"]), (&first["id"], &Value::from(2)), "{done}");
+    assert!(done["attempts"].as_u64().unwrap() >= 2, "{done}");
+    let after = record(&server);
+    let words = heard(&after["transcript_segments"]);
+    assert_eq!(words.matches("plan the meeting on Monday").count(), 1, "{words}");
+    let old = server.ask_json(&["conversations", "revisions", &id, "--revision", "1"]);
+    assert_eq!(heard(&old["transcript_segments"]), heard(&before["transcript_segments"]));
+    assert!(server.ask(&["conversations", "revisions", &id]).contains("the present one"));
+    assert!(server.ask(&["conversations", "revisions", &id, "--revision", "2"]).contains("Monday"));
+    // Without audio it says why, and fails.
+    std::fs::remove_dir_all(server.data().join("audio/uploads")).unwrap();
+    let refused =
+        auricle().args(["conversations", "retranscribe", &id, "--url", &server.url()]).output().unwrap();
+    assert_eq!(refused.status.code(), Some(1));
+    assert!(text(&refused.stderr).contains("audio.keep"), "{}", text(&refused.stderr));
+}

@@ -1,0 +1,244 @@
+//! Audio that is kept and heard again: another transcript, the old one readable, and nobody told twice.
+
+use std::path::{Path, PathBuf};
+
+use auricle_testkit::WebhookSink;
+use reqwest::Method;
+use serde_json::{Value, json};
+
+use crate::rig::{PATIENCE, Rig, eventually, texts_of};
+
+const ALL: &str = "Please send the report before Friday. I will send it tomorrow morning. Let us meet on Monday at ten. \
+                   Monday is fine with me.";
+
+/// A server that keeps audio and has two engines that say what a script says.
+async fn keeping(settings: &[(&str, &str)]) -> Rig {
+    let mut all = vec![("audio.keep", "30d"), ("speech.engine", "scripted,scripted_spare")];
+    all.extend_from_slice(settings);
+    Rig::start(&all).await
+}
+
+/// Says the whole script and ends the conversation; its id, once it is completed and its audio is kept.
+async fn said(rig: &Rig) -> String {
+    let mut device = rig.device().await;
+    device.speak(13.0).await;
+    device.texts_up_to("fine").await;
+    let id = device.conversation().await;
+    assert_eq!(rig.post("/v1/conversations").await.0, 200);
+    device.client.close().await;
+    rig.conversation_when(&id, "completed").await;
+    eventually("all of its audio is kept", async || {
+        (files_of(rig, "runs", &id).1 > 13 * 32_000).then_some(())
+    })
+    .await;
+    id
+}
+
+/// Files below a folder, and their bytes.
+fn below(folder: &Path) -> (Vec<PathBuf>, u64) {
+    let (mut files, mut bytes) = (Vec::new(), 0);
+    let mut folders = vec![folder.to_owned()];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+            match entry.metadata() {
+                Ok(found) if found.is_dir() => folders.push(entry.path()),
+                Ok(found) => {
+                    bytes += found.len();
+                    files.push(entry.path());
+                }
+                Err(_) => {}
+            }
+        }
+    }
+    (files, bytes)
+}
+
+fn files_of(rig: &Rig, kind: &str, name: &str) -> (Vec<PathBuf>, u64) {
+    let (files, _) = below(&rig.data().join("audio").join(kind));
+    let files: Vec<_> = files.into_iter().filter(|file| file.display().to_string().contains(name)).collect();
+    let bytes = files.iter().filter_map(|file| file.metadata().ok()).map(|found| found.len()).sum();
+    (files, bytes)
+}
+
+async fn ask(rig: &Rig, id: &str, engine: &str) -> (u16, Value) {
+    rig.call(Method::POST, &format!("/v1/conversations/{id}/retranscribe"), json!({ "engine": engine })).await
+}
+
+/// How hearing a conversation again ended.
+async fn ended(rig: &Rig, id: &str) -> Value {
+    let path = format!("/v1/conversations/{id}/retranscribe");
+    eventually("it is heard again", async || {
+        let (_, work) = rig.get(&path).await;
+        matches!(work["status"].as_str(), Some("done" | "failed")).then_some(work)
+    })
+    .await
+}
+
+fn engines_of(conversation: &Value) -> Vec<String> {
+    let segments = conversation["transcript_segments"].as_array().unwrap();
+    let mut engines: Vec<_> =
+        segments.iter().map(|each| each["stt_provider"].as_str().unwrap_or("none").to_owned()).collect();
+    engines.sort();
+    engines.dedup();
+    engines
+}
+
+/// Writes another script for the engines of the next start.
+fn script(rig: &Rig, words: &Value) {
+    std::fs::write(rig.data().join("../script.json"), words.to_string()).unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_conversation_is_heard_again_by_another_engine_and_told_once() {
+    let sink = WebhookSink::start().await.unwrap();
+    let hook = format!("{}/hook", sink.url());
+    let rig = keeping(&[("webhooks.conversation", &hook), ("webhooks.allow_private", "true")]).await;
+    let own = json!({ "name": "mine", "url": format!("{}/own", sink.url()), "triggers": ["memory_created"] });
+    assert_eq!(rig.call(Method::POST, "/v1/webhooks", own).await.0, 201);
+    let id = said(&rig).await;
+    tokio::time::timeout(PATIENCE, sink.arrived(2)).await.unwrap();
+    let path = format!("/v1/conversations/{id}");
+    let title = json!({ "title": "My own title" });
+    assert_eq!(rig.call(Method::PATCH, &format!("{path}/title"), title).await.0, 200);
+    let (_, before) = rig.get(&path).await;
+    assert_eq!((texts_of(&before).as_str(), engines_of(&before)), (ALL, vec!["scripted".to_owned()]));
+
+    let (status, work) = ask(&rig, &id, "scripted_spare").await;
+    assert_eq!(status, 202, "{work}");
+    let done = ended(&rig, &id).await;
+    assert_eq!((&done["status"], &done["revision"]), (&json!("done"), &json!(2)), "{done}");
+    assert!(done["heard_secs"].as_f64().unwrap() > 12.5, "{done}");
+    let after = rig.conversation_when(&id, "completed").await;
+    assert_eq!((texts_of(&after).as_str(), engines_of(&after)), (ALL, vec!["scripted_spare".to_owned()]));
+    assert_eq!((&after["revision"], &after["structured"]["title"]), (&json!(2), &json!("My own title")));
+    let starts = |conversation: &Value| -> Vec<i64> {
+        let segments = conversation["transcript_segments"].as_array().unwrap().iter();
+        segments.map(|each| (each["start"].as_f64().unwrap() * 10.0).round() as i64).collect()
+    };
+    assert_eq!(starts(&after), starts(&before), "everything is where it was said");
+    let (_, all) = rig.get(&format!("{path}/revisions")).await;
+    assert_eq!((all[0]["revision"].as_u64(), all[1]["revision"].as_u64()), (Some(2), Some(1)), "{all}");
+    let (_, old) = rig.get(&format!("{path}/revisions/1")).await;
+    assert_eq!((texts_of(&old).as_str(), engines_of(&old)), (ALL, vec!["scripted".to_owned()]));
+
+    // Another conversation's effects come after whatever there could be of the second revision.
+    let other = said(&rig).await;
+    tokio::time::timeout(PATIENCE, sink.arrived(4)).await.unwrap();
+    let keys = sink.keys();
+    assert_eq!(keys.len(), 4, "{keys:?}");
+    let of = |id: &str| keys.iter().filter(|key| key.contains(id)).count();
+    assert_eq!((of(&id), of(&other)), (2, 2), "{keys:?}");
+    assert!(keys.iter().all(|key| !key.contains("finalization:2")), "{keys:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_index_follows_and_an_engine_that_hears_nothing_changes_nothing() {
+    let mut rig = keeping(&[]).await;
+    let id = said(&rig).await;
+    let found = async |rig: &Rig, word: &str| {
+        let (_, found) = rig.get(&format!("/v1/search?q={word}")).await;
+        found["results"].as_array().unwrap().len()
+    };
+    assert_eq!((found(&rig, "Friday").await, found(&rig, "egret").await), (1, 0));
+    script(&rig, &json!([{ "text": "Nobody says this.", "start": 5000.0, "end": 5001.0, "final": true }]));
+    rig.restart().await;
+    assert_eq!(ask(&rig, &id, "scripted_spare").await.0, 202);
+    let failed = ended(&rig, &id).await;
+    assert_eq!(failed["status"], "failed", "{failed}");
+    assert!(failed["error"].as_str().unwrap().contains("heard nothing"), "{failed}");
+    let (_, now) = rig.get(&format!("/v1/conversations/{id}")).await;
+    assert_eq!(
+        (texts_of(&now).as_str(), &now["status"], &now["revision"]),
+        (ALL, &json!("completed"), &json!(1))
+    );
+    script(&rig, &json!([{ "text": "A great egret stood there.", "start": 3.0, "end": 5.0, "final": true }]));
+    rig.restart().await;
+    assert_eq!(ask(&rig, &id, "scripted_spare").await.0, 202);
+    assert_eq!(ended(&rig, &id).await["status"], "done");
+    let now = rig.conversation_when(&id, "completed").await;
+    assert_eq!(texts_of(&now), "A great egret stood there.");
+    assert_eq!((found(&rig, "Friday").await, found(&rig, "egret").await), (0, 1));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn without_audio_keep_nothing_is_kept() {
+    let rig = Rig::start(&[]).await;
+    let mut device = rig.device().await;
+    device.speak(13.0).await;
+    device.texts_up_to("fine").await;
+    let id = device.conversation().await;
+    assert_eq!(rig.post("/v1/conversations").await.0, 200);
+    device.client.close().await;
+    rig.conversation_when(&id, "completed").await;
+    let spool = rig.data().join("spool");
+    eventually("an empty spool", async || (below(&spool).1 == 0).then_some(())).await;
+    assert_eq!(below(&rig.data().join("audio")).1, 0);
+    let refused = eventually("nothing is held any more", async || {
+        let (status, answer) = ask(&rig, &id, "scripted").await;
+        (status == 404).then_some(answer)
+    })
+    .await;
+    assert!(refused["detail"].as_str().unwrap().contains("audio.keep"), "{refused}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn sealed_audio_is_heard_again_after_a_restart_and_lies_on_disk_as_no_audio() {
+    let key = "5a".repeat(32);
+    let mut rig = keeping(&[("protection.key", &key)]).await;
+    let id = said(&rig).await;
+    let (files, bytes) = files_of(&rig, "runs", &id);
+    assert!(bytes > 13 * 32_000);
+    for file in &files {
+        let bytes = std::fs::read(file).unwrap();
+        assert!(!bytes.windows(64).any(|window| window == [1; 64]), "{}", file.display());
+    }
+    rig.restart().await;
+    assert_eq!(ask(&rig, &id, "scripted_spare").await.0, 202);
+    assert_eq!(ended(&rig, &id).await["status"], "done");
+    let after = rig.conversation_when(&id, "completed").await;
+    assert_eq!((texts_of(&after).as_str(), engines_of(&after)), (ALL, vec!["scripted_spare".to_owned()]));
+    let (_, old) = rig.get(&format!("/v1/conversations/{id}/revisions/1")).await;
+    assert_eq!(texts_of(&old), ALL);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_uploaded_file_is_kept_heard_again_and_deleted_with_its_conversation() {
+    let rig = keeping(&[]).await;
+    let upload = crate::uploads::upload(&rig, "talk.wav", crate::uploads::wav(13, 7)).await;
+    let done = crate::uploads::ended(&rig, &upload).await;
+    let id = done["conversations"][0].as_str().unwrap().to_owned();
+    rig.conversation_when(&id, "completed").await;
+    let name = upload["id"].as_str().unwrap();
+    eventually("the file is kept", async || (files_of(&rig, "uploads", name).1 > 13 * 32_000).then_some(()))
+        .await;
+    assert_eq!(below(&rig.data().join("uploads")).1, 0, "and in one place");
+    assert_eq!(ask(&rig, &id, "scripted_spare").await.0, 202);
+    assert_eq!(ended(&rig, &id).await["status"], "done");
+    let after = rig.conversation_when(&id, "completed").await;
+    assert_eq!((texts_of(&after).as_str(), engines_of(&after)), (ALL, vec!["scripted_spare".to_owned()]));
+    assert_eq!(rig.delete(&format!("/v1/conversations/{id}")).await, 204);
+    assert_eq!(below(&rig.data().join("audio")).1, 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn audio_goes_with_its_conversation_and_with_its_user() {
+    let rig = keeping(&[("limits.audio_sweep_every", "200ms")]).await;
+    let id = said(&rig).await;
+    let other = said(&rig).await;
+    assert_eq!(rig.delete(&format!("/v1/conversations/{id}")).await, 204);
+    eventually("only the other's is left", async || {
+        (files_of(&rig, "runs", &id).1 == 0 && files_of(&rig, "runs", &other).1 > 0).then_some(())
+    })
+    .await;
+    let mut device = rig.device().await;
+    device.conversation().await;
+    device.speak(4.0).await;
+    device.texts_up_to("tomorrow").await;
+    assert_eq!(rig.delete("/v1/users/me?confirm=local").await, 202);
+    device.closed().await;
+    eventually("no audio is left anywhere", async || {
+        let spool = below(&rig.data().join("spool")).1;
+        (below(&rig.data().join("audio")).1 + spool == 0).then_some(())
+    })
+    .await;
+}
