@@ -9,7 +9,7 @@ use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::{Error, Message, http};
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream};
 
-use crate::rig::{PATIENCE, Rig, eventually};
+use crate::rig::{PATIENCE, Rig, eventually, texts_of};
 
 type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
 
@@ -278,4 +278,45 @@ async fn an_engine_that_fails_or_hangs_is_told() {
     speak(&mut socket, 0.1, 1).await;
     let (messages, code, _) = rest(socket).await;
     assert_eq!((code, &messages[0]["variant"]), (1011, &json!("ENGINE")));
+}
+
+/// What the record of a device that spoke for `secs` holds, once it ends with `last`: each segment's text and times.
+async fn recorded(rig: &Rig, secs: f64, last: &str) -> Vec<(String, f64, f64)> {
+    let mut device = rig.device().await;
+    device.speak(secs).await;
+    let id = device.conversation().await;
+    drop(device);
+    let record = eventually("the last word", async || {
+        let (_, stored) = rig.get(&format!("/v1/conversations/{id}")).await;
+        texts_of(&stored).ends_with(last).then_some(stored)
+    })
+    .await;
+    let segments = record["transcript_segments"].as_array().unwrap().iter();
+    let of = |segment: &Value, name: &str| segment[name].as_f64().unwrap();
+    segments
+        .map(|segment| {
+            (segment["text"].as_str().unwrap().to_owned(), of(segment, "start"), of(segment, "end"))
+        })
+        .collect()
+}
+
+#[tokio::test]
+async fn our_own_client_hears_from_our_own_endpoint_what_the_engine_behind_it_says() {
+    const KEY: &str = "a-key-for-this-test-only:";
+    let server = Rig::start(&[("auth.admin_key", KEY)]).await;
+    let (url, key) = (format!("http://{}", server.public()), format!("{KEY}listener"));
+    let settings = [
+        ("speech.engine", "deepgram"),
+        ("speech.deepgram_url", url.as_str()),
+        ("speech.deepgram_key", key.as_str()),
+        // The tests' audio is no speech.
+        ("speech.gate", "off"),
+    ];
+    let heard = recorded(&Rig::start(&settings).await, 7.0, "tomorrow morning.").await;
+    let said = recorded(&Rig::start(&[]).await, 7.0, "tomorrow morning.").await;
+    assert_eq!(heard.len(), said.len(), "{heard:?} of {said:?}");
+    for ((heard, from, until), (said, start, end)) in heard.iter().zip(&said) {
+        let near = (from - start).abs() < 0.05 && (until - end).abs() < 0.05;
+        assert!(heard == said && near, "{heard} {from} to {until} of {said} {start} to {end}");
+    }
 }
