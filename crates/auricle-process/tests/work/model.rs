@@ -100,21 +100,41 @@ async fn s04_whatever_a_model_does_wrong_it_is_asked_again() {
     }
 }
 
+/// A server that is away: connections are refused, and its port is kept from other tests' servers, which would answer.
+async fn goes(llm: LlmStandIn) -> tokio::net::TcpSocket {
+    let address = llm.address();
+    drop(llm);
+    loop {
+        let socket = tokio::net::TcpSocket::new_v4().unwrap();
+        // Its task lets go of the port a moment later.
+        if socket.bind(address).is_ok() {
+            return socket;
+        }
+        tokio::task::yield_now().await;
+    }
+}
+
+async fn comes_back(nobody: tokio::net::TcpSocket) -> LlmStandIn {
+    let address = nobody.local_addr().unwrap();
+    drop(nobody);
+    loop {
+        // Another test may have the port for a moment.
+        if let Ok(llm) = LlmStandIn::start_at(address).await {
+            return llm;
+        }
+        tokio::task::yield_now().await;
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_model_that_is_not_there_yet_is_found_when_it_is() {
     let (rig, llm) = ground(quick()).await;
-    let address = llm.address();
-    drop(llm);
+    let nobody = goes(llm).await;
+    let address = nobody.local_addr().unwrap();
     let worker = work(&rig, "p1", &format!("http://{address}"));
     let error = rig.is_away("c1", 1).await.last_error.unwrap();
     assert_eq!(error, "understand: the language model cannot be reached");
-    let llm = loop {
-        // Another test may have the port for a moment.
-        if let Ok(llm) = LlmStandIn::start_at(address).await {
-            break llm;
-        }
-        tokio::task::yield_now().await;
-    };
+    let llm = comes_back(nobody).await;
     rig.reaches("c1", JobState::Completed).await;
     assert_eq!(llm.calls(), 1);
     worker.stop().await;
@@ -232,8 +252,8 @@ async fn s01_an_outage_of_hours_fails_no_conversation() {
     let open_for = Duration::from_millis(1);
     let limits = Limits { llm_breaker_failures: 5, llm_breaker_open_for: open_for, ..quick() };
     let (rig, llm) = ground(limits).await;
-    let address = llm.address();
-    drop(llm);
+    let nobody = goes(llm).await;
+    let address = nobody.local_addr().unwrap();
     let begun = rig.clock.wall();
     let worker = work(&rig, "p1", &format!("http://{address}"));
     let mut waited = Vec::new();
@@ -248,13 +268,7 @@ async fn s01_an_outage_of_hours_fails_no_conversation() {
     assert!(rig.clock.wall() > begun + Duration::from_secs(3_600), "{waited:?}");
     let longest = rig.limits.job_backoff_max.mul_f64(1.25);
     assert!(waited[0] < waited[6] && waited.iter().all(|wait| *wait <= longest), "{waited:?}");
-    let llm = loop {
-        // Another test may have the port for a moment.
-        if let Ok(llm) = LlmStandIn::start_at(address).await {
-            break llm;
-        }
-        tokio::task::yield_now().await;
-    };
+    let llm = comes_back(nobody).await;
     let done = rig.reaches("c1", JobState::Completed).await;
     assert_eq!((done.attempts, llm.calls()), (1, 1));
     worker.stop().await;
