@@ -2,15 +2,16 @@
 
 #![allow(clippy::unwrap_used, reason = "tests")]
 
+mod runs;
+
 use std::path::Path;
 
-use auricle_core::{Source, UnixMicros};
 use auricle_store::kept::KeptAudio;
 use auricle_store::protect::{Keyring, RootKey};
-use auricle_store::spool::{RunHeader, RunWriter, Spool, SpoolOptions};
+use auricle_store::spool::{Spool, SpoolOptions};
 use auricle_store::vault::Vault;
 
-const FRAME_SAMPLES: u32 = 320;
+use runs::{FRAME_SAMPLES, feed, frame, header, sample};
 
 fn ring() -> Keyring {
     Keyring::new(Some(RootKey::from_text(&"5a".repeat(32), "the test's key").unwrap()), Vec::new())
@@ -61,36 +62,6 @@ fn frames(kept: &KeptAudio, conversation: &str) -> Vec<u64> {
             number
         })
         .collect()
-}
-
-fn header(run: &str, conversation: &str) -> RunHeader {
-    RunHeader {
-        run: run.into(),
-        user: "ann".into(),
-        conversation: conversation.into(),
-        process: "p1".into(),
-        codec: "opus_fs320".into(),
-        sample_rate_hz: 16_000,
-        channels: 1,
-        language: Some("en".into()),
-        source: Source::Omi,
-        role: None,
-        first_audio_at: UnixMicros(1_700_000_000_000_000),
-    }
-}
-
-fn frame(number: u64) -> Vec<u8> {
-    (0..80).map(|byte| (number as u8).wrapping_mul(31).wrapping_add(byte)).collect()
-}
-
-fn feed(run: &mut RunWriter, numbers: std::ops::Range<u64>) {
-    for number in numbers {
-        run.append(&frame(number), FRAME_SAMPLES);
-    }
-}
-
-fn sample(frame: u64) -> u64 {
-    frame * u64::from(FRAME_SAMPLES)
 }
 
 #[test]

@@ -6,15 +6,20 @@
     reason = "tests, and the child processes they start"
 )]
 
+mod runs;
+
 use std::io::Write;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use auricle_core::{Source, UnixMicros};
 use auricle_store::protect::{Keyring, RootKey};
-use auricle_store::spool::{RunHeader, RunWriter, Spool, SpoolOptions, SpooledFrame};
+use auricle_store::spool::{RunHeader, Spool, SpoolOptions, SpooledFrame};
 
-const FRAME_SAMPLES: u32 = 320;
+use runs::{FRAME_SAMPLES, feed, frame, sample};
+
+fn header(run: &str) -> RunHeader {
+    runs::header(run, "c1")
+}
 
 fn options() -> SpoolOptions {
     SpoolOptions {
@@ -22,36 +27,6 @@ fn options() -> SpoolOptions {
         chunk_bytes: 4_000,
         ..SpoolOptions::from(&auricle_core::Limits::default())
     }
-}
-
-fn header(run: &str) -> RunHeader {
-    RunHeader {
-        run: run.into(),
-        user: "ann".into(),
-        conversation: "c1".into(),
-        process: "p1".into(),
-        codec: "opus_fs320".into(),
-        sample_rate_hz: 16_000,
-        channels: 1,
-        language: Some("en".into()),
-        source: Source::Omi,
-        role: None,
-        first_audio_at: UnixMicros(1_700_000_000_000_000),
-    }
-}
-
-fn frame(number: u64) -> Vec<u8> {
-    (0..80).map(|byte| (number as u8).wrapping_mul(31).wrapping_add(byte)).collect()
-}
-
-fn feed(run: &mut RunWriter, numbers: std::ops::Range<u64>) {
-    for number in numbers {
-        run.append(&frame(number), FRAME_SAMPLES);
-    }
-}
-
-fn sample(frame: u64) -> u64 {
-    frame * u64::from(FRAME_SAMPLES)
 }
 
 /// All frames left of the one run, after a start of a new process on the folder.
