@@ -962,8 +962,8 @@ pub trait Store: Retranscriptions + Send + Sync + 'static {
     async fn targets(&self, user: &UserId) -> Result<Vec<Target>>;
     /// One of them.
     async fn target(&self, user: &UserId, id: &TargetId) -> Result<Option<Target>>;
-    /// Changes a target's settings, and its state to `state` if that is given: what switches it off meanwhile is not undone by
-    /// a change of something else. On again: what waited is due, its health begins anew. Off: what waits fails.
+    /// Changes a target's settings, and its state to `state` if that is given (the one in `settings` does not count): what
+    /// switches it off meanwhile is not undone by a change of something else. On again: what waited is due, its health begins anew. Off: what waits fails.
     async fn change_target(
         &self,
         user: &UserId,
