@@ -90,6 +90,16 @@ impl Decoder {
         Ok(Self { inner, sample_rate_hz })
     }
 
+    /// How many samples a message would be decoded to, for codecs whose packets say so in their heads. `None`: only decoding tells,
+    /// or it cannot be decoded.
+    pub(crate) fn measure(&self, message: &[u8]) -> Option<usize> {
+        match &self.inner {
+            Inner::Opus(_) => opus_samples(self.sample_rate_hz, message).ok(),
+            Inner::Lc3(decoder) => decoder.measure(message),
+            Inner::Pcm8 | Inner::Pcm16(_) | Inner::Aac(_) => None,
+        }
+    }
+
     /// Appends the message's samples to `out`. An error leaves `out` with what was decoded before it.
     ///
     /// A codec's library that panics is contained and begun anew: its state is lost, the connection is not.
@@ -141,15 +151,7 @@ fn opus(
     message: &[u8],
     out: &mut Vec<i16>,
 ) -> Result<(), DecodeError> {
-    let damaged = DecodeError::Damaged { codec: "opus", bytes: message.len() };
-    // An empty packet means "lost" to the library, which would invent sound.
-    if message.is_empty() {
-        return Err(damaged);
-    }
-    let samples = decoder.get_nb_samples(message).map_err(|_| damaged.clone())?;
-    if samples > rate as usize * OPUS_PACKET_MS / 1_000 {
-        return Err(damaged);
-    }
+    let samples = opus_samples(rate, message)?;
     let before = out.len();
     out.resize(before + samples, 0);
     match decoder.decode(message, &mut out[before..], false) {
@@ -159,8 +161,20 @@ fn opus(
         }
         Err(_) => {
             out.truncate(before);
-            Err(damaged)
+            Err(DecodeError::Damaged { codec: "opus", bytes: message.len() })
         }
+    }
+}
+
+fn opus_samples(rate: u32, message: &[u8]) -> Result<usize, DecodeError> {
+    let damaged = DecodeError::Damaged { codec: "opus", bytes: message.len() };
+    // An empty packet means "lost" to the library, which would invent sound.
+    if message.is_empty() {
+        return Err(damaged);
+    }
+    match opus::packet::get_nb_samples(message, rate) {
+        Ok(samples) if samples <= rate as usize * OPUS_PACKET_MS / 1_000 => Ok(samples),
+        _ => Err(damaged),
     }
 }
 

@@ -11,6 +11,7 @@ mod encode;
 pub mod file;
 mod g711;
 pub mod incoming;
+pub mod packets;
 pub mod recording;
 pub mod resample;
 pub mod vad;

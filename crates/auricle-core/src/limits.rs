@@ -123,8 +123,9 @@ limits! {
     /// Longest wait before a session asks for speech recognition again. Asking costs no attempt at an engine: that is decided
     /// for the whole process (`speech_attempts_per_minute_max`).
     engine_reopen_max: Duration = Duration::from_secs(8);
-    /// Undecided audio of one stream that is kept to be played to the next engine, in seconds, as one byte a sample: 480 KB at
-    /// 16 kHz. Full: the oldest goes; should the engine fail now, the stretch is left to the spool's repair instead.
+    /// Undecided audio of one stream that is kept to be played to the next engine, in seconds: as packets, if it comes as Opus or
+    /// LC3 (some 3 KB a second), else as one byte a sample (16 KB a second at 16 kHz). Full: the oldest goes; should the engine
+    /// fail now, the stretch is left to the spool's repair instead.
     speech_replay_secs_max: u32 = 30;
     /// The same of all streams. Full: as with `speech_replay_secs_max`.
     speech_replay_total_bytes_max: usize = 256 * MIB;

@@ -32,18 +32,22 @@ pub(crate) enum Command {
     /// Another session has taken its conversation over.
     Superseded { conversation: ConversationId },
     /// Segments of its conversation were assigned past it.
-    Reassigned {
-        conversation: ConversationId,
-        segments: Vec<SegmentId>,
-        to: Assignee,
-        speaker: Option<(u32, String)>,
-    },
+    Reassigned(Box<Reassigned>),
     /// The user is being deleted.
     Dismiss,
     /// The server is shutting down.
     Drain,
     /// Send this text to the client; answered once it is in the socket's outbox.
     Deliver { text: String, taken: oneshot::Sender<()> },
+}
+
+/// Segments that were assigned. Apart, since each session has room for some tens of commands and hardly ever gets this one.
+#[derive(Debug)]
+pub(crate) struct Reassigned {
+    pub(crate) conversation: ConversationId,
+    pub(crate) segments: Vec<SegmentId>,
+    pub(crate) to: Assignee,
+    pub(crate) speaker: Option<(u32, String)>,
 }
 
 /// One live session as the hub knows it.
@@ -382,8 +386,8 @@ impl Hub {
     ) {
         let members = self.of_user(user);
         if let Some(owner) = members.iter().find(|m| m.place().conversation.as_ref() == Some(conversation)) {
-            let conversation = conversation.clone();
-            let _ = owner.commands.try_send(Command::Reassigned { conversation, segments, to, speaker });
+            let reassigned = Reassigned { conversation: conversation.clone(), segments, to, speaker };
+            let _ = owner.commands.try_send(Command::Reassigned(Box::new(reassigned)));
         }
     }
 

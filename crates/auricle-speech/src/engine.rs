@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use auricle_audio::packets::Frame;
 use auricle_core::Word;
 use tokio::sync::mpsc;
 
@@ -108,6 +109,14 @@ pub trait Stream: Send {
     /// Hands over PCM, copying it. Does not block. False when the bounded backlog is full: this audio will not be heard (the
     /// caller may have it heard later, from the spool), and [`Event::Skipped`] follows when there is room again.
     fn push(&mut self, pcm: &[i16]) -> bool;
+    /// As [`Self::push`], of a message as it was received, for those who keep audio.
+    fn push_frame(&mut self, frame: &mut Frame<'_>) -> bool {
+        self.push(frame.pcm())
+    }
+    /// Whether frames pushed now should come with their samples. If not they may be asked for all the same.
+    fn wants_samples(&self) -> bool {
+        true
+    }
     /// No more audio follows: decide what is left, then send [`Event::Finished`].
     fn finish(&mut self);
     /// Decide what has been heard so far as if a pause followed, and go on (before a conversation is finalised).

@@ -54,13 +54,14 @@ impl Lc3 {
         Ok(Self { cell, frame_samples })
     }
 
+    /// Samples of a message.
+    pub(super) fn measure(&self, message: &[u8]) -> Option<usize> {
+        Some(message.len() / frame_bytes(message)? * self.frame_samples)
+    }
+
     pub(super) fn decode(&mut self, message: &[u8], out: &mut Vec<i16>) -> Result<(), DecodeError> {
         let damaged = DecodeError::Damaged { codec: "lc3", bytes: message.len() };
-        let frame_bytes = match message.len() {
-            len if len > FRAME_BYTES && len % FRAME_BYTES == 0 => FRAME_BYTES,
-            len if FRAME_BYTES_RANGE.contains(&len) => len,
-            _ => return Err(damaged),
-        };
+        let frame_bytes = frame_bytes(message).ok_or_else(|| damaged.clone())?;
         for frame in message.chunks_exact(frame_bytes) {
             let before = out.len();
             out.resize(before + self.frame_samples, 0);
@@ -73,5 +74,14 @@ impl Lc3 {
             }
         }
         Ok(())
+    }
+}
+
+/// Of each of a message's frames.
+fn frame_bytes(message: &[u8]) -> Option<usize> {
+    match message.len() {
+        len if len > FRAME_BYTES && len % FRAME_BYTES == 0 => Some(FRAME_BYTES),
+        len if FRAME_BYTES_RANGE.contains(&len) => Some(len),
+        _ => None,
     }
 }

@@ -25,7 +25,7 @@ use super::ear::{Ear, Heard, MULTI_RATE_HZ, RunOwner};
 use super::events;
 use super::outbox::Outbox;
 use super::{Listen, SessionSpec};
-use crate::hub::{Command, Membership};
+use crate::hub::{Command, Membership, Reassigned};
 use crate::link::LinkHandle;
 use crate::realtime::FeedHandle;
 use crate::translation::{self, Translated, TranslationHandle};
@@ -272,12 +272,15 @@ impl Driver {
             },
         };
         let mut pcm = std::mem::take(&mut self.pcm);
-        let samples = self.ears[channel].decode(payload, &mut pcm);
+        let forwards = self.forwards_audio();
+        let samples = self.ears[channel].receive(payload, forwards, &mut pcm);
         self.session.handle(now, Input::Audio { channel, samples });
-        self.forward_audio(now.wall, &pcm);
+        if forwards {
+            self.forward_audio(now.wall, &pcm);
+        }
         if samples > 0 && self.spec.session.engine {
             self.begin_run(channel);
-            if self.ears[channel].hear(payload, &pcm, &mut self.scratch) {
+            if self.ears[channel].hear(payload, samples, &mut pcm, &mut self.scratch) {
                 self.left_to_repair();
             }
             self.spool_flush_at.get_or_insert(now.mono + self.listen.limits.spool_flush_every);
@@ -288,16 +291,19 @@ impl Driver {
         }
     }
 
-    /// To the pusher or to realtime triggers, labelled here and now. Several channels would have to be mixed first: they are
-    /// not forwarded.
+    /// Whether audio goes to the pusher or to realtime triggers. Several channels would have to be mixed first: they do not.
+    fn forwards_audio(&self) -> bool {
+        self.ears.len() == 1
+            && (self.link.as_ref().is_some_and(LinkHandle::wants_audio)
+                || self.feed.as_ref().is_some_and(|feed| feed.wants_audio()))
+    }
+
+    /// To the pusher or to realtime triggers, labelled here and now.
     ///
     /// A frame follows the one before, unless it comes so late that there was a pause (M4).
     fn forward_audio(&mut self, now: UnixMicros, pcm: &[i16]) {
         let link = self.link.as_ref().filter(|link| link.wants_audio());
         let feed = self.feed.as_ref().filter(|feed| feed.wants_audio());
-        if (link.is_none() && feed.is_none()) || self.ears.len() > 1 {
-            return;
-        }
         let Some(ownership) = self.ownership.as_ref().filter(|_| !pcm.is_empty()) else { return };
         let secs = pcm.len() as f64 / f64::from(self.spec.session.sample_rate_hz);
         let heard_at = now.plus_secs_f64(-secs);
@@ -355,7 +361,8 @@ impl Driver {
                 let owned = self.ownership.as_ref().is_some_and(|own| own.conversation == conversation);
                 owned.then_some(Input::Superseded)
             }
-            Command::Reassigned { conversation, segments, to, speaker } => {
+            Command::Reassigned(reassigned) => {
+                let Reassigned { conversation, segments, to, speaker } = *reassigned;
                 let owned = self.ownership.as_ref().is_some_and(|own| own.conversation == conversation);
                 owned.then_some(Input::Reassigned { segments, to, speaker })
             }
@@ -536,11 +543,12 @@ impl Driver {
             (Some(a), Some(b)) => Some(a.min(b)),
             (a, b) => a.or(b),
         };
-        if wanted != self.timer_at {
-            self.timer_at = wanted;
-            if let Some(at) = wanted {
-                self.timer.as_mut().reset(at.into());
-            }
+        // One that fires too early costs a look; setting it back with each frame, which moves most timeouts, costs more.
+        if let Some(at) = wanted
+            && self.timer_at.is_none_or(|armed| at < armed)
+        {
+            self.timer_at = Some(at);
+            self.timer.as_mut().reset(at.into());
         }
     }
 

@@ -3,12 +3,12 @@
 //! Positions are samples of the connection at the session's rate, from its first audio. A run and a stream may begin later
 //! than the connection; both keep the position at which they began.
 
-use auricle_audio::{Codec, Decoder, DecoderError, resample};
+use auricle_audio::packets::{Frame, PacketFormat, Packets, Player, Receiver};
+use auricle_audio::{Codec, DecoderError, resample};
 use auricle_core::session::{EarState, SttTrouble};
 use auricle_core::{Account, ConversationId, Share, UnixMicros, Word};
 use auricle_speech::{Engine, Event, Stream, StreamSpec};
 use auricle_store::spool::{RunHeader, Spool};
-use std::collections::VecDeque;
 use std::time::Instant;
 use tokio::sync::mpsc;
 
@@ -52,26 +52,39 @@ struct Listening {
 
 /// The last audio, for the next stream.
 struct Overlap {
-    pcm: VecDeque<i16>,
+    kept: Packets,
     bytes: Share,
 }
 
 impl Overlap {
-    fn push(&mut self, pcm: &[i16], samples_max: usize) {
-        self.pcm.extend(pcm);
-        self.pcm.drain(..self.pcm.len().saturating_sub(samples_max));
-        self.bytes.set(self.pcm.capacity() * size_of::<i16>());
+    fn push(&mut self, frame: &mut Frame<'_>, samples_max: usize) {
+        self.kept.push(frame);
+        self.kept.forget(self.kept.end().saturating_sub(samples_max as u64));
+        self.bytes.set(self.kept.bytes());
     }
 
     fn clear(&mut self) {
-        self.pcm = VecDeque::new();
-        self.bytes.set(0);
+        if self.bytes.bytes() > 0 {
+            self.kept.clear();
+            self.bytes.set(0);
+        }
+    }
+
+    /// The last of it, as samples, and what played them.
+    fn samples(&self, samples_max: usize) -> (Vec<i16>, Player) {
+        let from = self.kept.end().saturating_sub(samples_max as u64).max(self.kept.from());
+        let mut pcm = Vec::with_capacity((self.kept.end() - from) as usize);
+        let mut player = Player::new(from);
+        self.kept.play(&mut player, usize::MAX, &mut pcm);
+        (pcm, player)
     }
 }
 
 /// One channel. `heard` counts its samples.
 pub(super) struct Ear {
-    decoder: Decoder,
+    receiver: Receiver,
+    /// The frame that [`Ear::hear`] is called with has its samples already.
+    decoded: bool,
     format: AudioFormat,
     listening: Option<Listening>,
     runs: Runs,
@@ -88,11 +101,13 @@ pub(super) struct Ear {
 
 impl Ear {
     pub(super) fn new(format: AudioFormat, account: &Account) -> Result<Self, DecoderError> {
-        let decoder = Decoder::new(format.codec, format.sample_rate_hz, format.channels)?;
+        let AudioFormat { codec, sample_rate_hz, channels, .. } = format;
+        let receiver = Receiver::new(PacketFormat { codec, sample_rate_hz, channels })?;
         let runs = Runs::new(format.sample_rate_hz, account);
-        let overlap = Overlap { pcm: VecDeque::new(), bytes: account.share() };
+        let overlap = Overlap { kept: Packets::default(), bytes: account.share() };
         Ok(Self {
-            decoder,
+            receiver,
+            decoded: false,
             format,
             listening: None,
             runs,
@@ -104,30 +119,43 @@ impl Ear {
         })
     }
 
-    /// Decodes a frame into `pcm` (cleared first). A frame that cannot be decoded is counted and gives no samples.
-    pub(super) fn decode(&mut self, frame: &[u8], pcm: &mut Vec<i16>) -> u32 {
+    /// How many samples a frame has. They are in `pcm` (cleared first) if anybody hears them: `wanted` by others, or by the
+    /// engine's stream; else what nobody hears is not decoded. A frame that cannot be decoded is counted and gives no samples.
+    pub(super) fn receive(&mut self, frame: &[u8], wanted: bool, pcm: &mut Vec<i16>) -> u32 {
         pcm.clear();
-        if self.decoder.decode(frame, pcm).is_err() {
-            pcm.clear();
-            metrics::counter!("auricle_frames_dropped_total", "reason" => "undecodable").increment(1);
-        }
-        u32::try_from(pcm.len()).unwrap_or(u32::MAX)
+        let wanted =
+            wanted || self.listening.as_ref().is_some_and(|listening| listening.stream.wants_samples());
+        let measured = if wanted { None } else { self.receiver.measure(frame) };
+        self.decoded = measured.is_none();
+        let samples = measured.unwrap_or_else(|| {
+            if self.receiver.decode(frame, pcm).is_err() {
+                metrics::counter!("auricle_frames_dropped_total", "reason" => "undecodable").increment(1);
+            }
+            pcm.len()
+        });
+        u32::try_from(samples).unwrap_or(u32::MAX)
     }
 
-    /// Hands a decoded frame to the engine and its bytes to the spool. True if audio was left to repair.
-    pub(super) fn hear(&mut self, frame: &[u8], pcm: &[i16], scratch: &mut Vec<i16>) -> bool {
-        let samples = u32::try_from(pcm.len()).unwrap_or(u32::MAX);
+    /// Hands a frame that was received just now to the engine and its bytes to the spool. True if audio was left to repair.
+    pub(super) fn hear(
+        &mut self,
+        frame: &[u8],
+        samples: u32,
+        pcm: &mut Vec<i16>,
+        scratch: &mut Vec<i16>,
+    ) -> bool {
         self.heard += u64::from(samples);
+        let mut heard = self.receiver.frame(frame, samples as usize, self.decoded, pcm);
         let fate = match &mut self.listening {
             // Repair's: it is spooled apart from what a stream hears.
             None => Fate::Unheard,
-            Some(listening) => match listening.push(pcm, self.format.sample_rate_hz, scratch) {
+            Some(listening) => match listening.push(&mut heard, self.format.sample_rate_hz, scratch) {
                 true => Fate::Taken,
                 false => Fate::Refused,
             },
         };
         if self.troubled || fate == Fate::Unheard {
-            self.overlap.push(pcm, OVERLAP_SECS * self.format.sample_rate_hz as usize);
+            self.overlap.push(&mut heard, OVERLAP_SECS * self.format.sample_rate_hz as usize);
         }
         self.runs.append(frame, samples, fate)
     }
@@ -145,19 +173,18 @@ impl Ear {
         };
         match engine.open(spec, sender) {
             Ok(stream) => {
-                let again = self.overlap.pcm.len() as u64;
-                let zero = self.heard - again;
-                let takeover = (again > 0).then(|| {
-                    let own_from = self.runs.take_over(zero + again / 2);
+                let (again, player) =
+                    self.overlap.samples(OVERLAP_SECS * self.format.sample_rate_hz as usize);
+                self.receiver.adopt(player);
+                let samples = again.len() as u64;
+                let zero = self.heard - samples;
+                let takeover = (samples > 0).then(|| {
+                    let own_from = self.runs.take_over(zero + samples / 2);
                     Takeover::new(own_from, self.heard, self.format.sample_rate_hz)
                 });
                 let mut listening = Listening { stream, events, zero, rate_hz, takeover };
-                if again > 0 {
-                    listening.push(
-                        self.overlap.pcm.make_contiguous(),
-                        self.format.sample_rate_hz,
-                        &mut Vec::new(),
-                    );
+                if samples > 0 {
+                    listening.push_samples(&again, self.format.sample_rate_hz, &mut Vec::new());
                 }
                 self.listening = Some(listening);
                 EarState::Opened { from_sample: zero }
@@ -345,7 +372,14 @@ impl Ear {
 
 impl Listening {
     /// Hands over audio at the session's rate. False if the stream has no room.
-    fn push(&mut self, pcm: &[i16], from_hz: u32, scratch: &mut Vec<i16>) -> bool {
+    fn push(&mut self, frame: &mut Frame<'_>, from_hz: u32, scratch: &mut Vec<i16>) -> bool {
+        if self.rate_hz == from_hz {
+            return self.stream.push_frame(frame);
+        }
+        self.push_samples(frame.pcm(), from_hz, scratch)
+    }
+
+    fn push_samples(&mut self, pcm: &[i16], from_hz: u32, scratch: &mut Vec<i16>) -> bool {
         if self.rate_hz == from_hz {
             return self.stream.push(pcm);
         }

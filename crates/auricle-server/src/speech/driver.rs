@@ -477,7 +477,7 @@ impl Driver {
                 Command::Finalise { .. }
                 | Command::Superseded { .. }
                 | Command::Deliver { .. }
-                | Command::Reassigned { .. },
+                | Command::Reassigned(_),
             ) => Ok(()),
         }
     }

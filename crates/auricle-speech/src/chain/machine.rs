@@ -19,8 +19,11 @@ use crate::engine::{EngineError, Event};
 
 /// Speech that a stalled engine must have been given before it counts as hung: a cough does not.
 const SPEECH_MIN: Duration = Duration::from_millis(500);
-/// An engine that has not decided anything for this long is watched for speech: that costs too much to do it all the time.
-const WATCH_AFTER: Duration = Duration::from_secs(3);
+/// Of the time that an engine may decide nothing, the part after which its audio is looked at: whether anything is loud in it, and
+/// later whether that is speech. Most engines decide something every few seconds, and a detector of voices costs a tenth of
+/// everything else that a session costs.
+const LOUD_AFTER: f64 = 0.3;
+const WATCH_AFTER: f64 = 0.6;
 /// A stream that lived this long and worked is no sign of an engine that lets everybody in and throws them out.
 const STABLE_AFTER: Duration = Duration::from_secs(60);
 /// A probe that nobody spoke to says nothing after this long.
@@ -42,6 +45,15 @@ pub(super) enum Side {
     Main,
     /// A preferred one that failed before and is tried beside it.
     Probe,
+}
+
+/// What was found in a piece of audio.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Sound {
+    /// It is not silent.
+    pub(super) loud: bool,
+    /// Somebody speaks.
+    pub(super) speech: bool,
 }
 
 /// What the driver is to do.
@@ -103,6 +115,8 @@ pub(super) struct Machine {
     last_word_end: u64,
     /// When something was last decided, or there was nothing to decide.
     progress_at: Instant,
+    /// The first that was loud since then.
+    loud_since: Option<Instant>,
     /// The first speech since then, and how much of it in samples.
     speech: Option<(Instant, u64)>,
     serving: Option<usize>,
@@ -144,6 +158,7 @@ impl Machine {
             covered: 0,
             last_word_end: 0,
             progress_at: now,
+            loud_since: None,
             speech: None,
             serving: None,
             degraded: false,
@@ -175,13 +190,28 @@ impl Machine {
         &self.last_error
     }
 
-    /// Whether audio should be looked at for speech: an engine has decided nothing for a while.
-    pub(super) fn wants_speech(&self, now: Instant) -> bool {
-        self.main.is_some() && self.pushed > self.covered && now >= self.progress_at + self.watch_after()
+    /// Whether audio is to be looked at for being loud: an engine has decided nothing for a while.
+    pub(super) fn wants_loudness(&self, now: Instant) -> bool {
+        self.main.is_some() && self.pushed > self.covered && now >= self.progress_at + self.after(LOUD_AFTER)
     }
 
-    fn watch_after(&self) -> Duration {
-        WATCH_AFTER.min(self.numbers.silent_max / 3)
+    /// Whether what is loud in it is to be looked at for speech.
+    pub(super) fn wants_speech(&self, now: Instant) -> bool {
+        self.loud_since.is_some()
+            && self.wants_loudness(now)
+            && now >= self.progress_at + self.after(WATCH_AFTER)
+    }
+
+    fn after(&self, part: f64) -> Duration {
+        self.numbers.silent_max.mul_f64(part)
+    }
+
+    /// Audio is about to come, be it much at once: an engine that was left to streams with something to be heard is asked first,
+    /// so that all of it reaches it.
+    pub(super) fn awaits(&mut self, now: Instant, gates: &mut impl Gates) {
+        if self.main.is_none() && self.passed && !self.over {
+            self.find_for(false, now, gates);
+        }
     }
 
     /// Audio came. `kept_from`: the oldest sample that could still be played to another engine.
@@ -189,28 +219,29 @@ impl Machine {
         &mut self,
         now: Instant,
         samples: usize,
-        speech: bool,
+        sound: Sound,
         kept_from: u64,
         gates: &mut impl Gates,
     ) {
         if self.covered == self.pushed {
-            self.progress_at = now;
-            self.speech = None;
+            self.progressed(now);
+        }
+        if sound.loud {
+            self.loud_since.get_or_insert(now);
         }
         self.pushed += samples as u64;
         // Audio that comes faster than it is spoken (repair's) stops coming before it can be looked at: so much of it is taken for
         // speech.
         let outruns = self.pushed > self.samples(now.saturating_duration_since(self.begun) + OUTRUNS);
         let much = outruns && self.pushed - self.covered >= self.samples(2 * self.numbers.silent_max);
-        if speech || (much && self.speech.is_none()) {
-            // It was not looked for before.
-            let begun = now.checked_sub(self.watch_after()).map_or(now, |at| at.max(self.progress_at));
+        if sound.speech || (much && self.speech.is_none()) {
+            // It was not looked for before: it is as old as what is loud, and that may be as old.
+            let ago = |at: Instant, part| at.checked_sub(self.after(part)).unwrap_or(at);
+            let begun = ago(self.loud_since.unwrap_or(now), LOUD_AFTER).max(ago(now, WATCH_AFTER));
+            let begun = begun.max(self.progress_at);
             let (since, heard) = self.speech.unwrap_or((begun, 0));
             let heard = if much { heard.max(self.samples(SPEECH_MIN)) } else { heard };
             self.speech = Some((since, heard + samples as u64));
-        }
-        if self.main.is_none() && self.passed {
-            self.find(now, gates);
         }
         if self.main.is_none() && kept_from > self.covered {
             self.give_up("no engine came back while its audio could be kept in memory", now, gates);
@@ -392,9 +423,14 @@ impl Machine {
     fn set_busy(&mut self, busy: bool, now: Instant) {
         if let Some(main) = &mut self.main {
             main.busy = busy;
-            self.progress_at = now;
-            self.speech = None;
+            self.progressed(now);
         }
+    }
+
+    /// Something was decided, or there is nothing to decide.
+    fn progressed(&mut self, now: Instant) {
+        self.progress_at = now;
+        (self.loud_since, self.speech) = (None, None);
     }
 
     /// How long the main engine has decided nothing, if that is too long.
@@ -424,8 +460,7 @@ impl Machine {
 
     /// The main engine decided something.
     fn worked(&mut self, now: Instant, gates: &mut impl Gates) {
-        self.progress_at = now;
-        self.speech = None;
+        self.progressed(now);
         if self.finishing {
             self.speech = Some((now, u64::MAX / 2));
         }

@@ -1,12 +1,12 @@
 //! Audio that no engine has decided yet, kept to be played to the next one.
 //!
-//! One byte a sample (G.711 µ-law: what telephone lines carry, and every recogniser hears), since a thousand sessions keep a few
-//! seconds each at any time. Bounded for each stream, and for all of the process by a [`Budget`]; both drop the oldest.
+//! As packets, or one byte a sample ([`Packets`]), since a thousand sessions keep a few seconds each at any time. Bounded for each
+//! stream, and for all of the process by a [`Budget`]; both drop the oldest.
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use auricle_audio::packets::{Frame, Packets, Player};
 use auricle_core::Share;
 
 /// What all streams of the process keep together.
@@ -29,80 +29,89 @@ impl Budget {
 /// One stream's audio from `from` on. Positions are samples of the stream.
 #[derive(Debug)]
 pub(super) struct Replay {
-    bytes: VecDeque<u8>,
-    from: u64,
-    max: usize,
+    kept: Packets,
+    samples_max: u64,
     budget: Budget,
     /// In the process's account of bytes held for clients.
     share: Share,
 }
 
 impl Replay {
-    pub(super) fn new(max: usize, budget: Budget, share: Share) -> Self {
-        Self { bytes: VecDeque::new(), from: 0, max, budget, share }
+    pub(super) fn new(samples_max: usize, budget: Budget, share: Share) -> Self {
+        Self { kept: Packets::default(), samples_max: samples_max as u64, budget, share }
     }
 
     /// Position of the oldest sample kept.
     pub(super) fn from(&self) -> u64 {
-        self.from
+        self.kept.from()
     }
 
     /// Position behind the newest.
     pub(super) fn end(&self) -> u64 {
-        self.from + self.bytes.len() as u64
+        self.kept.end()
+    }
+
+    /// What the oldest sample's position would be with `samples` more, as far as this stream's own bound goes.
+    pub(super) fn from_with(&self, samples: usize) -> u64 {
+        self.from().max((self.end() + samples as u64).saturating_sub(self.samples_max))
     }
 
     /// Keeps what follows; of the oldest as little is dropped as must be.
     pub(super) fn push(&mut self, pcm: &[i16]) {
+        self.kept.push_pcm(pcm);
+        self.fit();
+    }
+
+    /// As [`Self::push`], as it was received if that is smaller.
+    pub(super) fn push_frame(&mut self, frame: &mut Frame<'_>) {
+        self.kept.push(frame);
+        self.fit();
+    }
+
+    fn fit(&mut self) {
         let others = self.budget.bytes().saturating_sub(self.share.bytes());
-        let room = self.max.min(self.budget.max.saturating_sub(others));
-        let over = (self.bytes.len() + pcm.len()).saturating_sub(room);
-        if over > 0 {
-            metrics::counter!("auricle_speech_replay_dropped_samples_total").increment(over as u64);
+        let room = self.budget.max.saturating_sub(others);
+        let before = self.from();
+        loop {
+            let samples = (self.end() - self.from()).saturating_sub(self.samples_max);
+            let bytes = self.kept.bytes().saturating_sub(room) as u64;
+            if samples.max(bytes) == 0 || self.kept.drop_oldest(samples.max(bytes)) == 0 {
+                break;
+            }
         }
-        let kept = over.min(self.bytes.len());
-        self.bytes.drain(..kept);
-        let skipped = over - kept;
-        self.from += over as u64;
-        self.bytes.extend(pcm[skipped..].iter().map(|sample| compress(*sample)));
+        if self.from() > before {
+            metrics::counter!("auricle_speech_replay_dropped_samples_total").increment(self.from() - before);
+        }
         self.count();
     }
 
     /// Audio that was not kept, since no engine will be played it.
     pub(super) fn skip(&mut self, samples: u64) {
-        let end = self.end() + samples;
-        self.bytes.clear();
-        self.from = end;
+        self.kept.skip(samples);
         self.count();
     }
 
     /// What is before `until` is decided.
     pub(super) fn forget(&mut self, until: u64) {
-        let gone =
-            usize::try_from(until.saturating_sub(self.from)).unwrap_or(usize::MAX).min(self.bytes.len());
-        if gone == 0 {
-            return;
+        if until > self.from() {
+            self.kept.forget(until);
+            self.count();
         }
-        self.bytes.drain(..gone);
-        self.from += gone as u64;
-        // A session at rest keeps no buffer of its busiest moment.
-        if self.bytes.capacity() > 4 * self.bytes.len().max(4_096) {
-            self.bytes.shrink_to(2 * self.bytes.len());
-        }
+    }
+
+    /// Keeps nothing of what came so far.
+    pub(super) fn clear(&mut self) {
+        self.kept.clear();
         self.count();
     }
 
-    /// Up to `count` samples from `position` on.
-    pub(super) fn read(&self, position: u64, count: usize, out: &mut Vec<i16>) {
-        out.clear();
-        let at =
-            usize::try_from(position.saturating_sub(self.from)).unwrap_or(usize::MAX).min(self.bytes.len());
-        let end = at.saturating_add(count).min(self.bytes.len());
-        out.extend(self.bytes.range(at..end).map(|byte| expand(*byte)));
+    /// Appends up to `samples_max` that `player` has not played yet, or a packet more. False if they are not kept any more.
+    pub(super) fn play(&self, player: &mut Player, samples_max: usize, out: &mut Vec<i16>) -> bool {
+        self.kept.play(player, samples_max, out)
     }
 
     fn count(&mut self) {
-        let (before, now) = (self.share.bytes(), self.bytes.len());
+        let (before, now) = (self.share.bytes(), self.kept.bytes());
         if now > before {
             self.budget.held.fetch_add(now - before, Ordering::Relaxed);
         } else {
@@ -114,29 +123,8 @@ impl Replay {
 
 impl Drop for Replay {
     fn drop(&mut self) {
-        self.bytes.clear();
-        self.count();
+        self.clear();
     }
-}
-
-const BIAS: i32 = 0x84;
-const CLIP: i32 = 32_635;
-
-/// Source: ITU-T G.711, µ-law.
-fn compress(sample: i16) -> u8 {
-    let sign = if sample < 0 { 0x80 } else { 0 };
-    let magnitude = i32::from(sample).abs().min(CLIP) + BIAS;
-    // The highest bit of a biased magnitude is one of 7 to 14.
-    let exponent = (31 - magnitude.leading_zeros() as i32) - 7;
-    let mantissa = (magnitude >> (exponent + 3)) & 0x0F;
-    !(sign | (exponent << 4) | mantissa) as u8
-}
-
-fn expand(byte: u8) -> i16 {
-    let code = i32::from(!byte);
-    let (exponent, mantissa) = ((code >> 4) & 0x07, code & 0x0F);
-    let magnitude = (((mantissa << 3) + BIAS) << exponent) - BIAS;
-    (if code & 0x80 != 0 { -magnitude } else { magnitude }) as i16
 }
 
 #[cfg(test)]
@@ -151,21 +139,12 @@ mod tests {
 
     fn read(replay: &Replay, position: u64, count: usize) -> Vec<i16> {
         let mut out = Vec::new();
-        replay.read(position, count, &mut out);
+        assert!(replay.play(&mut Player::new(position), count, &mut out));
         out
     }
 
     #[test]
-    fn sound_survives_to_within_a_thirtieth_of_itself() {
-        for sample in i16::MIN..=i16::MAX {
-            let error = (i32::from(expand(compress(sample))) - i32::from(sample)).abs();
-            assert!(error <= 8 + i32::from(sample).abs() / 30, "{sample}: off by {error}");
-        }
-        assert_eq!(expand(compress(0)), 0);
-    }
-
-    #[test]
-    fn what_was_decided_goes_and_the_rest_is_read_from_where_one_wants() {
+    fn what_was_decided_goes_and_the_rest_is_played_from_where_one_wants() {
         let mut replay = replay(100, &Budget::new(1_000));
         replay.push(&[1_000; 30]);
         replay.push(&[-1_000; 30]);
@@ -175,6 +154,7 @@ mod tests {
         assert!(heard[..5].iter().all(|s| *s > 900) && heard[5..].iter().all(|s| *s < -900), "{heard:?}");
         assert_eq!(read(&replay, 55, 100).len(), 5);
         assert!(read(&replay, 60, 100).is_empty());
+        assert!(!replay.play(&mut Player::new(19), 1, &mut Vec::new()));
     }
 
     #[test]
@@ -191,15 +171,16 @@ mod tests {
 
     #[test]
     fn all_together_keep_no_more_than_the_process_may() {
-        let budget = Budget::new(150);
+        // Each stretch costs 8 bytes beside its samples.
+        let budget = Budget::new(166);
         let mut one = replay(100, &budget);
         let mut other = replay(100, &budget);
         one.push(&[0; 100]);
         other.push(&[0; 100]);
-        assert_eq!((other.from(), other.end(), budget.bytes()), (50, 100, 150));
+        assert_eq!((other.from(), other.end(), budget.bytes()), (50, 100, 166));
         drop(one);
         other.push(&[0; 40]);
-        assert_eq!((other.from(), budget.bytes()), (50, 90));
+        assert_eq!((other.from(), budget.bytes()), (50, 98));
         drop(other);
         assert_eq!(budget.bytes(), 0);
     }

@@ -10,7 +10,7 @@ use rand::{RngExt, SeedableRng};
 
 use super::ChainNumbers;
 use super::gate::Gate;
-use super::machine::{Gates, Machine, Member, Output, Side};
+use super::machine::{Gates, Machine, Member, Output, Side, Sound};
 use super::replay::{Budget, Replay};
 use crate::engine::{EngineError, Event};
 
@@ -229,6 +229,8 @@ impl Talker {
             self.heard += frame;
             return self.untaken.push((from, self.heard));
         }
+        self.machine.as_mut().unwrap().awaits(now, fleet);
+        self.perform(fleet, now);
         if let Some(main) = &mut self.main {
             main.played += frame;
         }
@@ -239,8 +241,11 @@ impl Talker {
         self.heard += frame;
         let kept_from = self.kept_from();
         let machine = self.machine.as_mut().unwrap();
-        let speech = speech && machine.wants_speech(now);
-        machine.pushed(now, FRAME, speech, kept_from, fleet);
+        let sound = Sound {
+            loud: speech && machine.wants_loudness(now),
+            speech: speech && machine.wants_speech(now),
+        };
+        machine.pushed(now, FRAME, sound, kept_from, fleet);
         self.perform(fleet, now);
     }
 

@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
+use auricle_audio::packets::{Frame, Player};
 use auricle_audio::resample::Resampler;
 use auricle_audio::vad::{Endpointer, EndpointerConfig, RATE_HZ};
 use auricle_core::breaker::BreakerState;
@@ -16,20 +17,48 @@ use tokio::sync::{Notify, mpsc};
 use tokio::time::Sleep;
 
 use super::gate::Gate;
-use super::machine::{self, Gates, Machine, Output, Side};
+use super::machine::{self, Gates, Machine, Output, Side, Sound};
 use super::replay::Replay;
 use super::{Members, now};
 use crate::engine::{EngineError, Event, EventSender, Stream, StreamSpec};
 
 /// Events of one engine's stream that were not taken yet. Full: the engine waits, as it would for the session.
 const EVENTS_MAX: usize = 16;
-/// Samples played to another engine at once.
-const REPLAY_CHUNK: usize = 3_200;
+/// Samples played to another engine at once: a fraction of a millisecond of decoding. Between two pieces others have their turn.
+const PLAYED_AT_ONCE: usize = 3_200;
+/// Mean height of samples that are not silent: some 50 dB under full scale, less than a quiet room.
+const LOUD: u64 = 100;
 
 /// An engine's end of a stream.
 struct Opened {
     stream: Box<dyn Stream>,
     events: mpsc::Receiver<Event>,
+    /// While it is still played what was kept. What comes meanwhile is kept behind that.
+    playing: Option<Player>,
+    /// What has just played all of that, for the frame that follows.
+    played: Option<Player>,
+}
+
+/// Audio on its way to the engine.
+enum Audio<'a, 'b> {
+    Pcm(&'a [i16]),
+    Frame(&'a mut Frame<'b>),
+}
+
+impl Audio<'_, '_> {
+    fn samples(&self) -> usize {
+        match self {
+            Self::Pcm(pcm) => pcm.len(),
+            Self::Frame(frame) => frame.samples(),
+        }
+    }
+
+    fn pcm(&mut self) -> &[i16] {
+        match self {
+            Self::Pcm(pcm) => pcm,
+            Self::Frame(frame) => frame.pcm(),
+        }
+    }
 }
 
 /// Finds out whether somebody speaks. Made when it is needed.
@@ -99,8 +128,7 @@ impl State {
         self.replay.forget(self.machine.covered());
         if self.machine.is_over() {
             (self.main, self.probe, self.watch) = (None, None, None);
-            let end = self.replay.end();
-            self.replay.forget(end);
+            self.replay.clear();
         }
     }
 
@@ -115,28 +143,115 @@ impl State {
         let engine = &self.members.list[engine].engine;
         metrics::counter!("auricle_speech_attempts_total", "engine" => engine.name()).increment(1);
         let (sender, events) = mpsc::channel(EVENTS_MAX);
-        let mut stream = engine.open(self.spec.clone(), sender)?;
-        if side == Side::Main {
-            let (mut at, mut pcm) = (from, Vec::new());
-            while at < self.replay.end() {
-                self.replay.read(at, REPLAY_CHUNK, &mut pcm);
-                if !stream.push(&pcm) {
-                    let text = "it does not take what was kept for it".to_owned();
-                    return Err(EngineError::Broken(text));
-                }
-                at += pcm.len() as u64;
-            }
-            let replayed = self.replay.end().saturating_sub(from);
-            metrics::counter!("auricle_speech_replayed_samples_total").increment(replayed);
+        let stream = engine.open(self.spec.clone(), sender)?;
+        let playing = (side == Side::Main).then(|| Player::new(from));
+        *self.side(side) = Some(Opened { stream, events, playing, played: None });
+        self.caught_up();
+        Ok(())
+    }
+
+    /// Lets the main engine hear what comes, once it has heard what was kept.
+    fn caught_up(&mut self) {
+        let end = self.replay.end();
+        let Some(main) = &mut self.main else { return };
+        if main.playing.as_ref().is_some_and(|player| player.at() >= end) {
+            main.played = main.playing.take();
             let (flush, finish) = self.machine.to_repeat();
             if finish {
-                stream.finish();
+                main.stream.finish();
             } else if flush {
-                stream.flush();
+                main.stream.flush();
             }
         }
-        *self.side(side) = Some(Opened { stream, events });
-        Ok(())
+    }
+
+    /// Plays the main engine the next piece of what was kept. False if it has heard it all.
+    fn play(&mut self) -> bool {
+        let Some(Opened { stream, playing: Some(player), .. }) = &mut self.main else { return false };
+        let mut pcm = Vec::new();
+        let kept = self.replay.play(player, PLAYED_AT_ONCE, &mut pcm);
+        metrics::counter!("auricle_speech_replayed_samples_total").increment(pcm.len() as u64);
+        let trouble = match kept {
+            false => Some("what was kept for it went before it could hear it"),
+            true if !stream.push(&pcm) => Some("it does not take what was kept for it"),
+            true => None,
+        };
+        match trouble {
+            Some(text) => self.said(Side::Main, Event::Failed(EngineError::Broken(text.to_owned()))),
+            None => self.caught_up(),
+        }
+        true
+    }
+
+    /// Whether `samples` more would push something out that the main engine is still to be played.
+    fn would_lose(&self, samples: usize) -> bool {
+        let playing = self.main.as_ref().and_then(|main| main.playing.as_ref());
+        playing.is_some_and(|player| player.at() < self.replay.from_with(samples))
+    }
+
+    fn said(&mut self, side: Side, event: Event) {
+        let (now, kept_from) = (now(), self.replay.from());
+        self.machine.said(side, event, now, kept_from, &mut &*self.members);
+        self.perform(now);
+    }
+
+    /// What there is in audio, as far as the machine wants to know.
+    fn look_at(&mut self, audio: &mut Audio<'_, '_>, now: Instant) -> Sound {
+        if !self.machine.wants_loudness(now) {
+            self.watch = None;
+            return Sound::default();
+        }
+        let pcm = audio.pcm();
+        let height: u64 = pcm.iter().map(|sample| u64::from(sample.unsigned_abs())).sum();
+        let speech = self.machine.wants_speech(now) && {
+            let rate_hz = self.spec.sample_rate_hz;
+            self.watch.get_or_insert_with(|| Box::new(Watch::new(rate_hz))).hears_speech(pcm)
+        };
+        Sound { loud: height > LOUD * pcm.len() as u64, speech }
+    }
+
+    /// Hands audio to whoever hears. False if nobody will hear it.
+    fn push(&mut self, mut audio: Audio<'_, '_>, changed: &Notify) -> bool {
+        if self.machine.is_over() {
+            return false;
+        }
+        let now = now();
+        self.machine.awaits(now, &mut &*self.members);
+        if !self.machine.outputs.is_empty() {
+            self.perform(now);
+            changed.notify_one();
+        }
+        // Who comes faster than it is played: nothing that was not played yet may have to go.
+        while self.would_lose(audio.samples()) && self.play() {}
+        if let (Some(main), Audio::Frame(frame)) = (&mut self.main, &mut audio)
+            && let Some(player) = main.played.take()
+        {
+            frame.adopt(player);
+        }
+        let sound = self.look_at(&mut audio, now);
+        let taken = match &mut self.main {
+            Some(main) if main.playing.is_none() => main.stream.push(audio.pcm()),
+            _ => true,
+        };
+        if let Some(probe) = &mut self.probe {
+            probe.stream.push(audio.pcm());
+        }
+        let samples = audio.samples();
+        match audio {
+            // The spool keeps it apart, for repair.
+            _ if !taken => self.replay.skip(samples as u64),
+            Audio::Pcm(pcm) => self.replay.push(pcm),
+            Audio::Frame(frame) => self.replay.push_frame(frame),
+        }
+        let (kept_from, first) = (self.replay.from(), self.machine.next_tick());
+        self.machine.pushed(now, samples, sound, kept_from, &mut &*self.members);
+        if !self.machine.outputs.is_empty() {
+            self.perform(now);
+            changed.notify_one();
+        } else if self.machine.next_tick() != first {
+            changed.notify_one();
+        }
+        taken && !self.machine.is_over()
     }
 
     fn tick(&mut self, now: Instant) {
@@ -151,9 +266,7 @@ impl State {
             let Some(opened) = self.side(side) else { continue };
             let Poll::Ready(event) = opened.events.poll_recv(cx) else { continue };
             let event = event.unwrap_or_else(|| Event::Failed(EngineError::Broken("it stopped".to_owned())));
-            let (now, kept_from) = (now(), self.replay.from());
-            self.machine.said(side, event, now, kept_from, &mut &*self.members);
-            self.perform(now);
+            self.said(side, event);
             return Poll::Ready(());
         }
         Poll::Pending
@@ -177,45 +290,25 @@ struct ChainStream(Arc<Shared>);
 
 impl Stream for ChainStream {
     fn push(&mut self, pcm: &[i16]) -> bool {
-        let mut state = self.0.state();
-        let state = &mut *state;
-        if state.machine.is_over() {
-            return false;
-        }
-        let now = now();
-        let speech = if state.machine.wants_speech(now) {
-            let rate_hz = state.spec.sample_rate_hz;
-            state.watch.get_or_insert_with(|| Box::new(Watch::new(rate_hz))).hears_speech(pcm)
-        } else {
-            state.watch = None;
-            false
-        };
-        let taken = state.main.as_mut().is_none_or(|main| main.stream.push(pcm));
-        if taken {
-            state.replay.push(pcm);
-        } else {
-            // The spool keeps it apart, for repair.
-            state.replay.skip(pcm.len() as u64);
-        }
-        if let Some(probe) = &mut state.probe {
-            probe.stream.push(pcm);
-        }
-        let (kept_from, first) = (state.replay.from(), state.machine.next_tick());
-        state.machine.pushed(now, pcm.len(), speech, kept_from, &mut &*state.members);
-        if !state.machine.outputs.is_empty() {
-            state.perform(now);
-            self.0.changed.notify_one();
-        } else if state.machine.next_tick() != first {
-            self.0.changed.notify_one();
-        }
-        taken && !state.machine.is_over()
+        self.0.state().push(Audio::Pcm(pcm), &self.0.changed)
+    }
+
+    fn push_frame(&mut self, frame: &mut Frame<'_>) -> bool {
+        self.0.state().push(Audio::Frame(frame), &self.0.changed)
+    }
+
+    /// What is only kept is kept as it came.
+    fn wants_samples(&self) -> bool {
+        let state = self.0.state();
+        let hears = |main: &Opened| main.playing.is_none() && main.played.is_none();
+        state.main.as_ref().is_some_and(hears) || state.probe.is_some()
     }
 
     fn finish(&mut self) {
         let mut state = self.0.state();
         let (now, kept_from) = (now(), state.replay.from());
         let state = &mut *state;
-        if let Some(main) = &mut state.main {
+        if let Some(main) = state.main.as_mut().filter(|main| main.playing.is_none()) {
             main.stream.finish();
         }
         state.machine.finish(now, kept_from, &mut &*state.members);
@@ -227,7 +320,7 @@ impl Stream for ChainStream {
         let mut state = self.0.state();
         let (now, kept_from) = (now(), state.replay.from());
         let state = &mut *state;
-        if let Some(main) = &mut state.main {
+        if let Some(main) = state.main.as_mut().filter(|main| main.playing.is_none()) {
             main.stream.flush();
         }
         state.machine.flush(now, kept_from, &mut &*state.members);
@@ -303,6 +396,7 @@ pub(super) fn open(
 /// What a turn of the task came to.
 enum Turn {
     Tell(Event),
+    Played,
     Again,
     Over,
 }
@@ -327,6 +421,9 @@ async fn run(shared: Arc<Shared>, events: EventSender) {
             if state.poll_engines(cx).is_ready() {
                 return Poll::Ready(Turn::Again);
             }
+            if state.play() {
+                return Poll::Ready(Turn::Played);
+            }
             if let Some(at) = state.machine.next_tick() {
                 let at = at.into();
                 if timer.deadline() != at {
@@ -346,6 +443,7 @@ async fn run(shared: Arc<Shared>, events: EventSender) {
                     return;
                 }
             }
+            Turn::Played => tokio::task::yield_now().await,
             Turn::Again => {}
             Turn::Over => return,
         }

@@ -52,8 +52,11 @@ impl Machine {
     /// Opens the first engine that may be tried. One that is tried by one stream for all is not asked by a stream that has nothing
     /// to be heard: it would find nothing out, and keep the others waiting.
     pub(super) fn find(&mut self, now: Instant, gates: &mut impl Gates) {
+        self.find_for(self.pushed == self.covered, now, gates);
+    }
+
+    pub(super) fn find_for(&mut self, is_idle: bool, now: Instant, gates: &mut impl Gates) {
         let mut soonest: Option<Instant> = None;
-        let is_idle = self.pushed == self.covered;
         self.passed = false;
         for engine in (0..self.members.len()).filter(|engine| !self.unsuited[*engine]) {
             let not_yet = match self.found[engine].not_before {
