@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use auricle_audio::packets::Frame;
+use auricle_audio::packets::{Frame, Packets};
 use auricle_core::Word;
 use tokio::sync::mpsc;
 
@@ -112,6 +112,10 @@ pub trait Stream: Send {
     /// As [`Self::push`], of a message as it was received, for those who keep audio.
     fn push_frame(&mut self, frame: &mut Frame<'_>) -> bool {
         self.push(frame.pcm())
+    }
+    /// As [`Self::push`], of audio that was kept; before any other.
+    fn push_kept(&mut self, kept: Packets) -> bool {
+        self.push(&kept.pcm())
     }
     /// Whether frames pushed now should come with their samples. If not they may be asked for all the same.
     fn wants_samples(&self) -> bool {

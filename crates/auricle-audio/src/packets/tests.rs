@@ -79,7 +79,41 @@ fn from_the_middle_they_sound_the_same_though_the_decoder_is_fresh() {
             let like = likeness(&heard[from as usize..], &again);
             assert!(like > 20.0, "{codec:?} from {from}: {like} dB");
         }
-        assert!(kept.from() > 40_001 - 16_000 / 5, "{codec:?}: no more than what a decoder needs is kept");
+        assert!(kept.from() > 40_001 - 16_000 / 2, "{codec:?}: no more than what a decoder needs is kept");
+    }
+}
+
+#[test]
+fn the_tail_sounds_the_same_and_goes_on_as_if_it_were_all() {
+    for codec in [Codec::Opus, Codec::OpusFs320, Codec::Lc3Fs1030, Codec::Pcm16] {
+        let mut receiver = Receiver::new(format(codec)).unwrap();
+        let (mut heard, mut kept, mut tail, mut pcm) = (Vec::new(), Packets::default(), None, Vec::new());
+        for message in encoded(codec, 3.0) {
+            receiver.decode(&message, &mut pcm).unwrap();
+            heard.extend_from_slice(&pcm);
+            let samples = pcm.len();
+            let mut frame = receiver.frame(&message, samples, true, &mut pcm);
+            if heard.len() > 32_000 {
+                tail.get_or_insert_with(|| kept.tail(8_100)).push(&mut frame);
+            }
+            kept.push(&mut frame);
+        }
+        let mut tail = tail.unwrap();
+        assert_eq!(tail.from(), 0);
+        let last = &heard[heard.len() - tail.end() as usize..];
+        assert!(
+            (8_100..8_420).contains(&(tail.end() - (heard.len() as u64 - 32_000))),
+            "{codec:?}: {}",
+            tail.end()
+        );
+        let like = likeness(last, &tail.pcm());
+        assert!(like > 20.0, "{codec:?}: {like} dB");
+        // What it begins with stays as long as the first sample does.
+        tail.forget(0);
+        assert!(likeness(last, &tail.pcm()) > 20.0, "{codec:?}");
+        assert!(tail.drop_oldest(1) > 0);
+        tail.forget(tail.end());
+        assert!(tail.end() - tail.from() <= 16_000 * 4 / 10 + 320, "{codec:?}");
     }
 }
 

@@ -51,7 +51,8 @@ enum Done {
     Nothing,
 }
 
-/// What woke the driver. Made and taken apart at once, never stored.
+/// What woke the driver.
+#[expect(clippy::large_enum_variant, reason = "made and taken apart at once, never stored")]
 enum Woken {
     Timer,
     Done(Done),

@@ -3,7 +3,7 @@
 //! Positions are samples of the connection at the session's rate, from its first audio. A run and a stream may begin later
 //! than the connection; both keep the position at which they began.
 
-use auricle_audio::packets::{Frame, PacketFormat, Packets, Player, Receiver};
+use auricle_audio::packets::{Frame, PacketFormat, Packets, Receiver};
 use auricle_audio::{Codec, DecoderError, resample};
 use auricle_core::session::{EarState, SttTrouble};
 use auricle_core::{Account, ConversationId, Share, UnixMicros, Word};
@@ -68,15 +68,6 @@ impl Overlap {
             self.kept.clear();
             self.bytes.set(0);
         }
-    }
-
-    /// The last of it, as samples, and what played them.
-    fn samples(&self, samples_max: usize) -> (Vec<i16>, Player) {
-        let from = self.kept.end().saturating_sub(samples_max as u64).max(self.kept.from());
-        let mut pcm = Vec::with_capacity((self.kept.end() - from) as usize);
-        let mut player = Player::new(from);
-        self.kept.play(&mut player, usize::MAX, &mut pcm);
-        (pcm, player)
     }
 }
 
@@ -173,10 +164,9 @@ impl Ear {
         };
         match engine.open(spec, sender) {
             Ok(stream) => {
-                let (again, player) =
-                    self.overlap.samples(OVERLAP_SECS * self.format.sample_rate_hz as usize);
-                self.receiver.adopt(player);
-                let samples = again.len() as u64;
+                let again =
+                    self.overlap.kept.tail((OVERLAP_SECS * self.format.sample_rate_hz as usize) as u64);
+                let samples = again.end();
                 let zero = self.heard - samples;
                 let takeover = (samples > 0).then(|| {
                     let own_from = self.runs.take_over(zero + samples / 2);
@@ -184,7 +174,7 @@ impl Ear {
                 });
                 let mut listening = Listening { stream, events, zero, rate_hz, takeover };
                 if samples > 0 {
-                    listening.push_samples(&again, self.format.sample_rate_hz, &mut Vec::new());
+                    listening.push_kept(again, self.format.sample_rate_hz);
                 }
                 self.listening = Some(listening);
                 EarState::Opened { from_sample: zero }
@@ -377,6 +367,13 @@ impl Listening {
             return self.stream.push_frame(frame);
         }
         self.push_samples(frame.pcm(), from_hz, scratch)
+    }
+
+    fn push_kept(&mut self, kept: Packets, from_hz: u32) -> bool {
+        if self.rate_hz == from_hz {
+            return self.stream.push_kept(kept);
+        }
+        self.push_samples(&kept.pcm(), from_hz, &mut Vec::new())
     }
 
     fn push_samples(&mut self, pcm: &[i16], from_hz: u32, scratch: &mut Vec<i16>) -> bool {

@@ -52,7 +52,7 @@ impl Replay {
     }
 
     /// What the oldest sample's position would be with `samples` more, as far as this stream's own bound goes.
-    pub(super) fn from_with(&self, samples: usize) -> u64 {
+    pub(super) fn oldest_with(&self, samples: usize) -> u64 {
         self.from().max((self.end() + samples as u64).saturating_sub(self.samples_max))
     }
 
@@ -65,6 +65,13 @@ impl Replay {
     /// As [`Self::push`], as it was received if that is smaller.
     pub(super) fn push_frame(&mut self, frame: &mut Frame<'_>) {
         self.kept.push(frame);
+        self.fit();
+    }
+
+    /// Keeps `kept`, before anything else and as long as that is.
+    pub(super) fn begin_with(&mut self, kept: Packets) {
+        self.samples_max = self.samples_max.max(kept.end());
+        self.kept = kept;
         self.fit();
     }
 

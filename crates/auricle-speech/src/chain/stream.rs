@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use auricle_audio::packets::{Frame, Player};
+use auricle_audio::packets::{Frame, Packets, Player};
 use auricle_audio::resample::Resampler;
 use auricle_audio::vad::{Endpointer, EndpointerConfig, RATE_HZ};
 use auricle_core::breaker::BreakerState;
@@ -186,7 +186,7 @@ impl State {
     /// Whether `samples` more would push something out that the main engine is still to be played.
     fn would_lose(&self, samples: usize) -> bool {
         let playing = self.main.as_ref().and_then(|main| main.playing.as_ref());
-        playing.is_some_and(|player| player.at() < self.replay.from_with(samples))
+        playing.is_some_and(|player| player.at() < self.replay.oldest_with(samples))
     }
 
     fn said(&mut self, side: Side, event: Event) {
@@ -243,6 +243,26 @@ impl State {
             Audio::Pcm(pcm) => self.replay.push(pcm),
             Audio::Frame(frame) => self.replay.push_frame(frame),
         }
+        self.pushed(now, samples, sound, changed);
+        taken && !self.machine.is_over()
+    }
+
+    /// Takes over what was kept before this stream was opened. It is played in pieces.
+    fn push_kept(&mut self, kept: Packets, changed: &Notify) -> bool {
+        let (now, samples) = (now(), kept.end() as usize);
+        self.machine.awaits(now, &mut &*self.members);
+        self.replay.begin_with(kept);
+        self.perform(now);
+        if let Some(main) = &mut self.main {
+            main.playing = Some(Player::new(0));
+        }
+        self.pushed(now, samples, Sound::default(), changed);
+        changed.notify_one();
+        !self.machine.is_over()
+    }
+
+    /// Tells the machine that audio came.
+    fn pushed(&mut self, now: Instant, samples: usize, sound: Sound, changed: &Notify) {
         let (kept_from, first) = (self.replay.from(), self.machine.next_tick());
         self.machine.pushed(now, samples, sound, kept_from, &mut &*self.members);
         if !self.machine.outputs.is_empty() {
@@ -251,7 +271,6 @@ impl State {
         } else if self.machine.next_tick() != first {
             changed.notify_one();
         }
-        taken && !self.machine.is_over()
     }
 
     fn tick(&mut self, now: Instant) {
@@ -295,6 +314,10 @@ impl Stream for ChainStream {
 
     fn push_frame(&mut self, frame: &mut Frame<'_>) -> bool {
         self.0.state().push(Audio::Frame(frame), &self.0.changed)
+    }
+
+    fn push_kept(&mut self, kept: Packets) -> bool {
+        self.0.state().push_kept(kept, &self.0.changed)
     }
 
     /// What is only kept is kept as it came.
