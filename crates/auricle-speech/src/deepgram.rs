@@ -100,7 +100,13 @@ impl DeepgramAdapter {
             ("diarize", "true"),
             ("filler_words", "false"),
         ];
-        query.extend(cloud::key_terms(&spec.key_terms).into_iter().map(|term| (choice.terms, term)));
+        // What follows a colon in `keywords` is an intensifier, or refused.
+        let terms = cloud::key_terms(&spec.key_terms).into_iter().map(|term| match choice.terms {
+            "keywords" => term.replace(':', " "),
+            _ => term.to_owned(),
+        });
+        let terms: Vec<String> = terms.collect();
+        query.extend(terms.iter().map(|term| (choice.terms, term.as_str())));
         let query: Vec<String> = query
             .into_iter()
             .map(|(name, value)| format!("{name}={}", utf8_percent_encode(value, PLAIN)))
@@ -197,6 +203,9 @@ mod tests {
         let older = DeepgramAdapter::new(&config(&["nova-2"]), &spec("zh")).unwrap();
         assert!(older.request().url.contains("?model=nova-2-general&language=zh&"));
         assert!(older.request().url.ends_with("&keywords=%C3%85ngstr%C3%B6m%20%26%20Co&keywords=Omi"));
+        let timed = StreamSpec { key_terms: vec!["nine:15".to_owned()], ..spec("zh") };
+        let older = DeepgramAdapter::new(&config(&["nova-2"]), &timed).unwrap();
+        assert!(older.request().url.ends_with("&keywords=nine%2015&keywords=Omi"));
     }
 
     #[test]

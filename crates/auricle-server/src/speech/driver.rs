@@ -361,7 +361,7 @@ impl Driver {
                 sample_rate_hz: rate_hz,
                 language: self.query.language.clone(),
                 label: self.request.clone(),
-                key_terms: Vec::new(),
+                key_terms: self.query.key_terms.clone(),
             };
             let stream = self.speech.engine.open(spec, sender).map_err(|error| End::Failed {
                 code: 1011,

@@ -9,9 +9,16 @@ use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::{Error, Message, http};
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream};
 
+use auricle_testkit::{SpeechScript, SpeechStandIn};
+
 use crate::rig::{PATIENCE, Rig, eventually};
 
 type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
+
+/// A file of the repository.
+fn repository(path: &str) -> std::path::PathBuf {
+    std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").join(path)
+}
 
 const LINEAR: &str = "encoding=linear16&sample_rate=16000";
 
@@ -278,6 +285,104 @@ async fn an_engine_that_fails_or_hangs_is_told() {
     speak(&mut socket, 0.1, 1).await;
     let (messages, code, _) = rest(socket).await;
     assert_eq!((code, &messages[0]["variant"]), (1011, &json!("ENGINE")));
+}
+
+#[tokio::test]
+async fn words_to_expect_reach_the_service_through_gate_and_chain() {
+    let service = SpeechStandIn::start(SpeechScript::Deaf).await.unwrap();
+    let url = service.url();
+    let settings = [
+        ("speech.engine", "deepgram,scripted"),
+        ("speech.deepgram_url", url.as_str()),
+        ("speech.deepgram_key", "secret-key-1"),
+        ("speech.gate", "on"),
+        ("speech.key_terms", "Configured"),
+    ];
+    let rig = Rig::start(&settings).await;
+    let terms = "keyterm=Ada%20Okonkwo&keywords=snuffleupagus:1.5&keyterm=Omi&keywords=cat:-2";
+    let mut socket = open(&rig, terms).await;
+    // The gate lets speech through alone.
+    let recording = std::fs::read(repository("fixtures/two-voices/conversation.wav")).unwrap();
+    for piece in recording[..400_000].chunks(3_200) {
+        socket.send(Message::binary(piece.to_vec())).await.unwrap();
+    }
+    let sessions = service.when(|all| all.iter().any(|session| !session.target.is_empty())).await;
+    let asked: Vec<_> = sessions[0].target.split('&').filter(|part| part.starts_with("key")).collect();
+    assert_eq!(
+        asked,
+        ["keyterm=Ada%20Okonkwo", "keyterm=snuffleupagus", "keyterm=Omi", "keyterm=Configured"]
+    );
+    assert!(!rig.metrics().await.contains("Okonkwo"));
+}
+
+#[tokio::test]
+async fn too_many_words_to_expect_are_refused_before_the_upgrade() {
+    let rig =
+        Rig::start(&[("limits.speech_key_terms_max", "2"), ("limits.speech_key_terms_bytes_max", "90")])
+            .await;
+    let long = "x".repeat(61);
+    let two = format!("keyterm={}&keyterm={}", "y".repeat(50), "z".repeat(50));
+    for (terms, said) in [
+        ("keyterm=a&keywords=b&keyterm=c", "3 terms of keyterm and keywords are too many; 2 is the limit"),
+        (&format!("keyterm={long}"), "61 characters of a keyterm or keyword are too many; 60 is the limit"),
+        (&two, "100 bytes of keyterm and keywords together are too many; 90 is the limit"),
+        ("keywords=a:loud", "the intensifier is a number"),
+    ] {
+        let (code, body, _) = refused(&rig, &format!("{LINEAR}&{terms}"), &[]).await;
+        assert_eq!((code, &body["err_code"]), (400, &json!("Bad Request")), "{terms}");
+        assert!(body["err_msg"].as_str().unwrap().contains(said), "{body}");
+    }
+    // An engine that takes none hears all the same.
+    let mut socket = open(&rig, &format!("{LINEAR}&keyterm=report&keyterm=friday")).await;
+    speak(&mut socket, 1.9, 1).await;
+    say(&mut socket, "CloseStream").await;
+    let (messages, code, _) = rest(socket).await;
+    assert_eq!((code, transcripts(&messages, 0)), (1000, vec!["please send the report before friday"]));
+}
+
+/// What ffmpeg makes of `fixtures/two-voices`, as a browser would have recorded it, with these options.
+fn recorded_as(options: &[&str]) -> Vec<u8> {
+    let made = std::process::Command::new("ffmpeg")
+        .args(["-nostdin", "-loglevel", "error", "-i"])
+        .arg(repository("fixtures/two-voices/conversation.wav"))
+        .args(["-t", "4"])
+        .args(options)
+        .arg("pipe:1")
+        .output()
+        .expect("ffmpeg is installed: see scripts/setup");
+    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    made.stdout
+}
+
+#[tokio::test]
+async fn webm_as_a_browser_records_it_is_heard_without_naming_it() {
+    let rig = Rig::start(&[]).await;
+    let live = ["-c:a", "libopus", "-b:a", "24k", "-f", "webm", "-live", "1", "-cluster_time_limit", "250"];
+    let bytes = recorded_as(&live);
+    // A browser sends a piece each time its timer says so, wherever that cuts.
+    for piece in [1, 333, bytes.len()] {
+        let mut socket = open(&rig, "model=nova-3&punctuate=true").await;
+        for piece in bytes.chunks(piece) {
+            socket.feed(Message::binary(piece.to_vec())).await.unwrap();
+        }
+        socket.flush().await.unwrap();
+        say(&mut socket, "CloseStream").await;
+        let (messages, code, _) = rest(socket).await;
+        assert_eq!(code, 1000);
+        assert_eq!(
+            transcripts(&messages, 0),
+            ["Please send the report before Friday.", "I will send it tomorrow morning."]
+        );
+        let secs = messages.last().unwrap()["duration"].as_f64().unwrap();
+        assert!((4.0..4.05).contains(&secs), "{secs} s of 4");
+    }
+    let mut socket = open(&rig, "").await;
+    let other = recorded_as(&["-c:a", "libvorbis", "-ac", "2", "-f", "webm"]);
+    socket.send(Message::binary(other)).await.unwrap();
+    let (_, code, reason) = rest(socket).await;
+    assert_eq!(code, 1008);
+    assert!(reason.starts_with("DATA-0000") && reason.contains("A_VORBIS, not Opus"), "{reason}");
+    rig.still_serves().await;
 }
 
 /// What the record of a device that spoke for `secs` holds, once it was shown `last`: each segment's text and times.

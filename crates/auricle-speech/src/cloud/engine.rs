@@ -43,7 +43,7 @@ impl<P: Provider> Engine for CloudEngine<P> {
     }
 
     fn open(&self, mut spec: StreamSpec, events: EventSender) -> Result<Box<dyn Stream>, EngineError> {
-        spec.key_terms.extend_from_slice(&self.config.key_terms);
+        super::add_configured(&mut spec.key_terms, &self.config.key_terms);
         let adapter = self.provider.adapter(&spec)?;
         let numbers = self.config.numbers.clone();
         let threads = threads::handle()?;
