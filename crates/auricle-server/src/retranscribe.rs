@@ -256,6 +256,7 @@ impl Retranscriber {
             language: source.language().or(conversation.language.as_deref()).unwrap_or("en").to_owned(),
             label: lease.id.as_str().to_owned(),
             key_terms: Vec::new(),
+            interim: false,
         };
         let open = source.opener(self.limits.upload_secs_max);
         let said = Said::of(hear(engine, spec, open, self.limits.speech_stuck_max, progress).await?);

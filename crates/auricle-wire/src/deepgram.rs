@@ -45,6 +45,8 @@ pub struct ListenQuery {
     pub diarize: bool,
     /// Whether transcripts have punctuation and capitals.
     pub punctuate: bool,
+    /// Whether words that may still change are sent.
+    pub interim_results: bool,
     /// Whether `SpeechStarted` is sent.
     pub vad_events: bool,
     /// Silence after which `UtteranceEnd` is sent, in milliseconds.
@@ -133,6 +135,7 @@ impl ListenQuery {
             model: None,
             diarize: false,
             punctuate: false,
+            interim_results: false,
             vad_events: false,
             utterance_end_ms: None,
             key_terms: Vec::new(),
@@ -166,6 +169,7 @@ impl ListenQuery {
             "diarize" => self.diarize = flag(name, &value)?,
             "diarize_model" => self.diarize = !value.is_empty(),
             "punctuate" | "smart_format" => self.punctuate |= flag(name, &value)?,
+            "interim_results" => self.interim_results = flag(name, &value)?,
             "vad_events" => self.vad_events = flag(name, &value)?,
             "utterance_end_ms" if !value.is_empty() && value != "false" => {
                 self.utterance_end_ms = Some(whole(name, &value, 1, 60_000)?);
@@ -375,7 +379,13 @@ mod tests {
             (asked.encoding, asked.sample_rate, asked.channels),
             (Some(Encoding::Linear16), Some(16_000), 2)
         );
-        assert!(asked.multichannel && asked.punctuate && asked.vad_events && !asked.diarize);
+        assert!(
+            asked.multichannel
+                && asked.punctuate
+                && asked.interim_results
+                && asked.vad_events
+                && !asked.diarize
+        );
         assert_eq!((asked.language.as_str(), asked.utterance_end_ms), ("en-US", Some(1_000)));
         assert_eq!(asked.key_terms, ["a b"]);
         assert_eq!(parse("").unwrap().language, "en");

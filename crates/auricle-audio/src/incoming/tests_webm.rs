@@ -84,6 +84,12 @@ fn a_second_recording_on_the_same_stream_is_heard_too() {
     let one = webm(&packets, false);
     let (both, once) = (heard(&[one.clone(), one.clone()].concat(), 77).0, heard(&one, 77).0);
     assert_eq!(both, [once.clone(), once].concat());
+    // As many channels as the first has, however many the second has, and wherever they meet.
+    let stereo = ffmpeg(&[&OPUS[..], &["-ac", "2", "-f", "webm"]].concat());
+    for piece in [100, usize::MAX] {
+        let (mixed, format) = heard(&[&one[..], &stereo].concat(), piece.min(one.len() + 60));
+        assert_eq!((format.channels, mixed.len()), (1, 32_000 - 104 + heard(&stereo, 999).0.len() / 2));
+    }
 }
 
 #[test]

@@ -55,12 +55,14 @@ pub(super) struct WebM {
     /// Bytes of an element that is passed over, which are still to come.
     passing: u64,
     track: Option<Track>,
+    /// Of the first recording. Those that follow on it are decoded to as many.
+    channels: Option<u16>,
 }
 
 impl WebM {
     /// Known once the tracks have come.
     pub(super) fn channels(&self) -> Option<u16> {
-        self.track.as_ref().map(|track| track.channels)
+        self.channels
     }
 
     pub(super) fn push(&mut self, piece: &[u8], out: &mut Vec<i16>) -> Result<(), IncomingError> {
@@ -92,7 +94,9 @@ impl WebM {
                 let Some((tracks, length)) = whole(bytes, head, "description of its tracks")? else {
                     return Ok(None);
                 };
-                self.track = Some(track(tracks)?);
+                let track = track(tracks, self.channels)?;
+                self.channels = Some(track.channels);
+                self.track = Some(track);
                 return Ok(Some(length));
             }
             BLOCK | SIMPLE_BLOCK => {
@@ -132,14 +136,14 @@ fn whole<'a>(
     Ok(bytes.get(head.length..end).map(|body| (body, end)))
 }
 
-/// The first track with Opus.
-fn track(tracks: &[u8]) -> Result<Track, IncomingError> {
+/// The first track with Opus, to be decoded to as many channels as `wanted`, or as it has.
+fn track(tracks: &[u8], wanted: Option<u16>) -> Result<Track, IncomingError> {
     let mut other = None;
     for child in children(tracks) {
         let (TRACK_ENTRY, entry) = child? else { continue };
         let entry = Entry::read(entry)?;
         match entry.codec {
-            b"A_OPUS" => return entry.track(),
+            b"A_OPUS" => return entry.track(wanted),
             codec if entry.is_audio => {
                 other.get_or_insert_with(|| codec_name(codec));
             }
@@ -198,7 +202,7 @@ impl<'a> Entry<'a> {
         Ok(entry)
     }
 
-    fn track(&self) -> Result<Track, IncomingError> {
+    fn track(&self, wanted: Option<u16>) -> Result<Track, IncomingError> {
         if self.is_encoded {
             let text = "this WebM stream is compressed or encrypted beside its codec; use it without";
             return Err(IncomingError::Unsupported(text.into()));
@@ -220,7 +224,7 @@ impl<'a> Entry<'a> {
             None => (u128::from(self.delay_nanos) * u128::from(rate_hz) / 1_000_000_000)
                 .min(u128::from(u64::from(u16::MAX) * rate_hz / SKIP_RATE_HZ)) as u64,
         };
-        let channels = channels as u16;
+        let channels = wanted.unwrap_or(channels as u16);
         Ok(Track { number: self.number, channels, decoder: opus_decoder(channels)?, skip: skip as usize })
     }
 }

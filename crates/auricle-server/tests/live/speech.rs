@@ -88,7 +88,7 @@ fn transcripts(messages: &[Value], channel: u64) -> Vec<&str> {
 async fn words_come_with_their_times_and_nothing_is_kept() {
     let rig = Rig::start(&[]).await;
     let query = format!(
-        "{LINEAR}&punctuate=true&diarize=true&interim_results=true&utterance_end_ms=1000&model=nova-3"
+        "{LINEAR}&punctuate=true&diarize=true&interim_results=false&utterance_end_ms=1000&model=nova-3"
     );
     let mut socket = open(&rig, &query).await;
     speak(&mut socket, 7.0, 1).await;
@@ -420,5 +420,88 @@ async fn our_own_client_hears_from_our_own_endpoint_what_the_engine_behind_it_sa
     for ((heard, from, until), (said, start, end)) in heard.iter().zip(&said) {
         let near = (from - start).abs() < 0.05 && (until - end).abs() < 0.05;
         assert!(heard == said && near, "{heard} {from} to {until} of {said} {start} to {end}");
+    }
+}
+
+/// Transcripts of all results with words, `…` behind those that may still change.
+fn transcripts_as_they_came(messages: &[Value]) -> Vec<String> {
+    let results = messages.iter().filter(|m| m["type"] == "Results");
+    let texts = results.map(|m| {
+        let text = m["channel"]["alternatives"][0]["transcript"].as_str().unwrap();
+        let ends = if m["is_final"] == true { "" } else { "…" };
+        format!("{text}{ends}")
+    });
+    texts.filter(|text| !text.is_empty()).collect()
+}
+
+async fn messages_of(rig: &Rig, query: &str, secs: f64) -> Vec<Value> {
+    let mut socket = open(rig, query).await;
+    speak(&mut socket, secs, 1).await;
+    say(&mut socket, "CloseStream").await;
+    let (messages, code, _) = rest(socket).await;
+    assert_eq!(code, 1000);
+    messages
+}
+
+#[tokio::test]
+async fn interim_results_grow_into_the_final_one_and_change_nothing_else() {
+    let rig = Rig::start(&[]).await;
+    let query = format!("{LINEAR}&punctuate=true&utterance_end_ms=1000");
+    let with = messages_of(&rig, &format!("{query}&interim_results=true"), 7.0).await;
+    let came = transcripts_as_they_came(&with);
+    let sentence = "Please send the report before Friday.";
+    let first: Vec<_> = came.iter().take_while(|text| *text != sentence).collect();
+    assert!(first.len() > 1 && came.contains(&sentence.to_owned()), "{came:?}");
+    for (shorter, longer) in first.iter().zip(&first[1..]) {
+        assert!(
+            longer.starts_with(shorter.trim_end_matches('…'))
+                && sentence.starts_with(longer.trim_end_matches('…'))
+        );
+    }
+    for result in with.iter().filter(|m| m["is_final"] == false) {
+        assert_eq!((&result["speech_final"], &result["from_finalize"]), (&json!(false), &json!(false)));
+    }
+    let finals = |messages: &[Value]| -> Vec<Value> {
+        let kept = messages.iter().filter(|m| m["type"] != "Metadata" && m["is_final"] != false);
+        let mut kept: Vec<_> = kept.cloned().collect();
+        kept.iter_mut().for_each(|m| m["metadata"] = Value::Null);
+        kept
+    };
+    let without = messages_of(&rig, &query, 7.0).await;
+    assert!(without.iter().all(|m| m["is_final"] != false), "{without:#?}");
+    assert_eq!(finals(&with), finals(&without));
+}
+
+#[tokio::test]
+async fn interim_results_pass_from_our_own_endpoint_through_our_own_client() {
+    const KEY: &str = "a-key-for-this-test-only:";
+    let server = Rig::start(&[("auth.admin_key", KEY)]).await;
+    let (url, key) = (format!("http://{}", server.public()), format!("{KEY}listener"));
+    let settings = [
+        ("speech.engine", "deepgram"),
+        ("speech.deepgram_url", url.as_str()),
+        ("speech.deepgram_key", key.as_str()),
+        ("speech.gate", "off"),
+    ];
+    let rig = Rig::start(&settings).await;
+    let query = format!("{LINEAR}&punctuate=true");
+    let with = messages_of(&rig, &format!("{query}&interim_results=true"), 4.0).await;
+    let came = transcripts_as_they_came(&with);
+    let finals: Vec<_> = came.iter().filter(|text| !text.ends_with('…')).collect();
+    assert_eq!(finals, ["Please send the report before Friday.", "I will send it tomorrow morning."]);
+    let sentence = came.iter().position(|text| text == finals[0]).unwrap();
+    assert!(sentence > 0, "{came:?}");
+    let text = came[0].trim_end_matches('…');
+    assert!(finals[0].starts_with(text) && !text.is_empty(), "{came:?}");
+    let without = messages_of(&rig, &query, 4.0).await;
+    assert!(without.iter().all(|m| m["is_final"] != false), "{without:#?}");
+    // A conversation shows what is stored, and nothing else (P5).
+    let mut device = rig.device().await;
+    device.speak(4.0).await;
+    device.texts_up_to("morning").await;
+    let stored = ["Please send the report before Friday.", "I will send it tomorrow morning."];
+    for segment in device.seen.iter().flat_map(|received| received.segments()) {
+        let ends = stored.iter().any(|sentence| segment.text.ends_with(sentence));
+        assert!(ends, "{}", segment.text);
     }
 }

@@ -62,6 +62,7 @@ impl<P: Provider> Engine for CloudEngine<P> {
             language: "en".to_owned(),
             label: "check".to_owned(),
             key_terms: Vec::new(),
+            interim: false,
         };
         let (events, mut heard) = mpsc::channel(TRIAL_EVENTS);
         let mut stream = self.open(spec, events)?;

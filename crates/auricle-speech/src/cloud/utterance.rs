@@ -20,7 +20,7 @@ pub(crate) fn word(text: &str, start: f64, end: f64, speaker: u32) -> Option<Wor
 }
 
 /// Words that are decided and not told yet.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Utterance {
     words: Vec<Word>,
 }
@@ -64,6 +64,18 @@ impl Utterance {
         if !self.words.is_empty() {
             said.push(Said::Words(std::mem::take(&mut self.words)));
         }
+    }
+
+    /// What is heard at the moment: its words, and behind them what `add` adds, which may still change. Changes nothing here.
+    pub(crate) fn interim(&self, add: impl FnOnce(&mut Self, &mut Vec<Said>)) -> Said {
+        let (mut whole, mut said) = (self.clone(), Vec::new());
+        add(&mut whole, &mut said);
+        whole.end(&mut said);
+        let words = said.into_iter().flat_map(|said| match said {
+            Said::Words(words) => words,
+            _ => Vec::new(),
+        });
+        Said::Interim(words.collect())
     }
 
     /// Decided until `secs`, as far as it has been told.

@@ -34,6 +34,11 @@ impl Agreement {
         self.final_until
     }
 
+    /// What the last pass said beyond what is final.
+    pub(super) fn undecided(&self) -> &[Word] {
+        &self.last
+    }
+
     /// Takes in a pass and gives the words that are final by it.
     pub(super) fn pass(&mut self, words: Vec<Word>) -> Vec<Word> {
         let mut words = self.beyond(words);
