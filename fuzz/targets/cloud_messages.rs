@@ -35,6 +35,7 @@ fuzz_target!(|input: &[u8]| {
     for said in said {
         let (Said::Words(words) | Said::Interim(words)) = said else { continue };
         for word in words {
+            assert!(word.confidence.is_none_or(|sure| (0.0..=1.0).contains(&sure)), "{word:?}");
             assert!(!word.text.is_empty() && word.start >= 0.0 && word.end >= word.start, "{word:?}");
         }
     }

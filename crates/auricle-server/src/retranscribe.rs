@@ -94,7 +94,10 @@ impl Said {
     }
 
     fn words(self) -> Vec<Word> {
-        self.words.into_iter().map(|(text, start, end, speaker)| Word { text, start, end, speaker }).collect()
+        self.words
+            .into_iter()
+            .map(|(text, start, end, speaker)| Word { text, start, end, speaker, confidence: None })
+            .collect()
     }
 }
 

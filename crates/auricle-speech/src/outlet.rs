@@ -88,7 +88,13 @@ mod tests {
     use super::*;
 
     fn interim(text: &str) -> Event {
-        Event::Interim(vec![Word { text: text.to_owned(), start: 0.0, end: 1.0, speaker: 0 }])
+        Event::Interim(vec![Word {
+            text: text.to_owned(),
+            start: 0.0,
+            end: 1.0,
+            speaker: 0,
+            confidence: None,
+        }])
     }
 
     #[test]

@@ -77,7 +77,7 @@ mod tests {
     fn finished(text: &str) -> String {
         let mut words: Vec<Word> = text
             .split(' ')
-            .map(|text| Word { text: text.to_owned(), start: 0.0, end: 0.0, speaker: 0 })
+            .map(|text| Word { text: text.to_owned(), start: 0.0, end: 0.0, speaker: 0, confidence: None })
             .collect();
         finish(&mut words);
         words.iter().map(|word| word.text.as_str()).collect::<Vec<_>>().join(" ")

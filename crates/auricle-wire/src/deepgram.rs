@@ -1,6 +1,6 @@
 //! Deepgram's streaming protocol, from the server's side: the query of `/v1/listen`, a client's control messages, our answers.
 //!
-//! What an engine here does not know is a constant: every `confidence` is 0.0, which says "not known". Parameters that ask for
+//! What an engine does not tell is a constant: a `confidence` of 0.0 says "not known". Parameters that ask for
 //! something optional that no engine here does (`numerals` …) are taken and have no effect; those that a caller relies on for
 //! privacy or delivery (`redact`, `callback`) are refused.
 //! Source: Deepgram's documentation of live streaming and its SDKs' types.

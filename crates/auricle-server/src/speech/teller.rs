@@ -55,6 +55,11 @@ fn rounded(seconds: f64) -> f64 {
     (seconds * 1_000.0).round() / 1_000.0
 }
 
+/// A confidence to four places. One that no engine told is 0.0.
+fn shown(confidence: f64) -> f64 {
+    (confidence * 10_000.0).round() / 10_000.0
+}
+
 impl Teller {
     pub(super) fn new(manner: Manner) -> Self {
         Self {
@@ -91,7 +96,7 @@ impl Teller {
             word: deepgram::bare(&word.text),
             start: rounded(word.start),
             end: rounded(word.end),
-            confidence: 0.0,
+            confidence: word.confidence.map_or(0.0, |sure| shown(f64::from(sure))),
             punctuated_word: self.manner.punctuate.then(|| word.text.clone()),
             speaker: self.manner.diarize.then_some(word.speaker),
         }
@@ -147,6 +152,9 @@ impl Teller {
             .collect();
         let transcript = transcript.join(" ");
         let Kind { is_final, speech_final, from_finalize } = kind;
+        // Of no words it is 0.0, as Deepgram has it.
+        let confidence = words.iter().map(|word| word.confidence).sum::<f64>() / words.len().max(1) as f64;
+        let confidence = shown(confidence);
         self.changing = !is_final && !words.is_empty();
         out.push(Message::Results(Results {
             channel_index: self.manner.channel,
@@ -155,7 +163,7 @@ impl Teller {
             is_final,
             speech_final,
             from_finalize,
-            channel: Channel { alternatives: vec![Alternative { transcript, confidence: 0.0, words }] },
+            channel: Channel { alternatives: vec![Alternative { transcript, confidence, words }] },
             metadata: self.manner.metadata.clone(),
         }));
         if is_final {
@@ -189,6 +197,7 @@ mod tests {
             start: start + index as f64,
             end: start + index as f64 + 0.5,
             speaker: 1,
+            confidence: None,
         };
         texts.iter().enumerate().map(word).collect()
     }
@@ -273,6 +282,22 @@ mod tests {
             (reading.words[0].punctuated_word.as_deref(), reading.words[0].speaker),
             (Some("Hi."), Some(1))
         );
+    }
+
+    #[test]
+    fn confidence_is_what_the_engine_tells_and_of_a_transcript_the_mean() {
+        let (mut teller, mut out) = (teller(|_| {}), Vec::new());
+        let mut words = said(0.0, &["a", "b", "c"]);
+        teller.words(&words, &mut out);
+        (words[0].confidence, words[1].confidence, words[2].confidence) = (Some(0.99), Some(0.5), Some(0.7));
+        teller.words(&words, &mut out);
+        let told = |message: &Message| {
+            let Message::Results(result) = message else { panic!("{message:?}") };
+            let reading = &result.channel.alternatives[0];
+            (reading.confidence, reading.words.iter().map(|word| word.confidence).collect::<Vec<_>>())
+        };
+        assert_eq!(told(&out[0]), (0.0, vec![0.0; 3]));
+        assert_eq!(told(&out[1]), (0.73, vec![0.99, 0.5, 0.7]));
     }
 
     #[test]

@@ -505,3 +505,22 @@ async fn interim_results_pass_from_our_own_endpoint_through_our_own_client() {
         assert!(ends, "{}", segment.text);
     }
 }
+
+#[tokio::test]
+async fn confidence_is_what_the_service_tells() {
+    let words = SpeechScript::Words { every_secs: 1.0, first_secs: 0.2, word_secs: 0.5 };
+    let service = SpeechStandIn::start(words).await.unwrap();
+    let url = service.url();
+    let settings = [
+        ("speech.engine", "deepgram"),
+        ("speech.deepgram_url", url.as_str()),
+        ("speech.deepgram_key", "secret-key-1"),
+        ("speech.gate", "off"),
+    ];
+    let messages = messages_of(&Rig::start(&settings).await, LINEAR, 2.0).await;
+    let reading = &messages[0]["channel"]["alternatives"][0];
+    assert_eq!((&reading["confidence"], &reading["words"][0]["confidence"]), (&json!(0.99), &json!(0.99)));
+    let scripted = messages_of(&Rig::start(&[]).await, LINEAR, 2.0).await;
+    let reading = &scripted[0]["channel"]["alternatives"][0];
+    assert_eq!((&reading["confidence"], &reading["words"][0]["confidence"]), (&json!(0.0), &json!(0.0)));
+}

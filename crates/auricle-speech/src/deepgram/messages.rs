@@ -46,6 +46,7 @@ struct Heard {
     end: f64,
     /// From 0; absent without diarization.
     speaker: Option<u32>,
+    confidence: Option<f64>,
 }
 
 fn yes() -> bool {
@@ -83,7 +84,7 @@ impl Results {
             .iter()
             .filter_map(|heard| {
                 let text = heard.punctuated_word.as_deref().unwrap_or(&heard.word);
-                word(text, heard.start, heard.end, heard.speaker.unwrap_or(0))
+                word(text, heard.start, heard.end, heard.speaker.unwrap_or(0), heard.confidence)
             })
             .collect();
         if !self.is_final {

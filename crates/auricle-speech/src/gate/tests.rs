@@ -112,7 +112,7 @@ fn a_word_stays_within_the_stretch_that_holds_its_middle() {
     map.send(100, 100);
     map.send(1_000, 100);
     let placed = |start: f64, end: f64| {
-        let mut word = Word { text: "w".into(), start, end, speaker: 0 };
+        let mut word = Word { text: "w".into(), start, end, speaker: 0, confidence: None };
         map.place(&mut word, 100);
         (word.start, word.end)
     };

@@ -188,5 +188,6 @@ fn spoken(word: HeardWord, start_sample: u64) -> Option<Word> {
         start: zero + f64::from(word.first_frame) / FRAMES_PER_SEC,
         end: zero + f64::from(word.last_frame + 1) / FRAMES_PER_SEC,
         speaker: 0,
+        confidence: None,
     })
 }

@@ -32,6 +32,7 @@ struct Token {
     end_ms: Option<f64>,
     /// `1` and up.
     speaker: Option<Label>,
+    confidence: Option<f64>,
 }
 
 /// Its documents write strings; numbers were seen.
@@ -126,7 +127,7 @@ fn add(utterance: &mut Utterance, end: &mut f64, token: &Token, said: &mut Vec<S
     // A token may hold several words.
     for (index, piece) in token.text.split_inclusive(char::is_whitespace).enumerate() {
         let begins = index > 0 || token.text.starts_with(char::is_whitespace);
-        let Some(piece) = word(piece, start, *end, speaker) else { continue };
+        let Some(piece) = word(piece, start, *end, speaker, token.confidence) else { continue };
         if begins {
             utterance.add(piece, said);
         } else {

@@ -46,6 +46,7 @@ struct Alternative {
     content: String,
     /// `S1` and up; `UU` if it cannot tell.
     speaker: Option<String>,
+    confidence: Option<f64>,
 }
 
 /// Words that are being put together.
@@ -106,7 +107,7 @@ fn add(utterance: &mut Utterance, heard: &Heard, said: &mut Vec<Said>) {
     } else {
         let last = utterance.speaker().unwrap_or(0);
         let speaker = best.speaker.as_deref().and_then(speaker).unwrap_or(last);
-        if let Some(word) = word(&best.content, heard.start_time, heard.end_time, speaker) {
+        if let Some(word) = word(&best.content, heard.start_time, heard.end_time, speaker, best.confidence) {
             utterance.add(word, said);
         }
     }

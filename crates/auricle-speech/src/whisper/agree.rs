@@ -112,7 +112,7 @@ mod tests {
         words
             .map(|(at, text)| {
                 let start = start + at as f64 * 0.5;
-                Word { text: text.to_owned(), start, end: start + 0.4, speaker: 0 }
+                Word { text: text.to_owned(), start, end: start + 0.4, speaker: 0, confidence: None }
             })
             .collect()
     }

@@ -171,6 +171,7 @@ mod tests {
                 start: half as f64 / 2.0,
                 end: half as f64 / 2.0 + 0.4,
                 speaker: 0,
+                confidence: None,
             })
             .collect()
     }

@@ -306,3 +306,20 @@ fn what_may_still_change_is_told_only_if_it_was_asked_for() {
         assert_eq!(replayed(engine, "interim"), final_ones, "{engine}");
     }
 }
+
+#[test]
+fn each_service_says_how_sure_it_is() {
+    for (engine, sure) in [("deepgram", 0.998), ("soniox", 0.97), ("speechmatics", 0.99)] {
+        let SpeechScript::Session(steps) = session(engine, "success") else { panic!("no session") };
+        let (mut adapter, mut said) = (adapter(engine, false), Vec::new());
+        for step in &steps {
+            if let Step::Send(value) = step {
+                adapter.on_text(&value.to_string(), &mut said).unwrap();
+            }
+        }
+        let words =
+            said.iter().filter_map(|said| if let Said::Words(words) = said { Some(words) } else { None });
+        let told: Vec<_> = words.flatten().map(|word| word.confidence).collect();
+        assert!(told.len() == 7 && told.iter().all(|told| *told == Some(sure)), "{engine}: {told:?}");
+    }
+}

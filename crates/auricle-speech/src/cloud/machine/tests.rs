@@ -111,7 +111,7 @@ fn words_and_coverage_move_by_what_was_left_out() {
     let word = r#"{"word":"after","punctuated_word":"After.","start":2.25,"end":2.5,"speaker":1}"#;
     rig.hear(&results(0.0, 2.0, "", false));
     rig.hear(&results(2.0, 1.0, word, false));
-    let after = Word { text: "After.".to_owned(), start: 2.75, end: 3.0, speaker: 1 };
+    let after = Word { text: "After.".to_owned(), start: 2.75, end: 3.0, speaker: 1, confidence: None };
     assert_eq!(rig.events(), [covered(2_000), Event::Words(vec![after]), covered(3_500)]);
 }
 
