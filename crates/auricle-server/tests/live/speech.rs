@@ -402,8 +402,8 @@ async fn recorded(rig: &Rig, secs: f64, last: &str) -> Vec<(String, f64, f64)> {
         .collect()
 }
 
-#[tokio::test]
-async fn our_own_client_hears_from_our_own_endpoint_what_the_engine_behind_it_says() {
+/// A server whose engine is another one's `/v1/listen`, by our own Deepgram client; and that other one.
+async fn behind_our_own_client() -> (Rig, Rig) {
     const KEY: &str = "a-key-for-this-test-only:";
     let server = Rig::start(&[("auth.admin_key", KEY)]).await;
     let (url, key) = (format!("http://{}", server.public()), format!("{KEY}listener"));
@@ -414,7 +414,13 @@ async fn our_own_client_hears_from_our_own_endpoint_what_the_engine_behind_it_sa
         // The tests' audio is no speech.
         ("speech.gate", "off"),
     ];
-    let heard = recorded(&Rig::start(&settings).await, 7.0, "morning").await;
+    (Rig::start(&settings).await, server)
+}
+
+#[tokio::test]
+async fn our_own_client_hears_from_our_own_endpoint_what_the_engine_behind_it_says() {
+    let (rig, _server) = behind_our_own_client().await;
+    let heard = recorded(&rig, 7.0, "morning").await;
     let said = recorded(&Rig::start(&[]).await, 7.0, "morning").await;
     assert_eq!(heard.len(), said.len(), "{heard:?} of {said:?}");
     for ((heard, from, until), (said, start, end)) in heard.iter().zip(&said) {
@@ -474,16 +480,7 @@ async fn interim_results_grow_into_the_final_one_and_change_nothing_else() {
 
 #[tokio::test]
 async fn interim_results_pass_from_our_own_endpoint_through_our_own_client() {
-    const KEY: &str = "a-key-for-this-test-only:";
-    let server = Rig::start(&[("auth.admin_key", KEY)]).await;
-    let (url, key) = (format!("http://{}", server.public()), format!("{KEY}listener"));
-    let settings = [
-        ("speech.engine", "deepgram"),
-        ("speech.deepgram_url", url.as_str()),
-        ("speech.deepgram_key", key.as_str()),
-        ("speech.gate", "off"),
-    ];
-    let rig = Rig::start(&settings).await;
+    let (rig, _server) = behind_our_own_client().await;
     let query = format!("{LINEAR}&punctuate=true");
     let with = messages_of(&rig, &format!("{query}&interim_results=true"), 4.0).await;
     let came = transcripts_as_they_came(&with);
