@@ -155,9 +155,10 @@ fn decode(pool: &Pool, decoder: &mut Decoder, stream: &Shared) -> Result<Vec<Wor
         if stream.is_cancelled() || (ended && audio.is_empty()) {
             break;
         }
-        if !ended && stream.tells_interim() && position - told_at >= INTERIM_EVERY {
-            told_at = position;
+        if !ended && !audio.is_empty() && stream.tells_interim() && position - told_at >= INTERIM_EVERY {
             let mut words = spoken_words(decoder, start);
+            // The first word is told as soon as there is one.
+            told_at = if words.is_empty() { told_at } else { position };
             sentence::begin(&mut words);
             stream.interim(words);
         }
