@@ -13,6 +13,7 @@ fuzz_target!(|input: &[u8]| {
         language: "en".to_owned(),
         label: String::new(),
         key_terms: Vec::new(),
+        interim: true,
     };
     let adapter = match service % 3 {
         0 => DeepgramConfig { key, ..DeepgramConfig::default() }.adapter(&spec),
@@ -32,8 +33,9 @@ fuzz_target!(|input: &[u8]| {
     let _ = adapter.on_refusal(&Refusal { status: 400, retry_after: None, body: reason.clone() });
     let _ = adapter.on_close(Some(&Close { code: 1011, reason }), true);
     for said in said {
-        let Said::Words(words) = said else { continue };
+        let (Said::Words(words) | Said::Interim(words)) = said else { continue };
         for word in words {
+            assert!(word.confidence.is_none_or(|sure| (0.0..=1.0).contains(&sure)), "{word:?}");
             assert!(!word.text.is_empty() && word.start >= 0.0 && word.end >= word.start, "{word:?}");
         }
     }

@@ -21,13 +21,13 @@ function wrong(heard) {
 async function main() {
   const environment = { base: `http://${address}`, production: `ws://${address}`, agent: `ws://${address}`, agentRest: `http://${address}` };
   const client = new DeepgramClient({ apiKey: "any-on-loopback", environment });
-  const connection = await client.listen.v1.connect({ model: "nova-3", encoding: "linear16", sample_rate: 16000, punctuate: "true", reconnectAttempts: 0 });
+  const connection = await client.listen.v1.connect({ model: "nova-3", encoding: "linear16", sample_rate: 16000, punctuate: "true", interim_results: "true", keyterm: ["Auricle", "Dr. Okonkwo"], reconnectAttempts: 0 });
   const heard = [];
   let metadata;
   const ended = new Promise((resolve, reject) => {
     setTimeout(() => reject(new Error("the stream does not end")), 180_000).unref();
     connection.on("message", (message) => {
-      if (message.type === "Results") heard.push(...words(message.channel.alternatives[0].transcript));
+      if (message.type === "Results" && message.is_final) heard.push(...words(message.channel.alternatives[0].transcript));
       if (message.type === "Metadata") metadata = message;
     });
     connection.on("close", resolve);

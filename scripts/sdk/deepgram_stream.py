@@ -1,5 +1,6 @@
 """Streams a WAV file with Deepgram's own Python SDK, raw and with its header, and compares the words."""
 
+import subprocess
 import sys
 import threading
 import wave
@@ -40,11 +41,15 @@ def stream(name, pieces, finalize=False, **asked):
     return messages
 
 
-def results(messages):
-    found = [message for message in messages if message.type == "Results"]
-    until = 0.0
-    for result in found:
-        assert result.is_final
+def results(messages, interim=False):
+    found, until = [], 0.0
+    for result in (message for message in messages if message.type == "Results"):
+        assert result.is_final or interim, "a result that may still change was not asked for"
+        assert result.is_final or not (result.speech_final or result.from_finalize), result
+        if not result.is_final:
+            assert abs(result.start - until) < 0.6, f"it begins at {result.start}, not at {until}"
+            continue
+        found.append(result)
         assert abs(result.start - until) < 0.6, f"a gap: {result.start} after {until}"
         until = max(until, result.start + result.duration)
         for word in result.channel.alternatives[0].words:
@@ -65,9 +70,10 @@ cut = lambda data: [data[at : at + PIECE] for at in range(0, len(data), PIECE)]
 
 messages = stream(
     "linear16", cut(pcm), finalize=True, encoding="linear16", sample_rate=rate, smart_format=True,
-    interim_results=True, utterance_end_ms=1000, vad_events=True,
+    interim_results=True, utterance_end_ms=1000, vad_events=True, keyterm=["Auricle", "Dr. Okonkwo"],
 )
-found = results(messages)
+found = results(messages, interim=True)
+print(f"Deepgram Python SDK, linear16: {sum(m.type == 'Results' and not m.is_final for m in messages)} interim results")
 check("Deepgram Python SDK, linear16", heard(found), said)
 assert any(result.from_finalize for result in found), "no result says from_finalize"
 kinds = [message.type for message in messages]
@@ -78,6 +84,15 @@ assert all(word.punctuated_word for result in found for word in result.channel.a
 
 found = results(stream("WAV", cut(whole)))
 check("Deepgram Python SDK, WAV header", heard(found), said)
+
+# As a browser's MediaRecorder sends it.
+webm = subprocess.run(
+    ["ffmpeg", "-nostdin", "-loglevel", "error", "-i", audio, "-af", "apad=pad_dur=1.5", "-c:a", "libopus", "-b:a", "32k",
+     "-f", "webm", "-live", "1", "-cluster_time_limit", "250", "pipe:1"],
+    stdout=subprocess.PIPE, check=True,
+).stdout
+found = results(stream("WebM", [webm[at : at + 701] for at in range(0, len(webm), 701)]))
+check("Deepgram Python SDK, WebM", heard(found), said)
 
 # The voice on the left alone; the right is silent.
 stereo = b"".join(pcm[at : at + 2] + b"\0\0" for at in range(0, len(pcm), 2))

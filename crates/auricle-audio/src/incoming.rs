@@ -1,12 +1,15 @@
-//! Audio of a stream as it comes in, in pieces of any size: raw samples, a WAV header and samples, Ogg pages, Opus packets.
+//! Audio of a stream as it comes in, in pieces of any size: raw samples, a WAV header and samples, Ogg pages, WebM, Opus packets.
 //!
-//! Gives interleaved PCM of as many channels as it has. What is kept between two pieces is bounded by a page, or a header.
+//! Gives interleaved PCM of as many channels as it has. What is kept between two pieces is bounded by a page, a header or a block.
 
+mod ebml;
 mod ogg_pages;
 mod wav_header;
+mod webm;
 
 use self::ogg_pages::OggPages;
 use self::wav_header::WavHeader;
+use self::webm::WebM;
 use crate::g711;
 
 /// Rate at which Opus is decoded: what recognisers hear.
@@ -23,9 +26,9 @@ pub enum Encoding {
     Mulaw,
     /// G.711 A-law.
     Alaw,
-    /// Ogg pages, or one packet in each piece.
+    /// Ogg pages, WebM, or one packet in each piece.
     Opus,
-    /// The audio says it itself: WAV or Ogg Opus.
+    /// The audio says it itself: WAV, Ogg Opus or WebM with Opus.
     Container,
 }
 
@@ -41,14 +44,24 @@ pub struct Format {
 /// Audio that can never be decoded. The text says why, and what would do.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum IncomingError {
-    /// It begins with neither of the containers.
+    /// It begins with none of the containers.
     #[error(
-        "the audio begins neither with a WAV header nor with an Ogg page; name its encoding and sample_rate"
+        "the audio begins neither with a WAV header, nor with an Ogg page, nor as WebM; name its encoding and sample_rate"
     )]
     Unknown,
     /// A container with something else in it.
     #[error("{0}")]
     Unsupported(String),
+    /// A part of a container that is longer than any that is needed.
+    #[error("a WebM {what} of {bytes} bytes is too long; {max} is the limit")]
+    TooLarge {
+        /// Which part.
+        what: &'static str,
+        /// As it says itself.
+        bytes: u64,
+        /// Most that is taken.
+        max: u64,
+    },
     /// Not what its beginning promised.
     #[error("the audio is damaged: {0}")]
     Damaged(&'static str),
@@ -65,6 +78,7 @@ enum State {
         carried: Vec<u8>,
     },
     Ogg(Box<OggPages>),
+    WebM(Box<WebM>),
     Packets(Box<opus::Decoder>),
 }
 
@@ -128,7 +142,10 @@ impl Incoming {
     pub fn takes_packets(&self, beginning: &[u8]) -> bool {
         match self.state {
             State::Packets(_) => true,
-            State::Sniffing(_) => self.encoding == Encoding::Opus && !beginning.starts_with(b"OggS"),
+            State::Sniffing(_) => {
+                self.encoding == Encoding::Opus
+                    && ![b"OggS", &webm::MAGIC].iter().any(|magic| beginning.starts_with(*magic))
+            }
             _ => false,
         }
     }
@@ -158,16 +175,27 @@ impl Incoming {
             }
             State::Ogg(pages) => {
                 pages.push(piece, out)?;
-                if let Some(channels) = pages.channels() {
-                    self.format = Format { rate_hz: OPUS_RATE_HZ, channels };
-                    self.known = true;
-                }
+                let channels = pages.channels();
+                self.know_opus(channels);
+                Ok(())
+            }
+            State::WebM(webm) => {
+                webm.push(piece, out)?;
+                let channels = webm.channels();
+                self.know_opus(channels);
                 Ok(())
             }
             State::Packets(decoder) => {
                 decode_opus(decoder, self.format.channels, piece, out);
                 Ok(())
             }
+        }
+    }
+
+    fn know_opus(&mut self, channels: Option<u16>) {
+        if let Some(channels) = channels {
+            self.format = Format { rate_hz: OPUS_RATE_HZ, channels };
+            self.known = true;
         }
     }
 
@@ -180,9 +208,12 @@ impl Incoming {
             (Encoding::Opus | Encoding::Container, Some(b"OggS")) => {
                 self.state = State::Ogg(Box::default());
             }
+            (Encoding::Opus | Encoding::Container, Some(magic)) if *magic == webm::MAGIC => {
+                self.state = State::WebM(Box::default());
+            }
             (Encoding::Container, Some(_)) => return Err(IncomingError::Unknown),
             (Encoding::Container, None) => {
-                if could_be(b"RIFF") || could_be(b"OggS") {
+                if could_be(b"RIFF") || could_be(b"OggS") || could_be(&webm::MAGIC) {
                     self.state = State::Sniffing(begun);
                     return Ok(());
                 }

@@ -405,6 +405,12 @@ limits! {
     exports_running_max: usize = 2;
     /// Channels of one `/v1/listen` stream that are heard apart, each by an engine of its own. More are refused with 400.
     speech_channels_max: usize = 8;
+    /// Words that one `/v1/listen` stream asks to be expected (`keyterm`, `keywords`). More are refused with 400. A hundred are what
+    /// speech services are told.
+    speech_key_terms_max: usize = 100;
+    /// Bytes of all of them. More are refused with 400. A service that is told too much refuses the stream, which would count against
+    /// it for everybody: Deepgram takes 500 tokens, and none is shorter than a byte.
+    speech_key_terms_bytes_max: usize = 480;
     /// A `/v1/listen` stream without audio and without `KeepAlive` for this long ends with 1011 (`NET-0001`), as Deepgram's does.
     speech_idle_max: Duration = Duration::from_secs(10);
     /// A `/v1/listen` stream or a file whose engine decides nothing of the audio it has for this long: the stream ends with 1011

@@ -13,6 +13,8 @@ pub struct Word {
     pub end: f64,
     /// Which voice, as the engine numbers them from 0.
     pub speaker: u32,
+    /// How sure the engine is, from 0 to 1, if it tells. Not stored.
+    pub confidence: Option<f32>,
 }
 
 /// A speaker label, e.g. `SPEAKER_0`. Its number is the digits after the last `_`, or 0.

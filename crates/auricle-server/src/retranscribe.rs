@@ -94,7 +94,10 @@ impl Said {
     }
 
     fn words(self) -> Vec<Word> {
-        self.words.into_iter().map(|(text, start, end, speaker)| Word { text, start, end, speaker }).collect()
+        self.words
+            .into_iter()
+            .map(|(text, start, end, speaker)| Word { text, start, end, speaker, confidence: None })
+            .collect()
     }
 }
 
@@ -256,6 +259,7 @@ impl Retranscriber {
             language: source.language().or(conversation.language.as_deref()).unwrap_or("en").to_owned(),
             label: lease.id.as_str().to_owned(),
             key_terms: Vec::new(),
+            interim: false,
         };
         let open = source.opener(self.limits.upload_secs_max);
         let said = Said::of(hear(engine, spec, open, self.limits.speech_stuck_max, progress).await?);

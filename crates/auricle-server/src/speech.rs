@@ -14,7 +14,8 @@ use std::sync::Arc;
 
 use auricle_core::{Limits, Source, UserId};
 use auricle_speech::Engine;
-use auricle_wire::deepgram::{ListenQuery, Refusal};
+use auricle_speech::cloud::KEY_TERM_CHARS_MAX;
+use auricle_wire::deepgram::{ListenBounds, ListenQuery, Refusal};
 use axum::extract::ws::WebSocketUpgrade;
 use axum::extract::{RawQuery, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
@@ -111,6 +112,15 @@ async fn authenticated(
     }
 }
 
+fn bounds(limits: &Limits) -> ListenBounds {
+    ListenBounds {
+        channels_max: limits.speech_channels_max,
+        key_terms_max: limits.speech_key_terms_max,
+        key_terms_bytes_max: limits.speech_key_terms_bytes_max,
+        key_term_chars_max: KEY_TERM_CHARS_MAX,
+    }
+}
+
 async fn listen(
     State(speech): State<Arc<Speech>>,
     headers: HeaderMap,
@@ -129,13 +139,12 @@ async fn listen(
         let text = "this address speaks WebSocket only; send whole files to POST /v1/audio/transcriptions";
         return refuse(StatusCode::UPGRADE_REQUIRED, "UPGRADE_REQUIRED", text, &request);
     };
-    let query =
-        match ListenQuery::parse(query.as_deref().unwrap_or_default(), speech.limits.speech_channels_max) {
-            Ok(query) => query,
-            Err(error) => {
-                return refuse(StatusCode::BAD_REQUEST, "Bad Request", &error.to_string(), &request);
-            }
-        };
+    let query = match ListenQuery::parse(query.as_deref().unwrap_or_default(), bounds(&speech.limits)) {
+        Ok(query) => query,
+        Err(error) => {
+            return refuse(StatusCode::BAD_REQUEST, "Bad Request", &error.to_string(), &request);
+        }
+    };
     let (user, scheme) = match authenticated(&speech, &headers, &query).await {
         Ok(found) => found,
         Err(error) => return refuse_auth(error, &request),

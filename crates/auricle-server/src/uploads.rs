@@ -121,6 +121,7 @@ impl Uploader {
             language: upload.language.clone().unwrap_or_else(|| "en".into()),
             label: upload.id.as_str().to_owned(),
             key_terms: Vec::new(),
+            interim: false,
         };
         let open = opener(&self.vault, &upload.user, &upload.id, form, self.limits.upload_secs_max);
         hear(&*self.engine, spec, open, self.limits.speech_stuck_max, progress).await

@@ -19,6 +19,7 @@ async fn main() {
         language: "en".into(),
         label: "file".into(),
         key_terms: Vec::new(),
+        interim: false,
     };
     let begun = std::time::Instant::now();
     let mut stream = engine.open(spec, sender).expect("open the engine");

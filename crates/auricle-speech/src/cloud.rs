@@ -28,7 +28,26 @@ pub const KEY_TERMS_MAX: usize = 100;
 /// Always among them.
 const OWN_TERM: &str = "Omi";
 /// Longest term in characters; a longer one is left out.
-const KEY_TERM_CHARS_MAX: usize = 60;
+pub const KEY_TERM_CHARS_MAX: usize = 60;
+
+/// Bytes of all terms that a service is told, of a stream that brings terms of its own: no caller shall make a service refuse it,
+/// since that counts against the engine for everybody. Deepgram takes 500 tokens, and a token is a byte at least.
+const BYTES_WITH_CALLERS_MAX: usize = 500;
+
+/// Adds the terms of the configuration to those of a stream, as far as there is room behind a caller's.
+pub(crate) fn add_configured(terms: &mut Vec<String>, configured: &[String]) {
+    if terms.is_empty() {
+        return terms.extend_from_slice(configured);
+    }
+    let mut bytes = terms.iter().map(String::len).sum::<usize>() + OWN_TERM.len();
+    for term in configured {
+        bytes += term.len();
+        if bytes > BYTES_WITH_CALLERS_MAX {
+            return;
+        }
+        terms.push(term.clone());
+    }
+}
 
 /// The user's terms and our own, each once, as many as a service is told.
 pub fn key_terms(of_user: &[String]) -> Vec<&str> {
@@ -71,6 +90,18 @@ mod tests {
         let told = key_terms(&many);
         assert_eq!((told.len(), told[99]), (100, "term99"));
         assert_eq!(key_terms(&["x".repeat(61), "bell\u{7}".to_owned()]), ["Omi"]);
+    }
+
+    #[test]
+    fn a_callers_terms_come_before_the_configured_ones_and_leave_them_what_room_there_is() {
+        let configured: Vec<String> = (10..70).map(|number| format!("configured{number}")).collect();
+        let mut none = Vec::new();
+        add_configured(&mut none, &configured);
+        assert_eq!(none.len(), 60, "an operator's own are told as they are");
+        let mut some = vec!["x".repeat(49)];
+        add_configured(&mut some, &configured);
+        let bytes: usize = key_terms(&some).iter().map(|term| term.len()).sum();
+        assert_eq!((some.len(), some[1].as_str(), bytes), (38, "configured10", 49 + 37 * 12 + 3));
     }
 
     #[test]

@@ -168,6 +168,7 @@ mod tests {
             language: "en".to_owned(),
             label: String::new(),
             key_terms: Vec::new(),
+            interim: false,
         };
         let (events, _) = tokio::sync::mpsc::channel(1);
         let Err(EngineError::Unavailable(text)) = build(&config).unwrap().open(spec, events) else {

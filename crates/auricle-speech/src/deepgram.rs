@@ -72,6 +72,7 @@ impl Provider for DeepgramConfig {
 pub struct DeepgramAdapter {
     request: Request,
     key: ApiKey,
+    interim: bool,
 }
 
 impl DeepgramAdapter {
@@ -95,12 +96,18 @@ impl DeepgramAdapter {
             ("smart_format", "true"),
             ("no_delay", "true"),
             ("endpointing", &endpointing),
-            ("interim_results", "false"),
+            ("interim_results", if spec.interim { "true" } else { "false" }),
             ("profanity_filter", "false"),
             ("diarize", "true"),
             ("filler_words", "false"),
         ];
-        query.extend(cloud::key_terms(&spec.key_terms).into_iter().map(|term| (choice.terms, term)));
+        // What follows a colon in `keywords` is an intensifier, or refused.
+        let terms = cloud::key_terms(&spec.key_terms).into_iter().map(|term| match choice.terms {
+            "keywords" => term.replace(':', " "),
+            _ => term.to_owned(),
+        });
+        let terms: Vec<String> = terms.collect();
+        query.extend(terms.iter().map(|term| (choice.terms, term.as_str())));
         let query: Vec<String> = query
             .into_iter()
             .map(|(name, value)| format!("{name}={}", utf8_percent_encode(value, PLAIN)))
@@ -111,7 +118,7 @@ impl DeepgramAdapter {
             url: format!("{url}{joint}{}", query.join("&")),
             headers: vec![("authorization", format!("Token {}", key.expose()))],
         };
-        Ok(Self { request, key })
+        Ok(Self { request, key, interim: spec.interim })
     }
 }
 
@@ -137,7 +144,7 @@ impl Adapter for DeepgramAdapter {
     }
 
     fn on_text(&mut self, text: &str, said: &mut Vec<Said>) -> Result<(), EngineError> {
-        messages::read(text, said)
+        messages::read(text, self.interim, said)
     }
 
     fn on_close(&mut self, close: Option<&Close>, finished: bool) -> Result<(), EngineError> {
@@ -176,6 +183,7 @@ mod tests {
             language: language.to_owned(),
             label: String::new(),
             key_terms: vec!["Ångström & Co".to_owned()],
+            interim: false,
         }
     }
 
@@ -194,9 +202,15 @@ mod tests {
              &diarize=true&filler_words=false&keyterm=%C3%85ngstr%C3%B6m%20%26%20Co&keyterm=Omi"
         );
         assert_eq!(adapter.request().headers, [("authorization", "Token dg-key".to_owned())]);
+        let live = StreamSpec { interim: true, ..spec("en") };
+        let live = DeepgramAdapter::new(&config(&["nova-3"]), &live).unwrap();
+        assert!(live.request().url.contains("&interim_results=true&"));
         let older = DeepgramAdapter::new(&config(&["nova-2"]), &spec("zh")).unwrap();
         assert!(older.request().url.contains("?model=nova-2-general&language=zh&"));
         assert!(older.request().url.ends_with("&keywords=%C3%85ngstr%C3%B6m%20%26%20Co&keywords=Omi"));
+        let timed = StreamSpec { key_terms: vec!["nine:15".to_owned()], ..spec("zh") };
+        let older = DeepgramAdapter::new(&config(&["nova-2"]), &timed).unwrap();
+        assert!(older.request().url.ends_with("&keywords=nine%2015&keywords=Omi"));
     }
 
     #[test]

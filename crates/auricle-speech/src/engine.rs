@@ -17,6 +17,8 @@ pub struct StreamSpec {
     pub label: String,
     /// Words to expect: names, products. Engines that take none ignore them; others take the first hundred.
     pub key_terms: Vec<String>,
+    /// Whether words that may still change are told, as [`Event::Interim`]. Services are asked for them only then.
+    pub interim: bool,
 }
 
 /// What an engine tells about a stream. Positions are samples of pushed audio (at the stream's rate) from its first.
@@ -24,6 +26,9 @@ pub struct StreamSpec {
 pub enum Event {
     /// Final words of one utterance, in order. Word times are seconds from the stream's first sample. Never empty.
     Words(Vec<Word>),
+    /// What is heard at the moment and may still change, if that was asked for: all words behind the last final ones, or none any
+    /// more. Replaces the one before; what waits to be taken is replaced too.
+    Interim(Vec<Word>),
     /// Everything before this position is decided: its words have been sent, or there were none. Grows.
     Covered { until_sample: u64 },
     /// All recognisers are taken: audio waits. Sent once, when waiting begins.

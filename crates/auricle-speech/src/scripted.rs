@@ -123,7 +123,7 @@ impl Engine for Scripted {
         let stream: Box<dyn Stream> = if self.script.tones {
             Box::new(TonesStream::new(rate_hz, trouble.delay, to)?)
         } else {
-            Box::new(ScriptedStream::new(Arc::clone(&self.script), trouble, rate_hz, to))
+            Box::new(ScriptedStream::new(Arc::clone(&self.script), trouble, &spec, to))
         };
         Ok(Box::new(Switched::new(self.switch.clone(), rate_hz, events, stream)))
     }

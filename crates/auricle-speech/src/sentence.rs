@@ -39,6 +39,14 @@ const NAMES: [&str; 19] = [
 /// Capitalises the first word, `I`, days and months, and ends the last word with `.` or `?`.
 pub fn finish(words: &mut [Word]) {
     let question = is_question(words);
+    begin(words);
+    if let Some(last) = words.last_mut() {
+        last.text.push(if question { '?' } else { '.' });
+    }
+}
+
+/// Capitalises as [`finish`] does; the end of the sentence has not been heard.
+pub fn begin(words: &mut [Word]) {
     for (index, word) in words.iter_mut().enumerate() {
         let text = word.text.as_str();
         let pronoun = text == "i" || text.starts_with("i'");
@@ -46,9 +54,6 @@ pub fn finish(words: &mut [Word]) {
         if index == 0 || pronoun || NAMES.contains(&stem) {
             word.text = capitalised(text);
         }
-    }
-    if let Some(last) = words.last_mut() {
-        last.text.push(if question { '?' } else { '.' });
     }
 }
 
@@ -72,7 +77,7 @@ mod tests {
     fn finished(text: &str) -> String {
         let mut words: Vec<Word> = text
             .split(' ')
-            .map(|text| Word { text: text.to_owned(), start: 0.0, end: 0.0, speaker: 0 })
+            .map(|text| Word { text: text.to_owned(), start: 0.0, end: 0.0, speaker: 0, confidence: None })
             .collect();
         finish(&mut words);
         words.iter().map(|word| word.text.as_str()).collect::<Vec<_>>().join(" ")

@@ -115,7 +115,7 @@ impl SonioxAdapter {
             "context": { "terms": cloud::key_terms(&spec.key_terms) },
         });
         let request = Request { url: endpoint(&config.url, "/transcribe-websocket"), headers: Vec::new() };
-        Ok(Self { request, key, begin: begin.to_string(), tokens: Tokens::default() })
+        Ok(Self { request, key, begin: begin.to_string(), tokens: Tokens::new(spec.interim) })
     }
 }
 
@@ -174,6 +174,7 @@ mod tests {
             language: language.to_owned(),
             label: String::new(),
             key_terms: vec!["Auricle".to_owned()],
+            interim: false,
         };
         let mut adapter = SonioxAdapter::new(&config, &spec)?;
         assert_eq!(adapter.request().url, "wss://stt-rt.soniox.com/transcribe-websocket");

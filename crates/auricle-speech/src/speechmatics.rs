@@ -86,7 +86,7 @@ impl SpeechmaticsAdapter {
             "language": language,
             "operating_point": config.operating_point,
             "diarization": "speaker",
-            "enable_partials": false,
+            "enable_partials": spec.interim,
             "max_delay": MAX_DELAY_SECS,
             "conversation_config": { "end_of_utterance_silence_trigger": SILENCE_SECS },
             "additional_vocab": cloud::key_terms(&spec.key_terms),
@@ -103,7 +103,7 @@ impl SpeechmaticsAdapter {
             url: endpoint(&config.url, "/v2"),
             headers: vec![("authorization", format!("Bearer {}", key.expose()))],
         };
-        let transcript = Transcript::default();
+        let transcript = Transcript::new(spec.interim);
         Ok(Self { request, key, begin: begin.to_string(), transcript, audio_messages: 0 })
     }
 }
@@ -168,6 +168,7 @@ mod tests {
             language: language.to_owned(),
             label: String::new(),
             key_terms: Vec::new(),
+            interim: false,
         };
         let mut adapter = SpeechmaticsAdapter::new(&config, &spec).unwrap();
         assert_eq!(adapter.request().url, "wss://eu2.rt.speechmatics.com/v2");
@@ -199,6 +200,7 @@ mod tests {
             language: "en".to_owned(),
             label: String::new(),
             key_terms: Vec::new(),
+            interim: false,
         };
         let mut adapter = SpeechmaticsAdapter::new(&config, &spec).unwrap();
         adapter.on_audio_sent();

@@ -160,6 +160,7 @@ impl Engine for Whisper {
             language: self.language(header, &spec.language)?,
             step: self.config.step,
             backlog_max: self.config.backlog_secs_max as usize * auricle_audio::vad::RATE_HZ as usize,
+            interim: spec.interim,
         };
         Ok(Box::new(WhisperStream::new(pool, &spec, events, manner, self.account.share())))
     }

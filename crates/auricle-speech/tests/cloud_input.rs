@@ -12,6 +12,7 @@ fn adapters() -> Vec<Box<dyn Adapter>> {
         language: "en".to_owned(),
         label: String::new(),
         key_terms: Vec::new(),
+        interim: false,
     };
     let key = || Some(ApiKey::new("secret-key-1"));
     vec![

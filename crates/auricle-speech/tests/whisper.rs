@@ -36,6 +36,7 @@ async fn hear(engine: &Whisper, rate: u32) -> Vec<Event> {
         language: "multi".into(),
         label: "test".into(),
         key_terms: Vec::new(),
+        interim: false,
     };
     let mut stream = engine.open(spec, sender).unwrap();
     for chunk in speech(rate).chunks(rate as usize / 50) {

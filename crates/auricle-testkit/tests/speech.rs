@@ -27,5 +27,6 @@ fn spec() -> StreamSpec {
         language: "en".to_owned(),
         label: "test".to_owned(),
         key_terms: vec!["Auricle".to_owned()],
+        interim: false,
     }
 }

@@ -1,8 +1,8 @@
 //! Deepgram's streaming protocol, from the server's side: the query of `/v1/listen`, a client's control messages, our answers.
 //!
-//! What an engine here does not know is a constant: every `confidence` is 0.0, which says "not known". Parameters that ask for
-//! something optional that no engine here does (`numerals`, `keywords`, `keyterm` …) are taken and have no effect; those that a
-//! caller relies on for privacy or delivery (`redact`, `callback`) are refused.
+//! What an engine does not tell is a constant: a `confidence` of 0.0 says "not known". Parameters that ask for
+//! something optional that no engine here does (`numerals` …) are taken and have no effect; those that a caller relies on for
+//! privacy or delivery (`redact`, `callback`) are refused.
 //! Source: Deepgram's documentation of live streaming and its SDKs' types.
 
 use std::collections::BTreeMap;
@@ -22,14 +22,14 @@ pub enum Encoding {
     Mulaw,
     /// G.711 A-law.
     Alaw,
-    /// Opus: in Ogg pages, or one packet a message.
+    /// Opus: in Ogg pages or WebM, or one packet a message.
     Opus,
 }
 
 /// What a client asked for, with defaults filled in.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ListenQuery {
-    /// `None`: the audio says it itself (a WAV header, Ogg).
+    /// `None`: the audio says it itself (a WAV header, Ogg, WebM).
     pub encoding: Option<Encoding>,
     /// Hz; always there with an encoding other than Opus.
     pub sample_rate: Option<u32>,
@@ -45,12 +45,29 @@ pub struct ListenQuery {
     pub diarize: bool,
     /// Whether transcripts have punctuation and capitals.
     pub punctuate: bool,
+    /// Whether words that may still change are sent.
+    pub interim_results: bool,
     /// Whether `SpeechStarted` is sent.
     pub vad_events: bool,
     /// Silence after which `UtteranceEnd` is sent, in milliseconds.
     pub utterance_end_ms: Option<u32>,
+    /// Words to expect, each once, in the order in which they were asked for.
+    pub key_terms: Vec<String>,
     /// A token in the query, for clients that cannot set headers.
     pub token: Option<String>,
+}
+
+/// What a query may ask for at most.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ListenBounds {
+    /// Channels that can be heard apart.
+    pub channels_max: usize,
+    /// Words to expect.
+    pub key_terms_max: usize,
+    /// Bytes of all of them.
+    pub key_terms_bytes_max: usize,
+    /// Characters of each.
+    pub key_term_chars_max: usize,
 }
 
 /// A query that cannot be served. Goes into the body of a 400.
@@ -88,16 +105,27 @@ fn encoding(value: &str) -> Result<Encoding, QueryError> {
         "alaw" => Ok(Encoding::Alaw),
         "opus" | "ogg-opus" => Ok(Encoding::Opus),
         _ => Err(QueryError(
-            "This encoding is not supported; use linear16, mulaw, alaw, opus or ogg-opus, or send WAV or Ogg Opus \
-             without naming one"
+            "This encoding is not supported; use linear16, mulaw, alaw, opus or ogg-opus, or send WAV, Ogg \
+             Opus or WebM with Opus without naming one"
                 .into(),
         )),
     }
 }
 
+/// The word of `word` or `word:intensifier`. None of one that shall be heard less often: no engine here can be told that.
+fn keyword(value: &str) -> Result<Option<&str>, QueryError> {
+    let Some((word, intensifier)) = value.rsplit_once(':') else { return Ok(Some(value)) };
+    match intensifier.trim().parse::<f64>() {
+        Ok(strength) if strength.is_finite() => Ok((strength > 0.0).then_some(word)),
+        _ => Err(QueryError(
+            "keywords is word or word:intensifier, of which the intensifier is a number".into(),
+        )),
+    }
+}
+
 impl ListenQuery {
-    /// Reads a query string. `channels_max`: the most that can be heard apart.
-    pub fn parse(query: &str, channels_max: usize) -> Result<Self, QueryError> {
+    /// Reads a query string.
+    pub fn parse(query: &str, bounds: ListenBounds) -> Result<Self, QueryError> {
         let mut asked = Self {
             encoding: None,
             sample_rate: None,
@@ -107,28 +135,30 @@ impl ListenQuery {
             model: None,
             diarize: false,
             punctuate: false,
+            interim_results: false,
             vad_events: false,
             utterance_end_ms: None,
+            key_terms: Vec::new(),
             token: None,
         };
         for pair in query.split('&').filter(|pair| !pair.is_empty()) {
             let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
             let value = decoded(value)?;
-            asked.take(&decoded(name)?, value)?;
+            asked.take(&decoded(name)?, value, bounds)?;
         }
         if asked.encoding.is_some_and(|encoding| encoding != Encoding::Opus) && asked.sample_rate.is_none() {
             return Err(QueryError("sample_rate is needed with this encoding".into()));
         }
-        if asked.multichannel && usize::from(asked.channels) > channels_max {
+        if asked.multichannel && usize::from(asked.channels) > bounds.channels_max {
             return Err(QueryError(format!(
-                "multichannel takes at most {channels_max} channels, not {}",
-                asked.channels
+                "multichannel takes at most {} channels, not {}",
+                bounds.channels_max, asked.channels
             )));
         }
         Ok(asked)
     }
 
-    fn take(&mut self, name: &str, value: String) -> Result<(), QueryError> {
+    fn take(&mut self, name: &str, value: String, bounds: ListenBounds) -> Result<(), QueryError> {
         match name {
             "encoding" => self.encoding = Some(encoding(&value)?),
             "sample_rate" => self.sample_rate = Some(whole(name, &value, 1_000, 192_000)?),
@@ -139,9 +169,16 @@ impl ListenQuery {
             "diarize" => self.diarize = flag(name, &value)?,
             "diarize_model" => self.diarize = !value.is_empty(),
             "punctuate" | "smart_format" => self.punctuate |= flag(name, &value)?,
+            "interim_results" => self.interim_results = flag(name, &value)?,
             "vad_events" => self.vad_events = flag(name, &value)?,
             "utterance_end_ms" if !value.is_empty() && value != "false" => {
                 self.utterance_end_ms = Some(whole(name, &value, 1, 60_000)?);
+            }
+            "keyterm" => self.expect(&value, bounds)?,
+            "keywords" => {
+                if let Some(word) = keyword(&value)? {
+                    self.expect(word, bounds)?;
+                }
             }
             "token" | "access_token" => self.token = Some(value),
             "redact" if value != "false" => {
@@ -152,6 +189,27 @@ impl ListenQuery {
             }
             _ => {}
         }
+        Ok(())
+    }
+
+    /// Adds a word to expect. Bounded while it is read: a query is longer than what it may ask for.
+    fn expect(&mut self, term: &str, bounds: ListenBounds) -> Result<(), QueryError> {
+        let term = term.trim();
+        if term.is_empty() || self.key_terms.iter().any(|known| known == term) {
+            return Ok(());
+        }
+        let (count, chars) = (self.key_terms.len() + 1, term.chars().count());
+        let bytes = self.key_terms.iter().map(String::len).sum::<usize>() + term.len();
+        for (what, asked, most) in [
+            ("terms of keyterm and keywords", count, bounds.key_terms_max),
+            ("characters of a keyterm or keyword", chars, bounds.key_term_chars_max),
+            ("bytes of keyterm and keywords together", bytes, bounds.key_terms_bytes_max),
+        ] {
+            if asked > most {
+                return Err(QueryError(format!("{asked} {what} are too many; {most} is the limit")));
+            }
+        }
+        self.key_terms.push(term.to_owned());
         Ok(())
     }
 }
@@ -301,7 +359,13 @@ mod tests {
     use super::*;
 
     fn parse(query: &str) -> Result<ListenQuery, QueryError> {
-        ListenQuery::parse(query, 4)
+        let bounds = ListenBounds {
+            channels_max: 4,
+            key_terms_max: 3,
+            key_terms_bytes_max: 24,
+            key_term_chars_max: 10,
+        };
+        ListenQuery::parse(query, bounds)
     }
 
     #[test]
@@ -315,9 +379,47 @@ mod tests {
             (asked.encoding, asked.sample_rate, asked.channels),
             (Some(Encoding::Linear16), Some(16_000), 2)
         );
-        assert!(asked.multichannel && asked.punctuate && asked.vad_events && !asked.diarize);
+        assert!(
+            asked.multichannel
+                && asked.punctuate
+                && asked.interim_results
+                && asked.vad_events
+                && !asked.diarize
+        );
         assert_eq!((asked.language.as_str(), asked.utterance_end_ms), ("en-US", Some(1_000)));
+        assert_eq!(asked.key_terms, ["a b"]);
         assert_eq!(parse("").unwrap().language, "en");
+    }
+
+    #[test]
+    fn words_to_expect_come_from_both_parameters_each_once() {
+        let terms = |query| parse(query).unwrap().key_terms;
+        assert_eq!(
+            terms("keyterm=Omi&keywords=Auricle:2&keyterm=Dr.+Who&keyterm=%20Omi%20"),
+            ["Omi", "Auricle", "Dr. Who"]
+        );
+        assert_eq!(
+            terms("keywords=snuffle&keywords=less:-3&keywords=none:0&keywords=a:b:1.5&keyterm="),
+            ["snuffle", "a:b"]
+        );
+        assert_eq!(terms("keyterm=nine:15"), ["nine:15"], "a keyterm has no intensifier");
+    }
+
+    #[test]
+    fn too_many_words_to_expect_are_refused_with_how_many_and_the_limit() {
+        for (query, words) in [
+            ("keyterm=a&keywords=b:1&keyterm=c&keyterm=d", ["4 terms", "3 is"]),
+            ("keyterm=elevenchars", ["11 characters", "10 is"]),
+            (
+                "keyterm=%C3%84%C3%84%C3%84%C3%84%C3%84%C3%84%C3%84&keyterm=%C3%84%C3%84%C3%84%C3%84%C3%84%C3%84",
+                ["26 bytes", "24 is"],
+            ),
+            ("keywords=a:loud", ["intensifier", "number"]),
+            ("keywords=a:inf", ["intensifier", "number"]),
+        ] {
+            let refused = parse(query).unwrap_err().to_string();
+            assert!(words.iter().all(|word| refused.contains(word)), "{query}: {refused}");
+        }
     }
 
     #[test]

@@ -57,6 +57,7 @@ fn incoming_error(error: IncomingError) -> FileError {
         IncomingError::Unknown => FileError::Unknown,
         IncomingError::Unsupported(text) => FileError::Unsupported(text),
         IncomingError::Damaged(text) => FileError::Damaged(text.into()),
+        error @ IncomingError::TooLarge { .. } => FileError::Damaged(error.to_string()),
     }
 }
 

@@ -55,7 +55,9 @@ impl OggPages {
     fn packet(&mut self, packet: &[u8], out: &mut Vec<i16>) -> Result<(), IncomingError> {
         // A second stream in the file, or one that begins anew, has a head of its own.
         if packet.starts_with(b"OpusHead") {
-            let channels = u16::from(packet.get(9).copied().unwrap_or(1).clamp(1, 2));
+            // Opus is decoded to as many channels as one wants: those that it began with.
+            let has = u16::from(packet.get(9).copied().unwrap_or(1).clamp(1, 2));
+            let channels = self.channels().unwrap_or(has);
             let skip = packet.get(10..12).map_or(0, |bytes| u16::from_le_bytes([bytes[0], bytes[1]]));
             self.skip = (u64::from(skip) * u64::from(OPUS_RATE_HZ) / SKIP_RATE_HZ) as usize;
             self.opus = Some((opus_decoder(channels)?, channels));

@@ -210,7 +210,13 @@ impl World {
             .map(|second| {
                 let start = f64::from(second) + 0.1;
                 // Voices alternate, so that there are segments to count and not one that grows.
-                Word { text: format!("w{second}"), start, end: start + 0.8, speaker: second / 3 % 4 }
+                Word {
+                    text: format!("w{second}"),
+                    start,
+                    end: start + 0.8,
+                    speaker: second / 3 % 4,
+                    confidence: None,
+                }
             })
             .collect();
         if !words.is_empty() {

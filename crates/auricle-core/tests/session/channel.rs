@@ -91,7 +91,13 @@ impl Channel {
             let start = samples(w.start);
             start >= zero && start >= decided && start < until
         });
-        let words = words.map(|w| Word { text: w.text.clone(), start: w.start, end: w.end, speaker: 0 });
+        let words = words.map(|w| Word {
+            text: w.text.clone(),
+            start: w.start,
+            end: w.end,
+            speaker: 0,
+            confidence: None,
+        });
         let words = words.collect();
         self.stream = Some((zero, until));
         Some((words, until))

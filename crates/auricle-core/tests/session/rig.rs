@@ -100,7 +100,7 @@ impl Rig {
     pub(crate) fn words(&mut self, channel: usize, start: f64, text: &str) {
         let words = text.split(' ').enumerate().map(|(index, text)| {
             let start = start + index as f64;
-            Word { text: text.into(), start, end: start + 1.0, speaker: 0 }
+            Word { text: text.into(), start, end: start + 1.0, speaker: 0, confidence: None }
         });
         let words = words.collect();
         self.handle(Input::Words { channel, words });

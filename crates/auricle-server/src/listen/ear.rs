@@ -161,6 +161,7 @@ impl Ear {
             label: label.to_owned(),
             // Users have no vocabulary yet; the engines add what is configured.
             key_terms: Vec::new(),
+            interim: false,
         };
         match engine.open(spec, sender) {
             Ok(stream) => {
@@ -253,6 +254,8 @@ impl Ear {
                     Heard::Words(held)
                 }
             }
+            // Not asked for: what may still change is not stored, and so not shown.
+            Event::Interim(_) => return self.poll_event(cx),
             Event::Busy { .. } => {
                 self.troubled = true;
                 Heard::State(EarState::Busy)

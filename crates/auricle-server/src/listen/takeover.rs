@@ -69,7 +69,7 @@ mod tests {
     const RATE: u32 = 16_000;
 
     fn word(text: &str, start: f64, end: f64) -> Word {
-        Word { text: text.into(), start, end, speaker: 0 }
+        Word { text: text.into(), start, end, speaker: 0, confidence: None }
     }
 
     fn at(secs: f64) -> u64 {

@@ -34,6 +34,7 @@ impl Repair {
             language: header.language.clone().unwrap_or_else(|| "en".into()),
             label: header.run.clone(),
             key_terms: Vec::new(),
+            interim: false,
         };
         let mut stream = self.engine.open(spec, sender).map_err(RepairError::Engine)?;
         let mut heard = Hearing { given: 0, covered: 0, words: Vec::new(), engine: None };
@@ -81,7 +82,8 @@ impl Repair {
             }
             Some(Event::Serving { engine }) => heard.engine = Some(engine),
             Some(
-                Event::Busy { .. }
+                Event::Interim(_)
+                | Event::Busy { .. }
                 | Event::Resumed
                 | Event::Skipped { .. }
                 | Event::Degraded { .. }

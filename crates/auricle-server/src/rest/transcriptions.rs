@@ -175,6 +175,7 @@ async fn heard(state: &RestState, user: &UserId, id: &UploadId, language: &str) 
         language: language.to_owned(),
         label: id.as_str().to_owned(),
         key_terms: Vec::new(),
+        interim: false,
     };
     let open = opener(&state.files.vault, user, id, Kind::File, state.limits.upload_secs_max);
     let engine = Arc::clone(&state.files.engine);

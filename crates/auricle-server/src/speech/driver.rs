@@ -361,7 +361,8 @@ impl Driver {
                 sample_rate_hz: rate_hz,
                 language: self.query.language.clone(),
                 label: self.request.clone(),
-                key_terms: Vec::new(),
+                key_terms: self.query.key_terms.clone(),
+                interim: self.query.interim_results,
             };
             let stream = self.speech.engine.open(spec, sender).map_err(|error| End::Failed {
                 code: 1011,
@@ -438,6 +439,7 @@ impl Driver {
         let failed = |text: String| Err(End::Failed { code: 1011, variant: "ENGINE", text });
         match event {
             Some(Event::Words(words)) => lane.teller.words(&words, told),
+            Some(Event::Interim(words)) => lane.teller.interim(&words, told),
             Some(Event::Covered { until_sample }) => {
                 lane.covered = lane.covered.max(until_sample);
                 lane.teller.covered(lane.secs(lane.covered), told);

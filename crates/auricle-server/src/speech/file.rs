@@ -114,7 +114,7 @@ pub(crate) async fn hear<P: Pcm>(
                     }
                     Some(Event::Serving { engine }) => heard.engine = Some(engine),
                     Some(
-                        Event::Busy { .. } | Event::Resumed | Event::Degraded { .. } | Event::Recovered { .. },
+                        Event::Interim(_) | Event::Busy { .. } | Event::Resumed | Event::Degraded { .. } | Event::Recovered { .. },
                     ) => {}
                     None => return Err(EngineError::Broken("it stopped".into()).into()),
                 }

@@ -1,7 +1,7 @@
 //! What the caller of a stream is told of one channel, and when. Decides only: no socket, no clock.
 //!
-//! Results are final, and follow each other without a gap: each begins where the last one ended. Engines here decide whole
-//! utterances, so a result with words always ends its speech, and there are no interim ones.
+//! Final results follow each other without a gap: each begins where the last one ended. Engines here decide whole utterances, so a
+//! final result with words always ends its speech. Interim ones begin there too, and move nothing.
 
 use auricle_core::Word;
 use auricle_wire::deepgram::{self, Alternative, Channel, Message, Results, ResultsMetadata};
@@ -33,30 +33,62 @@ pub(super) struct Teller {
     last_word_end: Option<f64>,
     /// What was heard when the caller asked for a decision.
     finalize_at: Option<f64>,
+    /// The last thing told was words that may still change.
+    changing: bool,
 }
+
+/// What kind of result it is.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Kind {
+    is_final: bool,
+    speech_final: bool,
+    from_finalize: bool,
+}
+
+const INTERIM: Kind = Kind { is_final: false, speech_final: false, from_finalize: false };
+const SILENCE: Kind = Kind { is_final: true, ..INTERIM };
+const SPEECH: Kind = Kind { speech_final: true, ..SILENCE };
+const FINALIZED: Kind = Kind { from_finalize: true, ..SPEECH };
 
 /// Milliseconds are as fine as anybody hears.
 fn rounded(seconds: f64) -> f64 {
     (seconds * 1_000.0).round() / 1_000.0
 }
 
+/// A confidence to four places. One that no engine told is 0.0.
+fn shown(confidence: f64) -> f64 {
+    (confidence * 10_000.0).round() / 10_000.0
+}
+
 impl Teller {
     pub(super) fn new(manner: Manner) -> Self {
-        Self { manner, told_until: 0.0, covered: 0.0, last_word_end: None, finalize_at: None }
+        Self {
+            manner,
+            told_until: 0.0,
+            covered: 0.0,
+            last_word_end: None,
+            finalize_at: None,
+            changing: false,
+        }
     }
 
     /// An utterance is decided.
     pub(super) fn words(&mut self, words: &[Word], out: &mut Vec<Message>) {
         let Some(end) = words.iter().map(|word| word.end).max_by(f64::total_cmp) else { return };
-        let shown: Vec<_> = words.iter().map(|word| self.shown(word)).collect();
-        let transcript: Vec<&str> = shown
-            .iter()
-            .map(|word| word.punctuated_word.as_deref().unwrap_or(&word.word))
-            .filter(|text| !text.is_empty())
-            .collect();
-        let transcript = transcript.join(" ");
-        self.result(end, transcript, shown, true, false, out);
+        self.result(end, words.iter().map(|word| self.shown(word)).collect(), SPEECH, out);
         self.last_word_end = Some(end);
+    }
+
+    /// What is heard at the moment, behind what is decided.
+    pub(super) fn interim(&mut self, words: &[Word], out: &mut Vec<Message>) {
+        // What is decided meanwhile stays as it was decided.
+        let open = |word: &&Word| (word.start + word.end) / 2.0 >= self.told_until;
+        let words: Vec<_> = words.iter().filter(open).map(|word| self.shown(word)).collect();
+        if words.is_empty() && !self.changing {
+            return;
+        }
+        let end = words.iter().map(|word| word.end).fold(self.covered.max(self.told_until), f64::max);
+        self.result(end, words, INTERIM, out);
     }
 
     fn shown(&self, word: &Word) -> deepgram::Word {
@@ -64,7 +96,7 @@ impl Teller {
             word: deepgram::bare(&word.text),
             start: rounded(word.start),
             end: rounded(word.end),
-            confidence: 0.0,
+            confidence: word.confidence.map_or(0.0, |sure| shown(f64::from(sure))),
             punctuated_word: self.manner.punctuate.then(|| word.text.clone()),
             speaker: self.manner.diarize.then_some(word.speaker),
         }
@@ -85,9 +117,9 @@ impl Teller {
         if self.finalize_at.is_some_and(|at| self.covered >= at) {
             self.finalize_at = None;
             let until = self.covered.max(self.told_until);
-            self.result(until, String::new(), Vec::new(), true, true, out);
+            self.result(until, Vec::new(), FINALIZED, out);
         } else if self.covered - self.told_until >= SILENCE_TOLD_EVERY {
-            self.result(self.covered, String::new(), Vec::new(), false, false, out);
+            self.result(self.covered, Vec::new(), SILENCE, out);
         }
     }
 
@@ -107,31 +139,36 @@ impl Teller {
     pub(super) fn finished(&mut self, total: f64, out: &mut Vec<Message>) {
         self.covered(total, out);
         if rounded(total) > rounded(self.told_until) {
-            self.result(total, String::new(), Vec::new(), true, false, out);
+            self.result(total, Vec::new(), SPEECH, out);
         }
     }
 
-    fn result(
-        &mut self,
-        until: f64,
-        transcript: String,
-        words: Vec<deepgram::Word>,
-        speech_final: bool,
-        from_finalize: bool,
-        out: &mut Vec<Message>,
-    ) {
+    fn result(&mut self, until: f64, words: Vec<deepgram::Word>, kind: Kind, out: &mut Vec<Message>) {
         let start = words.first().map_or(self.told_until, |word| self.told_until.min(word.start));
+        let transcript: Vec<&str> = words
+            .iter()
+            .map(|word| word.punctuated_word.as_deref().unwrap_or(&word.word))
+            .filter(|text| !text.is_empty())
+            .collect();
+        let transcript = transcript.join(" ");
+        let Kind { is_final, speech_final, from_finalize } = kind;
+        // Of no words it is 0.0, as Deepgram has it.
+        let confidence = words.iter().map(|word| word.confidence).sum::<f64>() / words.len().max(1) as f64;
+        let confidence = shown(confidence);
+        self.changing = !is_final && !words.is_empty();
         out.push(Message::Results(Results {
             channel_index: self.manner.channel,
             duration: rounded((until - start).max(0.0)),
             start: rounded(start),
-            is_final: true,
+            is_final,
             speech_final,
             from_finalize,
-            channel: Channel { alternatives: vec![Alternative { transcript, confidence: 0.0, words }] },
+            channel: Channel { alternatives: vec![Alternative { transcript, confidence, words }] },
             metadata: self.manner.metadata.clone(),
         }));
-        self.told_until = self.told_until.max(until);
+        if is_final {
+            self.told_until = self.told_until.max(until);
+        }
     }
 }
 
@@ -160,6 +197,7 @@ mod tests {
             start: start + index as f64,
             end: start + index as f64 + 0.5,
             speaker: 1,
+            confidence: None,
         };
         texts.iter().enumerate().map(word).collect()
     }
@@ -196,6 +234,43 @@ mod tests {
     }
 
     #[test]
+    fn what_may_still_change_begins_where_the_last_result_ended_and_moves_nothing() {
+        let (mut teller, mut out) = (teller(|manner| manner.utterance_end = Some(1.0)), Vec::new());
+        teller.interim(&said(1.0, &["Hell"]), &mut out);
+        teller.interim(&said(1.0, &["Hello", "their"]), &mut out);
+        teller.words(&said(1.0, &["Hello,", "there!"]), &mut out);
+        // Late: it is decided.
+        teller.interim(&said(1.0, &["Hello", "their"]), &mut out);
+        teller.covered(3.0, &mut out);
+        teller.interim(&said(4.0, &["Hm"]), &mut out);
+        // Nothing was there after all, and that is told once.
+        teller.interim(&[], &mut out);
+        teller.interim(&[], &mut out);
+        teller.covered(4.0, &mut out);
+        let told = |message: &Message| match message {
+            Message::Results(result) => {
+                let text = result.channel.alternatives[0].transcript.clone();
+                (result.start, result.duration, text, result.is_final, result.speech_final)
+            }
+            Message::UtteranceEnd { last_word_end, .. } => (*last_word_end, 0.0, "end".into(), true, true),
+            other => panic!("{other:?}"),
+        };
+        let told: Vec<_> = out.iter().map(told).collect();
+        let wanted = [
+            (0.0, 1.5, "hell", false, false),
+            (0.0, 2.5, "hello their", false, false),
+            (0.0, 2.5, "hello there", true, true),
+            (2.5, 2.0, "hm", false, false),
+            (2.5, 0.5, "", false, false),
+            (2.5, 0.0, "end", true, true),
+        ];
+        assert_eq!(
+            told,
+            wanted.map(|(start, secs, text, last, ends)| (start, secs, text.to_owned(), last, ends))
+        );
+    }
+
+    #[test]
     fn words_are_shown_as_they_were_asked_for() {
         let mut out = Vec::new();
         teller(|manner| (manner.punctuate, manner.diarize) = (true, true))
@@ -207,6 +282,22 @@ mod tests {
             (reading.words[0].punctuated_word.as_deref(), reading.words[0].speaker),
             (Some("Hi."), Some(1))
         );
+    }
+
+    #[test]
+    fn confidence_is_what_the_engine_tells_and_of_a_transcript_the_mean() {
+        let (mut teller, mut out) = (teller(|_| {}), Vec::new());
+        let mut words = said(0.0, &["a", "b", "c"]);
+        teller.words(&words, &mut out);
+        (words[0].confidence, words[1].confidence, words[2].confidence) = (Some(0.99), Some(0.5), Some(0.7));
+        teller.words(&words, &mut out);
+        let told = |message: &Message| {
+            let Message::Results(result) = message else { panic!("{message:?}") };
+            let reading = &result.channel.alternatives[0];
+            (reading.confidence, reading.words.iter().map(|word| word.confidence).collect::<Vec<_>>())
+        };
+        assert_eq!(told(&out[0]), (0.0, vec![0.0; 3]));
+        assert_eq!(told(&out[1]), (0.73, vec![0.99, 0.5, 0.7]));
     }
 
     #[test]

@@ -9,9 +9,16 @@ use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::{Error, Message, http};
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream};
 
+use auricle_testkit::{SpeechScript, SpeechStandIn};
+
 use crate::rig::{PATIENCE, Rig, eventually};
 
 type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
+
+/// A file of the repository.
+fn repository(path: &str) -> std::path::PathBuf {
+    std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").join(path)
+}
 
 const LINEAR: &str = "encoding=linear16&sample_rate=16000";
 
@@ -81,7 +88,7 @@ fn transcripts(messages: &[Value], channel: u64) -> Vec<&str> {
 async fn words_come_with_their_times_and_nothing_is_kept() {
     let rig = Rig::start(&[]).await;
     let query = format!(
-        "{LINEAR}&punctuate=true&diarize=true&interim_results=true&utterance_end_ms=1000&model=nova-3"
+        "{LINEAR}&punctuate=true&diarize=true&interim_results=false&utterance_end_ms=1000&model=nova-3"
     );
     let mut socket = open(&rig, &query).await;
     speak(&mut socket, 7.0, 1).await;
@@ -280,6 +287,104 @@ async fn an_engine_that_fails_or_hangs_is_told() {
     assert_eq!((code, &messages[0]["variant"]), (1011, &json!("ENGINE")));
 }
 
+#[tokio::test]
+async fn words_to_expect_reach_the_service_through_gate_and_chain() {
+    let service = SpeechStandIn::start(SpeechScript::Deaf).await.unwrap();
+    let url = service.url();
+    let settings = [
+        ("speech.engine", "deepgram,scripted"),
+        ("speech.deepgram_url", url.as_str()),
+        ("speech.deepgram_key", "secret-key-1"),
+        ("speech.gate", "on"),
+        ("speech.key_terms", "Configured"),
+    ];
+    let rig = Rig::start(&settings).await;
+    let terms = "keyterm=Ada%20Okonkwo&keywords=snuffleupagus:1.5&keyterm=Omi&keywords=cat:-2";
+    let mut socket = open(&rig, terms).await;
+    // The gate lets speech through alone.
+    let recording = std::fs::read(repository("fixtures/two-voices/conversation.wav")).unwrap();
+    for piece in recording[..400_000].chunks(3_200) {
+        socket.send(Message::binary(piece.to_vec())).await.unwrap();
+    }
+    let sessions = service.when(|all| all.iter().any(|session| !session.target.is_empty())).await;
+    let asked: Vec<_> = sessions[0].target.split('&').filter(|part| part.starts_with("key")).collect();
+    assert_eq!(
+        asked,
+        ["keyterm=Ada%20Okonkwo", "keyterm=snuffleupagus", "keyterm=Omi", "keyterm=Configured"]
+    );
+    assert!(!rig.metrics().await.contains("Okonkwo"));
+}
+
+#[tokio::test]
+async fn too_many_words_to_expect_are_refused_before_the_upgrade() {
+    let rig =
+        Rig::start(&[("limits.speech_key_terms_max", "2"), ("limits.speech_key_terms_bytes_max", "90")])
+            .await;
+    let long = "x".repeat(61);
+    let two = format!("keyterm={}&keyterm={}", "y".repeat(50), "z".repeat(50));
+    for (terms, said) in [
+        ("keyterm=a&keywords=b&keyterm=c", "3 terms of keyterm and keywords are too many; 2 is the limit"),
+        (&format!("keyterm={long}"), "61 characters of a keyterm or keyword are too many; 60 is the limit"),
+        (&two, "100 bytes of keyterm and keywords together are too many; 90 is the limit"),
+        ("keywords=a:loud", "the intensifier is a number"),
+    ] {
+        let (code, body, _) = refused(&rig, &format!("{LINEAR}&{terms}"), &[]).await;
+        assert_eq!((code, &body["err_code"]), (400, &json!("Bad Request")), "{terms}");
+        assert!(body["err_msg"].as_str().unwrap().contains(said), "{body}");
+    }
+    // An engine that takes none hears all the same.
+    let mut socket = open(&rig, &format!("{LINEAR}&keyterm=report&keyterm=friday")).await;
+    speak(&mut socket, 1.9, 1).await;
+    say(&mut socket, "CloseStream").await;
+    let (messages, code, _) = rest(socket).await;
+    assert_eq!((code, transcripts(&messages, 0)), (1000, vec!["please send the report before friday"]));
+}
+
+/// What ffmpeg makes of `fixtures/two-voices`, as a browser would have recorded it, with these options.
+fn recorded_as(options: &[&str]) -> Vec<u8> {
+    let made = std::process::Command::new("ffmpeg")
+        .args(["-nostdin", "-loglevel", "error", "-i"])
+        .arg(repository("fixtures/two-voices/conversation.wav"))
+        .args(["-t", "4"])
+        .args(options)
+        .arg("pipe:1")
+        .output()
+        .expect("ffmpeg is installed: see scripts/setup");
+    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    made.stdout
+}
+
+#[tokio::test]
+async fn webm_as_a_browser_records_it_is_heard_without_naming_it() {
+    let rig = Rig::start(&[]).await;
+    let live = ["-c:a", "libopus", "-b:a", "24k", "-f", "webm", "-live", "1", "-cluster_time_limit", "250"];
+    let bytes = recorded_as(&live);
+    // A browser sends a piece each time its timer says so, wherever that cuts.
+    for piece in [1, 333, bytes.len()] {
+        let mut socket = open(&rig, "model=nova-3&punctuate=true").await;
+        for piece in bytes.chunks(piece) {
+            socket.feed(Message::binary(piece.to_vec())).await.unwrap();
+        }
+        socket.flush().await.unwrap();
+        say(&mut socket, "CloseStream").await;
+        let (messages, code, _) = rest(socket).await;
+        assert_eq!(code, 1000);
+        assert_eq!(
+            transcripts(&messages, 0),
+            ["Please send the report before Friday.", "I will send it tomorrow morning."]
+        );
+        let secs = messages.last().unwrap()["duration"].as_f64().unwrap();
+        assert!((4.0..4.05).contains(&secs), "{secs} s of 4");
+    }
+    let mut socket = open(&rig, "").await;
+    let other = recorded_as(&["-c:a", "libvorbis", "-ac", "2", "-f", "webm"]);
+    socket.send(Message::binary(other)).await.unwrap();
+    let (_, code, reason) = rest(socket).await;
+    assert_eq!(code, 1008);
+    assert!(reason.starts_with("DATA-0000") && reason.contains("A_VORBIS, not Opus"), "{reason}");
+    rig.still_serves().await;
+}
+
 /// What the record of a device that spoke for `secs` holds, once it was shown `last`: each segment's text and times.
 async fn recorded(rig: &Rig, secs: f64, last: &str) -> Vec<(String, f64, f64)> {
     let mut device = rig.device().await;
@@ -297,8 +402,8 @@ async fn recorded(rig: &Rig, secs: f64, last: &str) -> Vec<(String, f64, f64)> {
         .collect()
 }
 
-#[tokio::test]
-async fn our_own_client_hears_from_our_own_endpoint_what_the_engine_behind_it_says() {
+/// A server whose engine is another one's `/v1/listen`, by our own Deepgram client; and that other one.
+async fn behind_our_own_client() -> (Rig, Rig) {
     const KEY: &str = "a-key-for-this-test-only:";
     let server = Rig::start(&[("auth.admin_key", KEY)]).await;
     let (url, key) = (format!("http://{}", server.public()), format!("{KEY}listener"));
@@ -309,11 +414,110 @@ async fn our_own_client_hears_from_our_own_endpoint_what_the_engine_behind_it_sa
         // The tests' audio is no speech.
         ("speech.gate", "off"),
     ];
-    let heard = recorded(&Rig::start(&settings).await, 7.0, "morning").await;
+    (Rig::start(&settings).await, server)
+}
+
+#[tokio::test]
+async fn our_own_client_hears_from_our_own_endpoint_what_the_engine_behind_it_says() {
+    let (rig, _server) = behind_our_own_client().await;
+    let heard = recorded(&rig, 7.0, "morning").await;
     let said = recorded(&Rig::start(&[]).await, 7.0, "morning").await;
     assert_eq!(heard.len(), said.len(), "{heard:?} of {said:?}");
     for ((heard, from, until), (said, start, end)) in heard.iter().zip(&said) {
         let near = (from - start).abs() < 0.05 && (until - end).abs() < 0.05;
         assert!(heard == said && near, "{heard} {from} to {until} of {said} {start} to {end}");
     }
+}
+
+/// Transcripts of all results with words, `…` behind those that may still change.
+fn transcripts_as_they_came(messages: &[Value]) -> Vec<String> {
+    let results = messages.iter().filter(|m| m["type"] == "Results");
+    let texts = results.map(|m| {
+        let text = m["channel"]["alternatives"][0]["transcript"].as_str().unwrap();
+        let ends = if m["is_final"] == true { "" } else { "…" };
+        format!("{text}{ends}")
+    });
+    texts.filter(|text| !text.is_empty()).collect()
+}
+
+async fn messages_of(rig: &Rig, query: &str, secs: f64) -> Vec<Value> {
+    let mut socket = open(rig, query).await;
+    speak(&mut socket, secs, 1).await;
+    say(&mut socket, "CloseStream").await;
+    let (messages, code, _) = rest(socket).await;
+    assert_eq!(code, 1000);
+    messages
+}
+
+#[tokio::test]
+async fn interim_results_grow_into_the_final_one_and_change_nothing_else() {
+    let rig = Rig::start(&[]).await;
+    let query = format!("{LINEAR}&punctuate=true&utterance_end_ms=1000");
+    let with = messages_of(&rig, &format!("{query}&interim_results=true"), 7.0).await;
+    let came = transcripts_as_they_came(&with);
+    let sentence = "Please send the report before Friday.";
+    let first: Vec<_> = came.iter().take_while(|text| *text != sentence).collect();
+    assert!(first.len() > 1 && came.contains(&sentence.to_owned()), "{came:?}");
+    for (shorter, longer) in first.iter().zip(&first[1..]) {
+        assert!(
+            longer.starts_with(shorter.trim_end_matches('…'))
+                && sentence.starts_with(longer.trim_end_matches('…'))
+        );
+    }
+    for result in with.iter().filter(|m| m["is_final"] == false) {
+        assert_eq!((&result["speech_final"], &result["from_finalize"]), (&json!(false), &json!(false)));
+    }
+    let finals = |messages: &[Value]| -> Vec<Value> {
+        let kept = messages.iter().filter(|m| m["type"] != "Metadata" && m["is_final"] != false);
+        let mut kept: Vec<_> = kept.cloned().collect();
+        kept.iter_mut().for_each(|m| m["metadata"] = Value::Null);
+        kept
+    };
+    let without = messages_of(&rig, &query, 7.0).await;
+    assert!(without.iter().all(|m| m["is_final"] != false), "{without:#?}");
+    assert_eq!(finals(&with), finals(&without));
+}
+
+#[tokio::test]
+async fn interim_results_pass_from_our_own_endpoint_through_our_own_client() {
+    let (rig, _server) = behind_our_own_client().await;
+    let query = format!("{LINEAR}&punctuate=true");
+    let with = messages_of(&rig, &format!("{query}&interim_results=true"), 4.0).await;
+    let came = transcripts_as_they_came(&with);
+    let finals: Vec<_> = came.iter().filter(|text| !text.ends_with('…')).collect();
+    assert_eq!(finals, ["Please send the report before Friday.", "I will send it tomorrow morning."]);
+    let sentence = came.iter().position(|text| text == finals[0]).unwrap();
+    assert!(sentence > 0, "{came:?}");
+    let text = came[0].trim_end_matches('…');
+    assert!(finals[0].starts_with(text) && !text.is_empty(), "{came:?}");
+    let without = messages_of(&rig, &query, 4.0).await;
+    assert!(without.iter().all(|m| m["is_final"] != false), "{without:#?}");
+    // A conversation shows what is stored, and nothing else (P5).
+    let mut device = rig.device().await;
+    device.speak(4.0).await;
+    device.texts_up_to("morning").await;
+    let stored = ["Please send the report before Friday.", "I will send it tomorrow morning."];
+    for segment in device.seen.iter().flat_map(|received| received.segments()) {
+        let ends = stored.iter().any(|sentence| segment.text.ends_with(sentence));
+        assert!(ends, "{}", segment.text);
+    }
+}
+
+#[tokio::test]
+async fn confidence_is_what_the_service_tells() {
+    let words = SpeechScript::Words { every_secs: 1.0, first_secs: 0.2, word_secs: 0.5 };
+    let service = SpeechStandIn::start(words).await.unwrap();
+    let url = service.url();
+    let settings = [
+        ("speech.engine", "deepgram"),
+        ("speech.deepgram_url", url.as_str()),
+        ("speech.deepgram_key", "secret-key-1"),
+        ("speech.gate", "off"),
+    ];
+    let messages = messages_of(&Rig::start(&settings).await, LINEAR, 2.0).await;
+    let reading = &messages[0]["channel"]["alternatives"][0];
+    assert_eq!((&reading["confidence"], &reading["words"][0]["confidence"]), (&json!(0.99), &json!(0.99)));
+    let scripted = messages_of(&Rig::start(&[]).await, LINEAR, 2.0).await;
+    let reading = &scripted[0]["channel"]["alternatives"][0];
+    assert_eq!((&reading["confidence"], &reading["words"][0]["confidence"]), (&json!(0.0), &json!(0.0)));
 }

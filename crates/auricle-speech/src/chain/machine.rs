@@ -327,6 +327,11 @@ impl Machine {
             (Side::Probe, Event::Words(_) | Event::Covered { .. }) => self.probe_worked(now, gates),
             (Side::Probe, _) => {}
             (Side::Main, Event::Words(words)) => self.words(words, now, gates),
+            // Decides nothing, so it is no progress.
+            (Side::Main, Event::Interim(mut words)) => {
+                self.place(&mut words);
+                self.tell(Event::Interim(words));
+            }
             (Side::Main, Event::Covered { until_sample }) => {
                 let Some(main) = &self.main else { return };
                 let until = (main.zero + until_sample).min(self.pushed);
@@ -442,16 +447,23 @@ impl Machine {
             .then(|| now.saturating_duration_since(self.progress_at))
     }
 
-    fn words(&mut self, mut words: Vec<auricle_core::Word>, now: Instant, gates: &mut impl Gates) {
-        let Some(main) = &self.main else { return };
-        let rate = f64::from(self.rate_hz);
-        let zero_secs = main.zero as f64 / rate;
-        for word in &mut words {
+    /// From the clock of the main engine's stream to this one's.
+    fn place(&self, words: &mut [auricle_core::Word]) {
+        let zero = self.main.as_ref().map_or(0, |main| main.zero);
+        let zero_secs = zero as f64 / f64::from(self.rate_hz);
+        for word in words {
             word.start += zero_secs;
             word.end += zero_secs;
         }
+    }
+
+    fn words(&mut self, mut words: Vec<auricle_core::Word>, now: Instant, gates: &mut impl Gates) {
+        if self.main.is_none() {
+            return;
+        }
+        self.place(&mut words);
         let Some(last) = words.last() else { return };
-        self.last_word_end = ((last.end * rate) as u64).min(self.pushed);
+        self.last_word_end = ((last.end * f64::from(self.rate_hz)) as u64).min(self.pushed);
         // Words are final and in order: whatever is before the last one's end is decided.
         self.covered = self.covered.max(self.last_word_end);
         self.worked(now, gates);

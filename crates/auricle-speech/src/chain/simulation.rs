@@ -316,6 +316,7 @@ fn think(ear: &mut Ear, mode: Mode, base: u64, script: &[(u64, u64)], entropy: &
             start: secs(start),
             end: secs(end.min(until.max(start))),
             speaker: 0,
+            confidence: None,
         })
         .collect();
     if !words.is_empty() {

@@ -60,8 +60,13 @@ impl Rig {
 
     fn listen_at(&self, sample_rate_hz: u32) -> Result<Listener, EngineError> {
         let (sender, events) = mpsc::channel(64);
-        let spec =
-            StreamSpec { sample_rate_hz, language: "en".into(), label: String::new(), key_terms: Vec::new() };
+        let spec = StreamSpec {
+            sample_rate_hz,
+            language: "en".into(),
+            label: String::new(),
+            key_terms: Vec::new(),
+            interim: false,
+        };
         let stream = self.chain.open(spec, sender)?;
         Ok(Listener { stream, events, at: 0, seen: Vec::new(), refused: 0 })
     }
@@ -413,4 +418,51 @@ async fn a_stream_that_has_nothing_to_be_heard_does_not_try_for_all() {
     // Nor is it left behind.
     idle.speak(&rig, 3.0).await;
     idle.heard_all(6);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_may_still_change_is_told_on_the_streams_clock_whichever_engine_says_it() {
+    let scripted = |json: &str, trouble: Trouble, name| {
+        Arc::new(Scripted::from_json(json, trouble).unwrap().named(name)) as Arc<dyn Engine>
+    };
+    let fails = Trouble { fail_after: Some(Duration::from_secs(3)), ..Trouble::default() };
+    let chain = || {
+        let first = scripted(r#"[{"text": "never said", "start": 9.0, "end": 9.5}]"#, fails.clone(), "first");
+        let next = r#"[{"text": "hello there", "start": 0.5, "end": 1.5, "final": true}]"#;
+        let next = scripted(next, Trouble::default(), "next");
+        Chain::new(vec![first, next], ChainNumbers::default(), Account::default())
+    };
+    for interim in [true, false] {
+        let chain = chain();
+        let (sender, mut events) = mpsc::channel(64);
+        let spec = StreamSpec {
+            sample_rate_hz: 16_000,
+            language: "en".into(),
+            label: String::new(),
+            key_terms: Vec::new(),
+            interim,
+        };
+        let mut stream = chain.open(spec, sender).unwrap();
+        let mut all = Vec::new();
+        for _ in 0..300 {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            stream.push(&[0; 320]);
+            for _ in 0..4 {
+                tokio::task::yield_now().await;
+            }
+            all.extend(std::iter::from_fn(|| events.try_recv().ok()));
+        }
+        let words = all.iter().find_map(|event| match event {
+            Event::Words(words) => Some(words.clone()),
+            _ => None,
+        });
+        let words = words.unwrap();
+        // The next engine was played what was not decided: its clock is not the stream's.
+        assert!(words[0].start > 1.5, "{words:?}");
+        let changing: Vec<_> = all.iter().filter(|event| matches!(event, Event::Interim(_))).collect();
+        match interim {
+            true => assert_eq!(changing, [&Event::Interim(words[..1].to_vec())]),
+            false => assert!(changing.is_empty(), "{changing:?}"),
+        }
+    }
 }

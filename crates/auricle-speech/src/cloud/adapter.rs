@@ -71,6 +71,8 @@ impl fmt::Debug for Outgoing {
 pub enum Said {
     /// Final words of one utterance, in order.
     Words(Vec<Word>),
+    /// What is heard behind the last final words and may still change; none: nothing any more. Only if a stream asked for it.
+    Interim(Vec<Word>),
     /// Everything before this is decided.
     Covered(f64),
     /// Everything that was sent before the last flush is decided.

@@ -43,7 +43,7 @@ impl<P: Provider> Engine for CloudEngine<P> {
     }
 
     fn open(&self, mut spec: StreamSpec, events: EventSender) -> Result<Box<dyn Stream>, EngineError> {
-        spec.key_terms.extend_from_slice(&self.config.key_terms);
+        super::add_configured(&mut spec.key_terms, &self.config.key_terms);
         let adapter = self.provider.adapter(&spec)?;
         let numbers = self.config.numbers.clone();
         let threads = threads::handle()?;
@@ -62,6 +62,7 @@ impl<P: Provider> Engine for CloudEngine<P> {
             language: "en".to_owned(),
             label: "check".to_owned(),
             key_terms: Vec::new(),
+            interim: false,
         };
         let (events, mut heard) = mpsc::channel(TRIAL_EVENTS);
         let mut stream = self.open(spec, events)?;

@@ -3,10 +3,13 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
+use auricle_core::Word;
+
 use super::backlog::{Backlog, Next};
 use super::refusal::broken;
 use super::timeline::Timeline;
 use super::{Adapter, Close, Outgoing, Refusal, Said};
+use crate::outlet::queue;
 use crate::{EngineError, Event};
 
 /// Bounds of a cloud engine's streams.
@@ -100,6 +103,8 @@ pub(super) struct Machine {
     /// Goes out before any audio.
     control: VecDeque<Outgoing>,
     said: Vec<Said>,
+    /// The session was told words that may still change, and nothing since.
+    interim: bool,
     sent: u64,
     covered: u64,
     flush: Option<Flush>,
@@ -127,6 +132,7 @@ impl Machine {
             events: VecDeque::new(),
             control: VecDeque::new(),
             said: Vec::new(),
+            interim: false,
             sent: 0,
             covered: 0,
             flush: None,
@@ -207,12 +213,17 @@ impl Machine {
             }
             match said {
                 Said::Words(mut words) => {
-                    for word in &mut words {
-                        word.start = self.timeline.secs(word.start, self.sent);
-                        word.end = self.timeline.secs(word.end, self.sent).max(word.start);
-                    }
+                    self.place(&mut words);
                     if !words.is_empty() {
-                        self.events.push_back(Event::Words(words));
+                        self.interim = false;
+                        queue(&mut self.events, Event::Words(words));
+                    }
+                }
+                Said::Interim(mut words) => {
+                    self.place(&mut words);
+                    let was = std::mem::replace(&mut self.interim, !words.is_empty());
+                    if was || self.interim {
+                        queue(&mut self.events, Event::Interim(words));
                     }
                 }
                 Said::Covered(secs) => {
@@ -232,6 +243,14 @@ impl Machine {
         }
     }
 
+    /// On the stream's clock.
+    fn place(&self, words: &mut [Word]) {
+        for word in words {
+            word.start = self.timeline.secs(word.start, self.sent);
+            word.end = self.timeline.secs(word.end, self.sent).max(word.start);
+        }
+    }
+
     fn flushed(&mut self) {
         if let Some(flush) = self.flush.take() {
             self.cover(flush.upto);
@@ -245,10 +264,7 @@ impl Machine {
         }
         self.covered = until_sample;
         self.timeline.forget(sent);
-        match self.events.back_mut() {
-            Some(Event::Covered { until_sample: last }) => *last = until_sample,
-            _ => self.events.push_back(Event::Covered { until_sample }),
-        }
+        queue(&mut self.events, Event::Covered { until_sample });
     }
 
     /// The next message, once the one before has been written.

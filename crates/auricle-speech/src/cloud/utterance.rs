@@ -11,16 +11,17 @@ const WORDS_MAX: usize = 200;
 /// Longest text of a word in bytes, of languages that write without spaces. Full: another word begins.
 const WORD_BYTES_MAX: usize = 4_096;
 
-/// A word, unless it is empty or its times are none.
-pub(crate) fn word(text: &str, start: f64, end: f64, speaker: u32) -> Option<Word> {
+/// A word, unless it is empty or its times are none. `confidence`: as the service tells it, if it does.
+pub(crate) fn word(text: &str, start: f64, end: f64, speaker: u32, confidence: Option<f64>) -> Option<Word> {
     let text = text.trim();
     let sane = !text.is_empty() && start.is_finite() && end.is_finite();
     let start = start.max(0.0);
-    sane.then(|| Word { text: text.to_owned(), start, end: end.max(start), speaker })
+    let confidence = confidence.filter(|sure| sure.is_finite()).map(|sure| sure.clamp(0.0, 1.0) as f32);
+    sane.then(|| Word { text: text.to_owned(), start, end: end.max(start), speaker, confidence })
 }
 
 /// Words that are decided and not told yet.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Utterance {
     words: Vec<Word>,
 }
@@ -47,6 +48,8 @@ impl Utterance {
             {
                 last.text.push_str(&piece.text);
                 last.end = last.end.max(piece.end);
+                // As sure as its least sure part.
+                last.confidence = last.confidence.zip(piece.confidence).map(|(one, other)| one.min(other));
             }
             _ => self.add(piece, said),
         }
@@ -64,6 +67,18 @@ impl Utterance {
         if !self.words.is_empty() {
             said.push(Said::Words(std::mem::take(&mut self.words)));
         }
+    }
+
+    /// What is heard at the moment: its words, and behind them what `add` adds, which may still change. Changes nothing here.
+    pub(crate) fn interim(&self, add: impl FnOnce(&mut Self, &mut Vec<Said>)) -> Said {
+        let (mut whole, mut said) = (self.clone(), Vec::new());
+        add(&mut whole, &mut said);
+        whole.end(&mut said);
+        let words = said.into_iter().flat_map(|said| match said {
+            Said::Words(words) => words,
+            _ => Vec::new(),
+        });
+        Said::Interim(words.collect())
     }
 
     /// Decided until `secs`, as far as it has been told.
@@ -93,7 +108,7 @@ mod tests {
     fn an_utterance_ends_with_its_sentence_and_after_five_seconds() {
         let (mut utterance, mut said) = (Utterance::default(), Vec::new());
         for (text, start) in [("Yes.", 0.0), ("And", 1.0), ("so", 3.0), ("on", 5.9), ("and", 6.5)] {
-            utterance.add(word(text, start, start + 0.3, 0).unwrap(), &mut said);
+            utterance.add(word(text, start, start + 0.3, 0, None).unwrap(), &mut said);
         }
         assert_eq!(told(&said), ["Yes.", "And so on"]);
         assert_eq!(utterance.covered(9.0), Said::Covered(6.5));
@@ -105,19 +120,36 @@ mod tests {
     #[test]
     fn pieces_join_unless_another_voice_speaks() {
         let (mut utterance, mut said) = (Utterance::default(), Vec::new());
-        utterance.add(word("fan", 0.0, 0.2, 0).unwrap(), &mut said);
-        utterance.extend(word("tastic", 0.2, 0.5, 0).unwrap(), &mut said);
-        utterance.extend(word("no", 0.5, 0.7, 1).unwrap(), &mut said);
+        utterance.add(word("fan", 0.0, 0.2, 0, None).unwrap(), &mut said);
+        utterance.extend(word("tastic", 0.2, 0.5, 0, None).unwrap(), &mut said);
+        utterance.extend(word("no", 0.5, 0.7, 1, None).unwrap(), &mut said);
         utterance.attach(".");
         utterance.end(&mut said);
         assert_eq!(told(&said), ["fantastic no."]);
     }
 
     #[test]
+    fn a_word_is_as_sure_as_its_least_sure_piece_and_never_beyond_0_to_1() {
+        let (mut utterance, mut said) = (Utterance::default(), Vec::new());
+        let piece = |text, sure| word(text, 0.0, 0.5, 0, sure).unwrap();
+        utterance.add(piece("fan", Some(0.5)), &mut said);
+        utterance.extend(piece("tas", Some(0.25)), &mut said);
+        utterance.extend(piece("tic", Some(7.0)), &mut said);
+        utterance.add(piece("no", Some(1.5)), &mut said);
+        utterance.add(piece("un", Some(0.5)), &mut said);
+        utterance.extend(piece("known", None), &mut said);
+        utterance.add(piece("odd", Some(f64::NAN)), &mut said);
+        utterance.end(&mut said);
+        let Said::Words(words) = &said[0] else { panic!("{said:?}") };
+        let sure: Vec<_> = words.iter().map(|word| word.confidence).collect();
+        assert_eq!(sure, [Some(0.25), Some(1.0), None, None]);
+    }
+
+    #[test]
     fn a_word_has_text_and_times_in_order() {
-        assert_eq!(word("  ", 0.0, 1.0, 0), None);
-        assert_eq!(word("a", f64::NAN, 1.0, 0), None);
-        let odd = word("a", -1.0, -2.0, 0).unwrap();
+        assert_eq!(word("  ", 0.0, 1.0, 0, None), None);
+        assert_eq!(word("a", f64::NAN, 1.0, 0, None), None);
+        let odd = word("a", -1.0, -2.0, 0, None).unwrap();
         assert_eq!((odd.start, odd.end), (0.0, 0.0));
     }
 }

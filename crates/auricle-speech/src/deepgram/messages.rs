@@ -46,19 +46,21 @@ struct Heard {
     end: f64,
     /// From 0; absent without diarization.
     speaker: Option<u32>,
+    confidence: Option<f64>,
 }
 
 fn yes() -> bool {
     true
 }
 
-/// Unknown kinds mean nothing, so that a newer server is understood as far as it can be.
-pub(super) fn read(text: &str, said: &mut Vec<Said>) -> Result<(), EngineError> {
+/// Unknown kinds mean nothing, so that a newer server is understood as far as it can be. `interim`: words that may still change
+/// were asked for.
+pub(super) fn read(text: &str, interim: bool, said: &mut Vec<Said>) -> Result<(), EngineError> {
     let kind: Kind = serde_json::from_str(text).map_err(|error| unreadable(NAME, &error))?;
     match kind.kind.as_str() {
         "Results" => {
             let results: Results = serde_json::from_str(text).map_err(|error| unreadable(NAME, &error))?;
-            results.tell(said);
+            results.tell(interim, said);
         }
         // The last thing that it says after CloseStream; the machine ignores one that comes before.
         "Metadata" => said.push(Said::Finished),
@@ -73,8 +75,8 @@ pub(super) fn read(text: &str, said: &mut Vec<Said>) -> Result<(), EngineError> 
 }
 
 impl Results {
-    fn tell(self, said: &mut Vec<Said>) {
-        if !self.is_final {
+    fn tell(self, interim: bool, said: &mut Vec<Said>) {
+        if !self.is_final && !interim {
             return;
         }
         let heard = self.channel.alternatives.into_iter().next().map_or_else(Vec::new, |best| best.words);
@@ -82,11 +84,17 @@ impl Results {
             .iter()
             .filter_map(|heard| {
                 let text = heard.punctuated_word.as_deref().unwrap_or(&heard.word);
-                word(text, heard.start, heard.end, heard.speaker.unwrap_or(0))
+                word(text, heard.start, heard.end, heard.speaker.unwrap_or(0), heard.confidence)
             })
             .collect();
+        if !self.is_final {
+            return said.push(Said::Interim(words));
+        }
         if !words.is_empty() {
             said.push(Said::Words(words));
+        } else if interim {
+            // Nothing was there after all.
+            said.push(Said::Interim(words));
         }
         said.push(Said::Covered(self.start + self.duration));
         if self.from_finalize {

@@ -63,6 +63,10 @@ impl State {
                 words.iter_mut().for_each(|word| self.map.place(word, self.rate_hz));
                 Some(Event::Words(words))
             }
+            Event::Interim(mut words) => {
+                words.iter_mut().for_each(|word| self.map.place(word, self.rate_hz));
+                Some(Event::Interim(words))
+            }
             Event::Covered { until_sample } => {
                 self.decided = self.decided.max(until_sample.min(self.map.sent()));
                 self.map.forget(self.decided);

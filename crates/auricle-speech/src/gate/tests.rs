@@ -112,7 +112,7 @@ fn a_word_stays_within_the_stretch_that_holds_its_middle() {
     map.send(100, 100);
     map.send(1_000, 100);
     let placed = |start: f64, end: f64| {
-        let mut word = Word { text: "w".into(), start, end, speaker: 0 };
+        let mut word = Word { text: "w".into(), start, end, speaker: 0, confidence: None };
         map.place(&mut word, 100);
         (word.start, word.end)
     };
@@ -180,12 +180,17 @@ fn what_is_flushed_is_settled_and_speech_goes_on_behind_it() {
 
 /// Hears with the scripted engine, which counts what it is sent.
 async fn hear(gate: &Gate, rate: u32, pcm: &[i16]) -> Vec<Event> {
+    hear_as(gate, rate, pcm, false).await
+}
+
+async fn hear_as(gate: &Gate, rate: u32, pcm: &[i16], interim: bool) -> Vec<Event> {
     let (sender, mut events) = mpsc::channel(64);
     let spec = StreamSpec {
         sample_rate_hz: rate,
         language: "en".into(),
         label: "test".into(),
         key_terms: Vec::new(),
+        interim,
     };
     let mut stream = gate.open(spec, sender).unwrap();
     let mut all = Vec::new();
@@ -242,6 +247,23 @@ async fn words_and_coverage_come_back_on_the_streams_own_clock() {
 }
 
 #[tokio::test]
+async fn what_may_still_change_is_told_where_it_will_be_decided() {
+    let (pcm, _) = layout(16_000, &[4_000, 9_000]);
+    let script = r#"[{"text": "first second", "start": 0.5, "end": 1.3, "final": true}]"#;
+    let events = hear_as(&scripted(script), 16_000, &pcm, true).await;
+    let words = events.iter().find_map(|event| match event {
+        Event::Words(words) => Some(words.clone()),
+        _ => None,
+    });
+    let words = words.unwrap();
+    assert!(words.len() == 2 && words[0].start > 4.0, "{words:?}");
+    let changing: Vec<_> = events.iter().filter(|event| matches!(event, Event::Interim(_))).collect();
+    assert_eq!(changing, [&Event::Interim(words[..1].to_vec())]);
+    let without = hear(&scripted(script), 16_000, &pcm).await;
+    assert!(!without.iter().any(|event| matches!(event, Event::Interim(_))));
+}
+
+#[tokio::test]
 async fn a_stream_without_speech_sends_nothing_and_is_covered_to_its_end() {
     let gate = scripted(r#"[{"text": "never", "start": 0.0, "end": 0.1, "final": true}]"#);
     let events = hear(&gate, 8_000, &vec![0; 80_000]).await;
@@ -259,6 +281,7 @@ async fn a_flush_in_silence_covers_all_that_was_heard_at_once() {
         language: "en".into(),
         label: "test".into(),
         key_terms: Vec::new(),
+        interim: false,
     };
     let mut stream = gate.open(spec, sender).unwrap();
     stream.push(&[0; 1_000]);
@@ -314,6 +337,7 @@ async fn trouble_of_the_engine_is_told_on_the_streams_clock() {
         language: "en".into(),
         label: "test".into(),
         key_terms: Vec::new(),
+        interim: false,
     };
     let mut stream = gate.open(spec, sender).unwrap();
     let (pcm, _) = layout(16_000, &[3_000, 3_000]);
@@ -380,6 +404,7 @@ async fn the_gate_stands_before_paid_engines_only_unless_told() {
         language: "en".into(),
         label: "test".into(),
         key_terms: Vec::new(),
+        interim: false,
     };
     let refused = around(Arc::new(Paid), &GateConfig::default()).open(spec, sender).err();
     assert_eq!(refused, Some(EngineError::Refused("no credit".into())));

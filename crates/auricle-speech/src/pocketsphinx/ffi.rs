@@ -208,6 +208,7 @@ impl Decoder {
         }
     }
 
+    /// The words of the utterance that has ended; of one that is under way, what seems best so far.
     pub(super) fn words(&mut self) -> Vec<HeardWord> {
         let mut words = Vec::new();
         // SAFETY: the iterator is valid until `ps_seg_next` returns null, which also frees it; a word's text belongs to the

@@ -16,6 +16,8 @@ use crate::sentence;
 const IDLE: Duration = Duration::from_millis(100);
 /// How long a recogniser waits for more of a stretch that is being spoken before it looks whether the stream is still there.
 const MORE_WAIT: Duration = Duration::from_millis(200);
+/// Words that may still change are told each time this much more of a stretch was heard, in samples: half a second.
+const INTERIM_EVERY: usize = auricle_audio::vad::RATE_HZ as usize / 2;
 /// Recogniser frames a second.
 const FRAMES_PER_SEC: f64 = 100.0;
 
@@ -139,7 +141,7 @@ fn run(pool: &Weak<Pool>, sphinx: &Arc<Sphinx>, options: &[(&str, &str)]) {
 fn decode(pool: &Pool, decoder: &mut Decoder, stream: &Shared) -> Result<Vec<Word>, EngineError> {
     let Some(start) = stream.begin_stretch() else { return Ok(Vec::new()) };
     decoder.start()?;
-    let mut position = 0;
+    let (mut position, mut told_at) = (0, 0);
     loop {
         let (audio, ended) = stream.take_audio(position);
         position += audio.len();
@@ -153,14 +155,26 @@ fn decode(pool: &Pool, decoder: &mut Decoder, stream: &Shared) -> Result<Vec<Wor
         if stream.is_cancelled() || (ended && audio.is_empty()) {
             break;
         }
+        if !ended && !audio.is_empty() && stream.tells_interim() && position - told_at >= INTERIM_EVERY {
+            let mut words = spoken_words(decoder, start);
+            // The first word is told as soon as there is one.
+            told_at = if words.is_empty() { told_at } else { position };
+            sentence::begin(&mut words);
+            stream.interim(words);
+        }
         if audio.is_empty() {
             pool.wait_for_more();
         }
     }
     decoder.end();
-    let mut words: Vec<Word> = decoder.words().into_iter().filter_map(|word| spoken(word, start)).collect();
+    let mut words = spoken_words(decoder, start);
     sentence::finish(&mut words);
     Ok(words)
+}
+
+/// What it has heard, or believes so far.
+fn spoken_words(decoder: &mut Decoder, start_sample: u64) -> Vec<Word> {
+    decoder.words().into_iter().filter_map(|word| spoken(word, start_sample)).collect()
 }
 
 /// A word as people write it; `None` for silence and noise.
@@ -175,5 +189,6 @@ fn spoken(word: HeardWord, start_sample: u64) -> Option<Word> {
         start: zero + f64::from(word.first_frame) / FRAMES_PER_SEC,
         end: zero + f64::from(word.last_frame + 1) / FRAMES_PER_SEC,
         speaker: 0,
+        confidence: None,
     })
 }

@@ -34,6 +34,8 @@ pub(super) struct Shared {
     state: Mutex<State>,
     cancelled: AtomicBool,
     rate_hz: u32,
+    /// Words that may still change are told.
+    interim: bool,
 }
 
 struct State {
@@ -49,6 +51,8 @@ struct State {
     busy: bool,
     finished: bool,
     over: bool,
+    /// The last that was told of the first stretch were words that may still change.
+    changing: bool,
     outlet: Outlet,
     /// The audio of `stretches`.
     held: Share,
@@ -69,6 +73,20 @@ impl Shared {
 
     pub(super) fn is_cancelled(&self) -> bool {
         self.cancelled.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn tells_interim(&self) -> bool {
+        self.interim
+    }
+
+    /// Tells what a recogniser believes of the first stretch so far.
+    pub(super) fn interim(&self, words: Vec<Word>) {
+        let mut state = self.state();
+        if state.over || (words.is_empty() && !state.changing) {
+            return;
+        }
+        state.changing = !words.is_empty();
+        state.outlet.send(Event::Interim(words));
     }
 
     pub(super) fn has_ended_stretch(&self) -> bool {
@@ -109,8 +127,11 @@ impl Shared {
         match outcome {
             Ok(words) => {
                 state.stretches.pop_front();
+                let changing = std::mem::take(&mut state.changing);
                 if !words.is_empty() {
                     state.outlet.send(Event::Words(words));
+                } else if changing {
+                    state.outlet.send(Event::Interim(words));
                 }
                 if std::mem::take(&mut state.busy) && state.stretches.len() <= 1 {
                     state.outlet.send(Event::Resumed);
@@ -208,6 +229,7 @@ impl SphinxStream {
             busy: false,
             finished: false,
             over: false,
+            changing: false,
             outlet: Outlet::new(events),
             held,
         };
@@ -217,6 +239,7 @@ impl SphinxStream {
                 state: Mutex::new(state),
                 cancelled: AtomicBool::new(false),
                 rate_hz: spec.sample_rate_hz,
+                interim: spec.interim,
             }),
             resampler: Resampler::new(spec.sample_rate_hz, RATE_HZ),
             endpointer: Endpointer::new(config),

@@ -15,6 +15,7 @@ fn spec(rate: u32, language: &str) -> StreamSpec {
         language: language.into(),
         label: "test".into(),
         key_terms: Vec::new(),
+        interim: false,
     }
 }
 
@@ -175,4 +176,41 @@ async fn audio_that_waits_for_a_recogniser_is_counted_until_it_is_decided() {
     })
     .await
     .unwrap();
+}
+
+#[tokio::test]
+async fn words_are_told_while_they_are_spoken_if_that_was_asked_for() {
+    let engine = PocketSphinx::new(&config(1));
+    let (sender, mut events) = mpsc::channel(64);
+    let spec = StreamSpec { interim: true, ..spec(16_000, "en") };
+    let mut stream = engine.open(spec, sender).unwrap();
+    let pcm = speech();
+    let (begun, rest) = pcm.split_at(16_000 * 3 / 2);
+    for chunk in begun.chunks(320) {
+        assert!(stream.push(chunk));
+    }
+    let mut next =
+        async || tokio::time::timeout(Duration::from_secs(60), events.recv()).await.unwrap().unwrap();
+    // The sentence has not ended, so nothing can be final.
+    let changing = loop {
+        match next().await {
+            Event::Interim(words) => break words,
+            Event::Covered { .. } => {}
+            other => panic!("{other:?}"),
+        }
+    };
+    assert!(changing[0].text.starts_with(char::is_uppercase) && changing[0].start < 1.5, "{changing:?}");
+    assert!(changing.iter().all(|word| !word.text.ends_with(['.', '?']) && word.end <= 1.6), "{changing:?}");
+    for chunk in rest.chunks(320) {
+        assert!(stream.push(chunk));
+    }
+    stream.finish();
+    let (mut said, mut last) = (Vec::new(), None);
+    while last != Some(Event::Finished) {
+        let event = next().await;
+        said.push(event.clone());
+        last = Some(event);
+    }
+    let sentences = sentences(&said);
+    assert!(sentences[0].contains("report") && sentences[0].ends_with(['.', '?']), "{sentences:?}");
 }

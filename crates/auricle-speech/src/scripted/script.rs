@@ -190,6 +190,7 @@ fn words_of(entry: &Entry) -> Vec<Word> {
             start: at(index),
             end: at(index + 1),
             speaker: entry.speaker,
+            confidence: None,
         })
         .collect()
 }

@@ -6,9 +6,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use auricle_core::Word;
+
 use super::Trouble;
 use super::script::Script;
-use crate::engine::{EngineError, Event, EventSender, Stream};
+use crate::engine::{EngineError, Event, EventSender, Stream, StreamSpec};
 use crate::outlet::Outlet;
 
 /// Events that may wait when a stream finishes whose session has taken none. Full: the stream fails instead.
@@ -29,6 +31,8 @@ struct Place {
     /// The utterance that comes next, over all rounds, and how many of its words a flush has said.
     next: usize,
     said_of_next: usize,
+    /// Words that may still change are told, and how many of the next utterance were last.
+    interim: Option<usize>,
     covered: u64,
     /// To be told after words.
     cover_next: Option<u64>,
@@ -81,6 +85,9 @@ impl Place {
             self.over = true;
             return Some(Event::Finished);
         }
+        if let Some(words) = self.interim_words() {
+            return Some(Event::Interim(words));
+        }
         let silent = self.pushed.saturating_sub(self.delay);
         let until = self.next_utterance().map_or(silent, |(start, _)| silent.min(start));
         self.cover(until, self.rate_hz as u64)
@@ -91,6 +98,19 @@ impl Place {
         let (words, added) = self.script.utterance(self.next)?;
         let first = words.get(self.said_of_next)?;
         Some((self.position(first.start + added), self.position(words.last()?.end + added)))
+    }
+
+    /// The words of the next utterance that have passed, if those are more than were told.
+    fn interim_words(&mut self) -> Option<Vec<Word>> {
+        let told = self.interim?;
+        let (words, added) = self.script.utterance(self.next)?;
+        let heard = self.pushed.saturating_sub(self.delay);
+        let passed = words.iter().take_while(|word| self.position(word.end + added) <= heard).count();
+        let words = words.get(self.said_of_next..passed).filter(|_| passed > told)?;
+        let moved = |word: &Word| Word { start: word.start + added, end: word.end + added, ..word.clone() };
+        let words = words.iter().map(moved).collect();
+        self.interim = Some(passed);
+        Some(words)
     }
 
     /// The words of the next utterance that end by `until`. If those are all, the next utterance comes.
@@ -105,6 +125,7 @@ impl Place {
         }
         (self.next, self.said_of_next) =
             if passed == rest.len() { (self.next + 1, 0) } else { (self.next, self.said_of_next + passed) };
+        self.interim = self.interim.map(|_| self.said_of_next);
         (!said.is_empty()).then_some(Event::Words(said))
     }
 
@@ -140,7 +161,13 @@ pub(super) struct ScriptedStream {
 }
 
 impl ScriptedStream {
-    pub(super) fn new(script: Arc<Script>, trouble: &Trouble, rate_hz: u32, events: EventSender) -> Self {
+    pub(super) fn new(
+        script: Arc<Script>,
+        trouble: &Trouble,
+        spec: &StreamSpec,
+        events: EventSender,
+    ) -> Self {
+        let rate_hz = spec.sample_rate_hz;
         let samples = |time: Duration| (time.as_secs_f64() * f64::from(rate_hz)) as u64;
         let place = Place {
             script,
@@ -154,6 +181,7 @@ impl ScriptedStream {
             flushed: 0,
             next: 0,
             said_of_next: 0,
+            interim: spec.interim.then_some(0),
             covered: 0,
             cover_next: None,
             finishing: false,

@@ -11,6 +11,15 @@ const SCRIPT: &str = r#"[
 ]"#;
 
 fn opened(script: &str, trouble: Trouble, room: usize) -> (Box<dyn Stream>, mpsc::Receiver<Event>) {
+    opened_as(script, trouble, room, false)
+}
+
+fn opened_as(
+    script: &str,
+    trouble: Trouble,
+    room: usize,
+    interim: bool,
+) -> (Box<dyn Stream>, mpsc::Receiver<Event>) {
     let engine = Scripted::from_json(script, trouble).unwrap();
     let (events, heard) = mpsc::channel(room);
     let spec = StreamSpec {
@@ -18,6 +27,7 @@ fn opened(script: &str, trouble: Trouble, room: usize) -> (Box<dyn Stream>, mpsc
         language: "en".to_owned(),
         label: String::new(),
         key_terms: Vec::new(),
+        interim,
     };
     (engine.open(spec, events).unwrap(), heard)
 }
@@ -68,6 +78,42 @@ fn words_come_when_the_audio_has_passed_their_utterance_and_are_covered() {
     assert_eq!((words[0].start, words[0].speaker, words.len()), (4.0, 1, 3));
     assert!((words[1].start - 4.4).abs() < 1e-9, "a text of two words is spread over its time");
     assert!(last_covered(&events).unwrap() >= 6_000);
+}
+
+/// What was told of words, `…` behind those that may still change.
+fn told(events: &[Event]) -> Vec<String> {
+    let joined = |words: &[auricle_core::Word]| {
+        words.iter().map(|word| format!("{}@{:.1}", word.text, word.start)).collect::<Vec<_>>().join(" ")
+    };
+    let told = events.iter().filter_map(|event| match event {
+        Event::Words(words) => Some(joined(words)),
+        Event::Interim(words) => Some(joined(words) + "…"),
+        _ => None,
+    });
+    told.collect()
+}
+
+#[test]
+fn words_that_have_passed_are_told_before_their_utterance_ends_if_that_was_asked_for() {
+    let (mut stream, mut heard) = opened_as(SCRIPT, Trouble::default(), 64, true);
+    push(&mut *stream, 4_700);
+    assert_eq!(told(&drain(&mut heard)), ["Hello@1.0…", "Hello@1.0 there.@1.5", "How@4.0…"]);
+    // The rest of an utterance that was decided in its middle is told alone.
+    stream.flush();
+    push(&mut *stream, 460);
+    assert_eq!(told(&drain(&mut heard)), ["How@4.0", "are@4.4…"]);
+    push(&mut *stream, 1_500);
+    stream.finish();
+    assert_eq!(told(&drain(&mut heard)), ["are@4.4 you?@4.9", "Fine.@5.3"]);
+    // Who takes nothing is told the newest of them once there is room.
+    let (mut stream, mut heard) = opened_as(SCRIPT, Trouble::default(), 1, true);
+    push(&mut *stream, 4_990);
+    let mut all = Vec::new();
+    for _ in 0..50 {
+        all.extend(drain(&mut heard));
+        stream.push(&[]);
+    }
+    assert_eq!(told(&all).last().unwrap(), "How@4.0 are@4.4…");
 }
 
 #[test]
@@ -188,6 +234,7 @@ fn the_built_in_exchange_is_ten_sentences_of_two_speakers_each_round() {
         language: "en".to_owned(),
         label: String::new(),
         key_terms: Vec::new(),
+        interim: false,
     };
     let mut stream = engine.open(spec, events).unwrap();
     for _ in 0..50 * 90 {

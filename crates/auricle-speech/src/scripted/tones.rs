@@ -111,6 +111,7 @@ impl Recogniser {
                             start: lead as f64 / rate,
                             end,
                             speaker: 0,
+                            confidence: None,
                         });
                         self.next = lead + WORD_SAMPLES as u64;
                     }

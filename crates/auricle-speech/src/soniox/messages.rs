@@ -1,6 +1,5 @@
 //! What it sends: tokens, which are pieces of words; a leading space begins a word.
 
-use auricle_core::Word;
 use serde::Deserialize;
 
 use super::NAME;
@@ -33,6 +32,7 @@ struct Token {
     end_ms: Option<f64>,
     /// `1` and up.
     speaker: Option<Label>,
+    confidence: Option<f64>,
 }
 
 /// Its documents write strings; numbers were seen.
@@ -61,14 +61,19 @@ pub(super) fn error_of(body: &str) -> (Option<String>, Option<String>) {
 }
 
 /// Words that are being put together.
-#[derive(Default)]
 pub(super) struct Tokens {
     utterance: Utterance,
     /// Of the last token, for one that has no time.
     end: f64,
+    /// Words that may still change are told.
+    interim: bool,
 }
 
 impl Tokens {
+    pub(super) fn new(interim: bool) -> Self {
+        Self { utterance: Utterance::default(), end: 0.0, interim }
+    }
+
     pub(super) fn read(&mut self, text: &str, key: &ApiKey, said: &mut Vec<Said>) -> Result<(), EngineError> {
         let message: Message = serde_json::from_str(text).map_err(|error| unreadable(NAME, &error))?;
         let mut flushed = false;
@@ -79,7 +84,7 @@ impl Tokens {
                     self.utterance.end(said);
                     flushed = true;
                 }
-                _ => self.add(token, said),
+                _ => add(&mut self.utterance, &mut self.end, token, said),
             }
         }
         if message.finished {
@@ -87,6 +92,15 @@ impl Tokens {
         }
         if let Some(ms) = message.final_audio_proc_ms {
             said.push(self.utterance.covered(ms / 1_000.0));
+        }
+        if self.interim && message.error_code.is_none() {
+            let mut end = self.end;
+            said.push(self.utterance.interim(|utterance, said| {
+                let changing = message.tokens.iter().filter(|token| !token.is_final);
+                for token in changing.filter(|token| ![END, FLUSHED].contains(&token.text.as_str())) {
+                    add(utterance, &mut end, token, said);
+                }
+            }));
         }
         if flushed {
             said.push(Said::Flushed);
@@ -100,28 +114,24 @@ impl Tokens {
         }
         Ok(())
     }
+}
 
-    fn add(&mut self, token: &Token, said: &mut Vec<Said>) {
-        let start = token.start_ms.map_or(self.end, |ms| ms / 1_000.0);
-        let end = token.end_ms.map_or(start, |ms| ms / 1_000.0);
-        self.end = end;
-        let speaker = match &token.speaker {
-            Some(label) => label.index(),
-            None => self.utterance.speaker().unwrap_or(0),
-        };
-        // A token may hold several words.
-        for (index, piece) in token.text.split_inclusive(char::is_whitespace).enumerate() {
-            let begins = index > 0 || token.text.starts_with(char::is_whitespace);
-            let Some(piece) = word(piece, start, end, speaker) else { continue };
-            self.put(begins, piece, said);
-        }
-    }
-
-    fn put(&mut self, begins: bool, piece: Word, said: &mut Vec<Said>) {
+/// Adds a token's words. `end`: of the token before it.
+fn add(utterance: &mut Utterance, end: &mut f64, token: &Token, said: &mut Vec<Said>) {
+    let start = token.start_ms.map_or(*end, |ms| ms / 1_000.0);
+    *end = token.end_ms.map_or(start, |ms| ms / 1_000.0);
+    let speaker = match &token.speaker {
+        Some(label) => label.index(),
+        None => utterance.speaker().unwrap_or(0),
+    };
+    // A token may hold several words.
+    for (index, piece) in token.text.split_inclusive(char::is_whitespace).enumerate() {
+        let begins = index > 0 || token.text.starts_with(char::is_whitespace);
+        let Some(piece) = word(piece, start, *end, speaker, token.confidence) else { continue };
         if begins {
-            self.utterance.add(piece, said);
+            utterance.add(piece, said);
         } else {
-            self.utterance.extend(piece, said);
+            utterance.extend(piece, said);
         }
     }
 }

@@ -46,6 +46,7 @@ struct Alternative {
     content: String,
     /// `S1` and up; `UU` if it cannot tell.
     speaker: Option<String>,
+    confidence: Option<f64>,
 }
 
 /// Words that are being put together.
@@ -53,9 +54,15 @@ struct Alternative {
 pub(super) struct Transcript {
     utterance: Utterance,
     started: bool,
+    /// Words that may still change are told.
+    interim: bool,
 }
 
 impl Transcript {
+    pub(super) fn new(interim: bool) -> Self {
+        Self { interim, ..Self::default() }
+    }
+
     pub(super) fn is_started(&self) -> bool {
         self.started
     }
@@ -67,10 +74,15 @@ impl Transcript {
             "RecognitionStarted" => self.started = true,
             "AddTranscript" => {
                 for heard in &message.results {
-                    self.add(heard, said);
+                    add(&mut self.utterance, heard, said);
                 }
                 said.extend(end.map(|secs| self.utterance.covered(secs)));
             }
+            "AddPartialTranscript" if self.interim => said.push(self.utterance.interim(|utterance, said| {
+                for heard in &message.results {
+                    add(utterance, heard, said);
+                }
+            })),
             "EndOfUtterance" => {
                 self.utterance.end(said);
                 said.extend(end.map(Said::Covered));
@@ -80,27 +92,27 @@ impl Transcript {
                 said.push(Said::Finished);
             }
             "Error" => return Err(of_type(message.kind.as_deref().unwrap_or_default())),
-            // AudioAdded, Info, Warning, partial results, and what is newer than this.
+            // AudioAdded, Info, Warning, partial results that nobody asked for, and what is newer than this.
             _ => {}
         }
         Ok(())
     }
+}
 
-    fn add(&mut self, heard: &Heard, said: &mut Vec<Said>) {
-        let Some(best) = heard.alternatives.first() else { return };
-        let attaches = heard.attaches_to.as_deref().unwrap_or("none");
-        if heard.kind == "punctuation" && attaches != "next" {
-            self.utterance.attach(&best.content);
-        } else {
-            let last = self.utterance.speaker().unwrap_or(0);
-            let speaker = best.speaker.as_deref().and_then(speaker).unwrap_or(last);
-            if let Some(word) = word(&best.content, heard.start_time, heard.end_time, speaker) {
-                self.utterance.add(word, said);
-            }
+fn add(utterance: &mut Utterance, heard: &Heard, said: &mut Vec<Said>) {
+    let Some(best) = heard.alternatives.first() else { return };
+    let attaches = heard.attaches_to.as_deref().unwrap_or("none");
+    if heard.kind == "punctuation" && attaches != "next" {
+        utterance.attach(&best.content);
+    } else {
+        let last = utterance.speaker().unwrap_or(0);
+        let speaker = best.speaker.as_deref().and_then(speaker).unwrap_or(last);
+        if let Some(word) = word(&best.content, heard.start_time, heard.end_time, speaker, best.confidence) {
+            utterance.add(word, said);
         }
-        if heard.is_eos {
-            self.utterance.end(said);
-        }
+    }
+    if heard.is_eos {
+        utterance.end(said);
     }
 }
 

@@ -34,6 +34,11 @@ impl Agreement {
         self.final_until
     }
 
+    /// What the last pass said beyond what is final.
+    pub(super) fn undecided(&self) -> &[Word] {
+        &self.last
+    }
+
     /// Takes in a pass and gives the words that are final by it.
     pub(super) fn pass(&mut self, words: Vec<Word>) -> Vec<Word> {
         let mut words = self.beyond(words);
@@ -107,7 +112,7 @@ mod tests {
         words
             .map(|(at, text)| {
                 let start = start + at as f64 * 0.5;
-                Word { text: text.to_owned(), start, end: start + 0.4, speaker: 0 }
+                Word { text: text.to_owned(), start, end: start + 0.4, speaker: 0, confidence: None }
             })
             .collect()
     }

@@ -78,6 +78,7 @@ mod tests {
                 start: at as f64,
                 end: at as f64 + 0.5,
                 speaker: 0,
+                confidence: None,
             })
             .collect()
     }

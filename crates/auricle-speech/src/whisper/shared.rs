@@ -10,6 +10,7 @@ use auricle_core::{Share, Word};
 
 use super::decode::Stop;
 use super::pool::Pool;
+use super::stream::Manner;
 use super::stretch::{Kind, Stretch, Window};
 use crate::engine::{EngineError, Event, EventSender};
 use crate::outlet::Outlet;
@@ -54,6 +55,10 @@ pub(super) struct State {
     pub(super) silent_until: u64,
     covered: u64,
     busy: bool,
+    /// Words that may still change are told.
+    interim: bool,
+    /// The last that was told were such words.
+    changing: bool,
     pub(super) finished: bool,
     pub(super) over: bool,
     pub(super) outlet: Outlet,
@@ -78,13 +83,7 @@ pub(super) struct Job {
 pub(super) type Outcome = Result<(Vec<Word>, Option<String>), EngineError>;
 
 impl Shared {
-    pub(super) fn new(
-        rate_hz: u32,
-        language: Option<String>,
-        step: Duration,
-        events: EventSender,
-        held: Share,
-    ) -> Arc<Self> {
+    pub(super) fn new(rate_hz: u32, manner: Manner, events: EventSender, held: Share) -> Arc<Self> {
         let state = State {
             stretches: VecDeque::new(),
             queued: Queued::No,
@@ -95,17 +94,19 @@ impl Shared {
             silent_until: 0,
             covered: 0,
             busy: false,
+            interim: manner.interim,
+            changing: false,
             finished: false,
             over: false,
             outlet: Outlet::new(events),
             held,
         };
-        let step = (step.as_secs_f64() * f64::from(RATE_HZ)) as u64;
+        let step = (manner.step.as_secs_f64() * f64::from(RATE_HZ)) as u64;
         Arc::new(Self {
             state: Mutex::new(state),
             cancelled: AtomicBool::new(false),
             rate_hz,
-            language,
+            language: manner.language,
             step,
         })
     }
@@ -213,11 +214,18 @@ impl State {
         let Some(stretch) = self.stretches.front_mut() else { return };
         stretch.language = stretch.language.take().or(language);
         let words = stretch.heard(window, words);
+        // None once the stretch has ended.
+        let undecided = if self.interim { stretch.undecided().to_vec() } else { Vec::new() };
         if window.kind == Kind::Last {
             self.stretches.pop_front();
         }
         if !words.is_empty() {
+            self.changing = false;
             self.outlet.send(Event::Words(words));
+        }
+        if self.changing || !undecided.is_empty() {
+            self.changing = !undecided.is_empty();
+            self.outlet.send(Event::Interim(undecided));
         }
         if self.busy && self.stretches.len() <= 1 {
             self.busy = false;

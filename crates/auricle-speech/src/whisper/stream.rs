@@ -33,6 +33,8 @@ pub(super) struct Manner {
     pub(super) language: Option<String>,
     pub(super) step: Duration,
     pub(super) backlog_max: usize,
+    /// Words that may still change are told.
+    pub(super) interim: bool,
 }
 
 /// A stretch has no longest length here: windows have.
@@ -51,7 +53,8 @@ impl WhisperStream {
         manner: Manner,
         held: Share,
     ) -> Self {
-        let shared = Shared::new(spec.sample_rate_hz, manner.language, manner.step, events, held);
+        let backlog_max = manner.backlog_max;
+        let shared = Shared::new(spec.sample_rate_hz, manner, events, held);
         Self {
             pool,
             shared,
@@ -59,7 +62,7 @@ impl WhisperStream {
             endpointer: endpointer(),
             recent: VecDeque::new(),
             // Less than this would skip within one window.
-            backlog_max: manner.backlog_max.max(RATE_HZ as usize * 40),
+            backlog_max: backlog_max.max(RATE_HZ as usize * 40),
             skipping_from: None,
             pcm: Vec::new(),
             events: Vec::new(),

@@ -89,6 +89,11 @@ impl Stretch {
         settled.min(self.until())
     }
 
+    /// What the last pass heard and the next may change.
+    pub(super) fn undecided(&self) -> &[Word] {
+        self.agreement.undecided()
+    }
+
     /// The pass that is due; while speech goes on one each `step` samples.
     pub(super) fn due(&self, step: u64) -> Option<Kind> {
         if self.audio.len() >= WINDOW_MAX {
@@ -166,6 +171,7 @@ mod tests {
                 start: half as f64 / 2.0,
                 end: half as f64 / 2.0 + 0.4,
                 speaker: 0,
+                confidence: None,
             })
             .collect()
     }

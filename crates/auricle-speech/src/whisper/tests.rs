@@ -124,6 +124,7 @@ fn spec(language: &str) -> StreamSpec {
         language: language.into(),
         label: "test".into(),
         key_terms: Vec::new(),
+        interim: false,
     }
 }
 
@@ -355,4 +356,34 @@ fn a_language_that_the_model_lacks_is_refused_and_a_missing_model_says_how_to_ge
     let without =
         Whisper::with(&config, None).open(spec("en"), mpsc::channel(1).0).err().unwrap().to_string();
     assert!(without.contains("--features whisper"), "{without}");
+}
+
+#[tokio::test]
+async fn words_that_two_passes_have_not_agreed_on_are_told_if_that_was_asked_for() {
+    let rig = Arc::new(Rig::default());
+    rig.allow(Some(1));
+    let engine = engine(&rig, 1, |config| config.step = Duration::from_millis(500));
+    let (sender, mut events) = mpsc::channel(64);
+    let mut stream = engine.open(StreamSpec { interim: true, ..spec("en") }, sender).unwrap();
+    let pcm = speech();
+    let (begun, rest_of_it) = pcm.split_at(16_000 * 3 / 2);
+    push_all(&mut *stream, begun);
+    let changing = loop {
+        match next(&mut events).await {
+            Event::Interim(words) => break words,
+            Event::Covered { .. } => {}
+            other => panic!("{other:?}"),
+        }
+    };
+    rig.allow(None);
+    push_all(&mut *stream, rest_of_it);
+    stream.finish();
+    let events = rest(&mut events).await;
+    let Some(Event::Words(words)) = events.iter().find(|event| matches!(event, Event::Words(_))) else {
+        panic!("{events:?}");
+    };
+    assert_eq!((changing[0].text.as_str(), changing[0].start), (words[0].text.as_str(), words[0].start));
+    // Of each stretch the last word is final, and nothing is left that could change.
+    let last = events.iter().rfind(|event| matches!(event, Event::Words(_) | Event::Interim(_)));
+    assert!(matches!(last, Some(Event::Words(_))), "{last:?}");
 }

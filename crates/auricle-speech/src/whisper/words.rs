@@ -31,18 +31,20 @@ pub(super) struct Token {
 /// The words of a part, in order, later by `zero` seconds. Times do not go back. Sounds that the model describes, `[MUSIC]`,
 /// `(applause)` or `♪`, are no words.
 pub(super) fn of(part: &Part, zero: f64) -> Vec<Word> {
-    let mut raw: Vec<(Vec<u8>, f64, f64)> = Vec::new();
+    let mut raw: Vec<(Vec<u8>, f64, f64, f32)> = Vec::new();
     for token in &part.tokens {
         match raw.last_mut() {
-            Some((bytes, _, end)) if !token.bytes.starts_with(b" ") => {
+            Some((bytes, _, end, sure)) if !token.bytes.starts_with(b" ") => {
                 bytes.extend(&token.bytes);
                 *end = end.max(token.end);
+                // As sure as its least sure part.
+                *sure = sure.min(token.probability);
             }
-            _ => raw.push((token.bytes.clone(), token.start, token.end)),
+            _ => raw.push((token.bytes.clone(), token.start, token.end, token.probability)),
         }
     }
     let mut words: Vec<Word> = Vec::new();
-    for (bytes, start, end) in raw {
+    for (bytes, start, end, sure) in raw {
         let text = String::from_utf8_lossy(&bytes).trim().to_owned();
         let start = (start.max(0.0) + zero).max(words.last().map_or(0.0, |word| word.start));
         let end = (end + zero).max(start);
@@ -53,7 +55,10 @@ pub(super) fn of(part: &Part, zero: f64) -> Vec<Word> {
                 last.end = last.end.max(end);
             }
             _ if text.is_empty() => {}
-            _ => words.push(Word { text, start, end, speaker: 0 }),
+            _ => {
+                let confidence = Some(sure.clamp(0.0, 1.0)).filter(|sure| sure.is_finite());
+                words.push(Word { text, start, end, speaker: 0, confidence });
+            }
         }
     }
     without_descriptions(words)
@@ -116,7 +121,7 @@ mod tests {
 
     #[test]
     fn tokens_are_joined_into_words_and_a_character_may_be_spread_over_two() {
-        let part = part(&[
+        let mut part = part(&[
             (b" Caf", 0.0, 0.2),
             (b"\xc3", 0.2, 0.2),
             (b"\xa9", 0.2, 0.3),
@@ -125,8 +130,10 @@ mod tests {
             (b" -", 0.8, 0.9),
             (b".", 0.9, 0.9),
         ]);
+        (part.tokens[2].probability, part.tokens[4].probability) = (0.25, f32::NAN);
         let words = of(&part, 10.0);
         assert_eq!(texts(&words), ["Café,", "please-."]);
+        assert_eq!((words[0].confidence, words[1].confidence), (Some(0.25), None));
         assert_eq!((words[0].start, words[0].end, words[1].end), (10.0, 10.3, 10.9));
     }
 

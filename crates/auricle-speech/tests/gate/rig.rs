@@ -81,6 +81,7 @@ pub(crate) async fn hear(engine: &dyn Engine, pcm: &[i16], rate_hz: u32) -> Vec<
         language: "en".into(),
         label: "test".into(),
         key_terms: Vec::new(),
+        interim: false,
     };
     let mut stream = engine.open(spec, sender).unwrap();
     let (mut all, mut covered) = (Vec::new(), 0);

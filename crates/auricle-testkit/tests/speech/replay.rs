@@ -1,7 +1,7 @@
 //! Recorded sessions through the adapters alone.
 
 use auricle_speech::cloud::{Adapter, ApiKey, Close, Provider, Refusal, Said};
-use auricle_speech::{DeepgramConfig, SonioxConfig, SpeechmaticsConfig};
+use auricle_speech::{DeepgramConfig, SonioxConfig, SpeechmaticsConfig, StreamSpec};
 use auricle_testkit::SpeechScript;
 use auricle_testkit::stand_in::Step;
 
@@ -9,8 +9,9 @@ use crate::{session, spec};
 
 const KEY: &str = "secret-key-1";
 
-fn adapter(engine: &str) -> Box<dyn Adapter> {
+fn adapter(engine: &str, interim: bool) -> Box<dyn Adapter> {
     let key = Some(ApiKey::new(KEY));
+    let spec = || StreamSpec { interim, ..spec() };
     match engine {
         "deepgram" => DeepgramConfig { key, ..DeepgramConfig::default() }.adapter(&spec()),
         "soniox" => SonioxConfig { key, ..SonioxConfig::default() }.adapter(&spec()),
@@ -21,8 +22,12 @@ fn adapter(engine: &str) -> Box<dyn Adapter> {
 
 /// What came of a session, a line for each thing that was said, the error last.
 fn replayed(engine: &str, name: &str) -> Vec<String> {
+    replayed_as(engine, name, false)
+}
+
+fn replayed_as(engine: &str, name: &str, interim: bool) -> Vec<String> {
     let SpeechScript::Session(steps) = session(engine, name) else { panic!("no session") };
-    let (mut adapter, mut lines, mut said) = (adapter(engine), Vec::new(), Vec::new());
+    let (mut adapter, mut lines, mut said) = (adapter(engine, interim), Vec::new(), Vec::new());
     let end = adapter.finish();
     let mut finished = false;
     for step in &steps {
@@ -66,10 +71,15 @@ fn replayed(engine: &str, name: &str) -> Vec<String> {
 
 fn line(said: Said) -> String {
     match said {
-        Said::Words(words) => {
+        Said::Words(ref words) | Said::Interim(ref words) => {
             let texts: Vec<_> = words.iter().map(|word| format!("{}/{}", word.text, word.speaker)).collect();
-            let end = words.last().unwrap().end;
-            format!("{:.1}-{end:.1} {}", words[0].start, texts.join(" "))
+            let changes = if matches!(said, Said::Interim(_)) { "…" } else { "" };
+            match (words.first(), words.last()) {
+                (Some(first), Some(last)) => {
+                    format!("{:.1}-{:.1} {}{changes}", first.start, last.end, texts.join(" "))
+                }
+                _ => changes.to_owned(),
+            }
         }
         Said::Covered(secs) => format!("covered {secs:.1}"),
         Said::Flushed => "flushed".to_owned(),
@@ -238,5 +248,78 @@ fn speechmatics_sessions_mean_what_they_say() {
         ("server_error", r#"Broken("speechmatics said that it cannot go on (job_error)")"#.to_owned()),
     ] {
         assert_replayed("speechmatics", name, &[&error]);
+    }
+}
+
+#[test]
+fn what_may_still_change_is_told_only_if_it_was_asked_for() {
+    let sentence = "0.2-1.4 Please/0 send/0 the/0 report./0";
+    for (engine, wanted) in [
+        (
+            "deepgram",
+            &[
+                "0.2-0.8 Please/0 sand/0…",
+                sentence,
+                "covered 1.8",
+                "…",
+                "2.0-2.2 Hm/0…",
+                "…",
+                "covered 3.2",
+                "…",
+                "covered 5.0",
+                "finished",
+            ][..],
+        ),
+        (
+            "soniox",
+            &[
+                "covered 0.0",
+                "0.2-0.8 Please/0 san/0…",
+                "covered 0.2",
+                "0.2-0.9 Please/0 send/0 the/0…",
+                sentence,
+                "covered 1.5",
+                "2.0-2.1 I/1…",
+                "covered 2.0",
+                "2.0-2.1 I./1…",
+                "2.0-2.1 I./1",
+                "covered 5.0",
+                "…",
+                "finished",
+            ],
+        ),
+        (
+            "speechmatics",
+            &[
+                "0.2-0.8 Please/0 sand/0…",
+                "covered 0.2",
+                "0.2-1.5 Please/0 send/0 the/0 report./0 I/0…",
+                sentence,
+                "covered 1.5",
+                "…",
+                "finished",
+            ],
+        ),
+    ] {
+        assert_eq!(replayed_as(engine, "interim", true), wanted, "{engine}");
+        let final_ones: Vec<_> = wanted.iter().filter(|line| !line.ends_with('…')).copied().collect();
+        assert_eq!(replayed(engine, "interim"), final_ones, "{engine}");
+    }
+}
+
+#[test]
+fn each_service_says_how_sure_it_is() {
+    for (engine, sure) in [("deepgram", 0.998), ("soniox", 0.97), ("speechmatics", 0.99)] {
+        let SpeechScript::Session(steps) = session(engine, "success") else { panic!("no session") };
+        let (mut adapter, mut said) = (adapter(engine, false), Vec::new());
+        for step in &steps {
+            if let Step::Send(value) = step {
+                adapter.on_text(&value.to_string(), &mut said).unwrap();
+            }
+        }
+        let words =
+            said.iter().filter_map(|said| if let Said::Words(words) = said { Some(words) } else { None });
+        let told: Vec<_> = words.flatten().map(|word| word.confidence).collect();
+        assert!(told.len() == 7 && told.iter().all(|told| *told == Some(sure)), "{engine}: {told:?}");
     }
 }

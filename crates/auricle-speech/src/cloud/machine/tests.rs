@@ -24,6 +24,7 @@ impl Rig {
             language: "en".to_owned(),
             label: String::new(),
             key_terms: Vec::new(),
+            interim: true,
         };
         let now = tokio::time::Instant::now().into_std();
         let adapter = provider.adapter(&spec).unwrap();
@@ -110,7 +111,7 @@ fn words_and_coverage_move_by_what_was_left_out() {
     let word = r#"{"word":"after","punctuated_word":"After.","start":2.25,"end":2.5,"speaker":1}"#;
     rig.hear(&results(0.0, 2.0, "", false));
     rig.hear(&results(2.0, 1.0, word, false));
-    let after = Word { text: "After.".to_owned(), start: 2.75, end: 3.0, speaker: 1 };
+    let after = Word { text: "After.".to_owned(), start: 2.75, end: 3.0, speaker: 1, confidence: None };
     assert_eq!(rig.events(), [covered(2_000), Event::Words(vec![after]), covered(3_500)]);
 }
 
@@ -234,4 +235,43 @@ fn an_end_that_was_not_asked_for_is_none() {
     assert!(!rig.machine.is_over());
     rig.machine.heard(Incoming::Closed(Some(Close { code: 1000, reason: String::new() })), rig.now);
     assert!(matches!(rig.events()[..], [Event::Failed(EngineError::Broken(_))]));
+}
+
+#[test]
+fn what_may_still_change_is_told_as_it_changes_and_its_end_once() {
+    let mut rig = Rig::deepgram();
+    rig.push(900);
+    rig.sent();
+    let changing =
+        |words: &str| results(0.0, 0.9, words, false).replace(r#""is_final":true"#, r#""is_final":false"#);
+    let word = |text: &str| format!(r#"{{"word":"{text}","start":0.1,"end":7.5}}"#);
+    let events = |rig: &mut Rig, text: &str| {
+        rig.hear(text);
+        let texts = rig.events().into_iter().map(|event| match event {
+            Event::Interim(words) => {
+                format!("{}…", words.iter().map(|word| word.text.as_str()).collect::<String>())
+            }
+            Event::Words(words) => {
+                assert!(words[0].end <= 0.9, "no more than was sent: {words:?}");
+                words[0].text.clone()
+            }
+            Event::Covered { until_sample } => format!("covered {until_sample}"),
+            other => format!("{other:?}"),
+        });
+        texts.collect::<Vec<_>>()
+    };
+    assert!(events(&mut rig, &changing("")).is_empty(), "nothing was told that could end");
+    assert_eq!(events(&mut rig, &changing(&word("so"))), ["so…"]);
+    assert_eq!(events(&mut rig, &changing(&word("sofa"))), ["sofa…"]);
+    assert_eq!(events(&mut rig, &changing("")), ["…"]);
+    assert!(events(&mut rig, &changing("")).is_empty());
+    assert_eq!(events(&mut rig, &changing(&word("sofa"))), ["sofa…"]);
+    assert_eq!(events(&mut rig, &results(0.0, 0.5, &word("so"), false)), ["so", "covered 500"]);
+    assert!(events(&mut rig, &changing("")).is_empty(), "it was decided");
+    assert_eq!(events(&mut rig, &changing(&word("um"))), ["um…"]);
+    assert_eq!(events(&mut rig, &results(0.5, 0.3, "", false)), ["…", "covered 800"], "it was nothing");
+    // What is said at once is told once.
+    rig.hear(&changing(&word("a")));
+    rig.hear(&changing(&word("ab")));
+    assert_eq!(rig.events().len(), 1);
 }
