@@ -14,6 +14,7 @@ pub mod incoming;
 pub mod recording;
 pub mod resample;
 pub mod vad;
+pub mod wav;
 
 pub use codec::{Codec, UnknownCodec};
 pub use decode::{DecodeError, Decoder, DecoderError};

@@ -438,6 +438,12 @@ limits! {
     audio_kept_bytes_max: u64 = 16 * 1024 * 1024 * 1024;
     /// How often kept audio is looked through for what is too old or belongs to no conversation.
     audio_sweep_every: Duration = Duration::from_secs(3_600);
+    /// Recordings that `GET /v1/conversations/{id}/audio` sends at once. Full: 503. Each takes a thread, and what sounds in memory.
+    audio_answers_running_max: usize = 4;
+    /// Seconds of one such recording, silence included. Full: 422; parts of it can be had.
+    audio_answer_secs_max: u64 = 43_200;
+    /// How long those who want kept audio wait for the spool to let go of what it has. Full: they have what is there.
+    audio_settle_max: Duration = Duration::from_secs(5);
     /// Conversations that are heard again at once: each can take a recogniser from live sessions. Full: they wait as rows.
     retranscriptions_running_max: usize = 1;
     /// Attempts to hear a conversation again. Full: the job is `failed`, with a reason; the transcript stays as it was.

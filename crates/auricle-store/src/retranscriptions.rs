@@ -59,6 +59,8 @@ pub struct HeardStretch {
     /// Where audio is, in seconds from `zero_at`: what was said there before is replaced.
     pub from: f64,
     pub until: f64,
+    /// It is one channel of a session with several: its speaker is known.
+    pub is_channel: bool,
     /// In order; times are seconds from `zero_at`.
     pub segments: Vec<Segment>,
 }

@@ -29,7 +29,7 @@ fn heard(id: &str, start: f64, text: &str) -> Segment {
 fn reheard(lease: &RetranscriptionLease, segments: Vec<Segment>, secs: i64) -> Reheard {
     Reheard {
         lease: lease.clone(),
-        stretches: vec![HeardStretch { zero_at: at(0), from: 0.0, until: 10.0, segments }],
+        stretches: vec![HeardStretch { zero_at: at(0), from: 0.0, until: 10.0, is_channel: false, segments }],
         heard_secs: 10.0,
         job_id: format!("{}-job", lease.id).into(),
         now: at(secs),

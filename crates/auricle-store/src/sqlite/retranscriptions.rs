@@ -231,7 +231,7 @@ fn complete(db: &Db, done: &Reheard, job_attempts: u32, revisions_max: usize) ->
         heard.extend(stretch.segments.iter().cloned().map(|mut segment| {
             segment.start += offset;
             segment.end += offset;
-            segment
+            rehearing::New { segment, is_channel: stretch.is_channel }
         }));
     }
     let old = revisions::segments(db, &head)?;

@@ -273,6 +273,7 @@ async fn fill_for_revisions(store: &Arc<SqliteStore>, user: &str, word: &str) {
         zero_at: at(0),
         from: 0.0,
         until: 2.0,
+        is_channel: false,
         segments: vec![segment("again", 0.5, word)],
     };
     let done = crate::Reheard {
