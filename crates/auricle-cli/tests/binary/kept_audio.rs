@@ -58,10 +58,15 @@ fn p4_a_conversation_that_was_heard_again_at_kill_9_is_heard_again_after_it_and_
     let saved = server.folder.path().join("back.wav");
     assert!(server.ask(&["conversations", "audio", &id, "-o", saved.to_str().unwrap()]).contains("back.wav"));
     assert!(!saved.with_extension("wav.part").exists());
-    let (sent, back) = (samples(&audio), samples(&saved));
+    let whole = server.folder.path().join("whole.wav");
+    // From before the first word, too.
+    let args = ["conversations", "audio", &id, "--from", "-100", "-o", whole.to_str().unwrap()];
+    assert!(server.ask(&args).contains("whole.wav"));
+    let (sent, back) = (samples(&audio), samples(&whole));
     assert!(sent.len().abs_diff(back.len()) < 1_600, "{} and {}", sent.len(), back.len());
     let differ = sent.iter().zip(&back).filter(|(one, other)| one.abs_diff(**other) > 1).count();
     assert_eq!(differ, 0);
+    assert!(back.ends_with(&samples(&saved)));
     let part = ["conversations", "audio", &id, "--from", "1", "--until", "2.5", "-o", "-"];
     let part = auricle().args(part).args(["--url", &server.url()]).output().unwrap();
     assert_eq!(part.stdout[44..], std::fs::read(&saved).unwrap()[44 + 32_000..44 + 80_000]);

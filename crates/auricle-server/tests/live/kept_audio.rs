@@ -224,6 +224,41 @@ async fn an_uploaded_file_is_kept_heard_again_and_deleted_with_its_conversation(
     assert_eq!(below(&rig.data().join("audio")).1, 0);
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn after_a_rotation_runs_and_files_are_brought_to_the_new_key() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let (old, new) = ("5a".repeat(32), "a5".repeat(32));
+    let mut rig = keeping(&[("protection.key", &old)]).await;
+    let id = said(&rig).await;
+    let upload = crate::uploads::upload(&rig, "talk.wav", crate::uploads::wav(13, 7)).await;
+    let done = crate::uploads::ended(&rig, &upload).await;
+    let name = upload["id"].as_str().unwrap();
+    eventually("the file is kept", async || (files_of(&rig, "uploads", name).1 > 0).then_some(())).await;
+    let paths = [id.as_str(), done["conversations"][0].as_str().unwrap()]
+        .map(|id| format!("/v1/conversations/{id}/audio?from=-9"));
+    let before = [recording(&rig, &paths[0]).await, recording(&rig, &paths[1]).await];
+    let folder = rig.data().join("audio");
+    let uses = || auricle_store::kept::KeptAudio::key_uses(&folder).unwrap();
+    let (old_key, before_bytes) = (uses()[0].key, below(&folder).1);
+    assert!(old_key.is_some() && uses().iter().all(|each| each.key == old_key));
+    let old_file = rig.data().join("../old.key");
+    std::fs::write(&old_file, &old).unwrap();
+    std::fs::set_permissions(&old_file, std::fs::Permissions::from_mode(0o600)).unwrap();
+    rig.set("protection.key", &new);
+    rig.set("protection.old_key_files", &old_file.display().to_string());
+    rig.restart().await;
+    eventually("nothing is under the old key", async || {
+        uses().iter().all(|each| each.key.is_some() && each.key != old_key).then_some(())
+    })
+    .await;
+    assert_eq!(
+        uses().iter().map(|each| each.what.as_str()).collect::<Vec<_>>(),
+        ["audio.runs", "audio.uploads"]
+    );
+    assert_eq!([recording(&rig, &paths[0]).await, recording(&rig, &paths[1]).await], before);
+    assert_eq!(below(&rig.data().join("audio")).1, before_bytes, "as much as before");
+}
+
 /// (level, from, until) of each channel, in milliseconds.
 type Levels = Vec<(i16, usize, usize)>;
 

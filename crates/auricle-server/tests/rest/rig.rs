@@ -464,6 +464,15 @@ impl Rig {
         assert!(self.kept.bytes_of(&user.into(), id).unwrap() > 32_000);
     }
 
+    /// An attempt to hear a conversation again, which ends in vain.
+    pub(crate) async fn fail_hearing(&self) {
+        let lease = Duration::from_secs(15);
+        let claimed = self.store.claim_retranscription(&self.process, self.now(), lease).await.unwrap();
+        let outcome = AttemptOutcome::Failed { error: "nothing was heard".into() };
+        let (lease, _) = claimed.expect("one is queued");
+        self.store.end_retranscription(&lease, outcome, self.now()).await.unwrap();
+    }
+
     /// Hears a conversation again, as the server does: this is said in its first second.
     pub(crate) async fn hear_again(&self, user: &str, id: &ConversationId, text: &str) {
         let (lease, work) = self
