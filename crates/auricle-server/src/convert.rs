@@ -326,7 +326,7 @@ pub fn webhook(target: &store::Target) -> rest::Webhook {
         url: settings.url.expose().to_owned(),
         triggers: settings.triggers.iter().map(|each| trigger(*each).to_owned()).collect(),
         audio_seconds: settings.audio_secs,
-        state: settings.state.as_str().to_owned(),
+        state: target.state.as_str().to_owned(),
         created_at: time(target.created_at),
         failing_since: target.health.failing_since.map(time),
         off_at: target.off_at.map(time),

@@ -3,8 +3,7 @@
 use std::time::Duration;
 
 use auricle_core::{
-    Assignee, ConversationStatus, FinaliseReason, Revision, Segment, TargetId, TargetKind, TargetState,
-    Trigger,
+    Assignee, ConversationStatus, FinaliseReason, Revision, Segment, TargetId, TargetKind, Trigger,
 };
 
 use super::{Ground, LEASE, at, batch, completion, ending, opening, segment};
@@ -183,7 +182,6 @@ pub async fn d04_a_conversation_heard_again_is_told_to_no_target(ground: Ground)
             url: Sensitive::new("http://localhost/"),
             host: "localhost:80".into(),
             audio_secs: 5,
-            state: TargetState::On,
         },
         secret: Sensitive::new("s"),
         now: at(0),

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
-use auricle_core::{Photo, Provenance, TargetKind, TargetState, Trigger, UserId};
+use auricle_core::{Photo, Provenance, TargetKind, Trigger, UserId};
 use rusqlite::Connection;
 
 use super::sealing;
@@ -306,7 +306,6 @@ async fn fill_for_targets(store: &Arc<SqliteStore>, user: &str, word: &str) {
             url: Sensitive::new(format!("http://localhost/{word}")),
             host: "localhost:80".into(),
             audio_secs: 5,
-            state: TargetState::On,
         },
         secret: Sensitive::new(word),
         now: at(5),
