@@ -33,8 +33,6 @@ use crate::speech::file::{HearError, Heard, Progress, hear};
 
 /// Looks for work at least this often.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
-/// An attempt that has to wait for somebody else is made again after this.
-const AWAY_FOR: Duration = Duration::from_secs(5);
 /// Times that words are given to a store that is busy, before the attempt is given up.
 const STORE_TRIES: usize = 10;
 
@@ -309,7 +307,10 @@ impl Retranscriber {
             AttemptError::Final(error) => AttemptOutcome::Failed { error },
             AttemptError::Away(error)
             | AttemptError::Hear(HearError::Engine(EngineError::Unavailable(error))) => {
-                AttemptOutcome::Postponed { at: self.clock.wall() + AWAY_FOR, error }
+                AttemptOutcome::Postponed {
+                    at: self.clock.wall() + self.limits.retranscription_away_for,
+                    error,
+                }
             }
             AttemptError::Hear(HearError::File(FileError::Io(error)))
                 if !matches!(error.kind(), NotFound | InvalidData | UnexpectedEof) =>
