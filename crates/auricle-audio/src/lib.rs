@@ -15,6 +15,7 @@ pub mod packets;
 pub mod recording;
 pub mod resample;
 pub mod vad;
+pub mod wav;
 
 pub use codec::{Codec, UnknownCodec};
 pub use decode::{DecodeError, Decoder, DecoderError};

@@ -2,6 +2,7 @@
 
 mod client;
 mod commands;
+mod download;
 mod output;
 
 use std::process::ExitCode;

@@ -182,6 +182,9 @@ limits! {
     spool_queue_bytes_max: usize = 64 * MIB;
     /// Attempts to transcribe left-over audio before its gap is marked on the conversation.
     spool_repair_attempts_max: u32 = 5;
+    /// How often the spool is looked through for left-over audio without being told of any, and how long what could not be transcribed
+    /// waits for its next attempt. If only an engine was missing, it waits until one has worked, if that is sooner.
+    spool_repair_every: Duration = Duration::from_secs(5);
     /// Stretches of left-over audio that are transcribed at once; with an engine that decodes on this machine at most half as many
     /// as there are cores. Full: the others wait on disk, oldest first, one of each user before the second of any.
     spool_repairs_at_once_max: usize = 8;
@@ -445,8 +448,17 @@ limits! {
     audio_kept_bytes_max: u64 = 16 * 1024 * 1024 * 1024;
     /// How often kept audio is looked through for what is too old or belongs to no conversation.
     audio_sweep_every: Duration = Duration::from_secs(3_600);
+    /// Recordings that `GET /v1/conversations/{id}/audio` sends at once. Full: 503. Each takes a thread, and what sounds in memory.
+    audio_answers_running_max: usize = 4;
+    /// Seconds of one such recording, silence included. Full: 422; parts of it can be had.
+    audio_answer_secs_max: u64 = 43_200;
+    /// How long those who want kept audio wait for the spool to let go of what it has. Full: they have what is there.
+    audio_settle_max: Duration = Duration::from_secs(5);
     /// Conversations that are heard again at once: each can take a recogniser from live sessions. Full: they wait as rows.
     retranscriptions_running_max: usize = 1;
+    /// How long hearing a conversation again waits for a speech engine that is away, or for audio that is still to be heard for the
+    /// first time, before it is tried anew. Such tries are not counted.
+    retranscription_away_for: Duration = Duration::from_secs(5);
     /// Attempts to hear a conversation again. Full: the job is `failed`, with a reason; the transcript stays as it was.
     retranscription_attempts_max: u32 = 5;
     /// Replaced transcripts of one conversation that stay readable. Full: the oldest goes.

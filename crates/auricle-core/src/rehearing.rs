@@ -9,6 +9,15 @@ use crate::segment::Segment;
 /// A stretch that was heard again, in seconds of the conversation: from, until.
 pub type Stretch = (f64, f64);
 
+/// A segment that was heard again.
+#[derive(Clone, Debug, PartialEq)]
+pub struct New {
+    /// As the engine heard it.
+    pub segment: Segment,
+    /// Its speaker is a channel of the session, not a voice that an engine told apart.
+    pub is_channel: bool,
+}
+
 /// What changes in a transcript.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Reheard {
@@ -19,13 +28,16 @@ pub struct Reheard {
 }
 
 /// Puts `new`, heard in `stretches`, in the place of what `old` has there: the segments whose middle lies in one of them. A new
-/// segment takes over whom those were assigned to that it mostly falls upon.
-pub fn replace(old: &[Segment], stretches: &[Stretch], new: Vec<Segment>) -> Reheard {
+/// segment takes over whom those were assigned to that it mostly falls upon; one of a channel only from that channel, since people
+/// talk at the same time.
+pub fn replace(old: &[Segment], stretches: &[Stretch], new: Vec<New>) -> Reheard {
     let gone: Vec<&Segment> = old.iter().filter(|segment| is_within(middle(segment), stretches)).collect();
     let removed = gone.iter().map(|segment| segment.id.clone()).collect();
     let added = new
         .into_iter()
-        .map(|mut segment| {
+        .map(|New { mut segment, is_channel }| {
+            let of_channel = |old: &&&Segment| !is_channel || old.speaker == segment.speaker;
+            let gone: Vec<&Segment> = gone.iter().filter(of_channel).copied().collect();
             if !segment.is_user
                 && let Some(like) = assigned_like(&segment, &gone)
             {
@@ -92,10 +104,14 @@ mod tests {
         }
     }
 
+    fn new(segment: Segment) -> New {
+        New { segment, is_channel: false }
+    }
+
     #[test]
     fn only_what_was_heard_again_is_replaced() {
         let old = [segment("a", 0.0, 2.0), segment("b", 9.0, 12.0), segment("c", 20.0, 22.0)];
-        let made = replace(&old, &[(0.0, 5.0), (19.0, 30.0)], vec![segment("n", 0.5, 1.5)]);
+        let made = replace(&old, &[(0.0, 5.0), (19.0, 30.0)], vec![new(segment("n", 0.5, 1.5))]);
         assert_eq!(made.removed, ["a".into(), "c".into()]);
         assert_eq!(made.added.len(), 1);
         // One that reaches into a stretch belongs to where its middle is.
@@ -110,10 +126,10 @@ mod tests {
         old[1].person_id = Some("bea".into());
         old[2].is_user = true;
         let new = vec![
-            segment("n1", 0.0, 4.2),
-            segment("n2", 4.0, 9.0),
-            segment("n3", 9.5, 12.0),
-            segment("n4", 30.0, 31.0),
+            new(segment("n1", 0.0, 4.2)),
+            new(segment("n2", 4.0, 9.0)),
+            new(segment("n3", 9.5, 12.0)),
+            new(segment("n4", 30.0, 31.0)),
         ];
         let made = replace(&old, &[(0.0, 40.0)], new);
         let whose: Vec<_> = made
@@ -130,7 +146,24 @@ mod tests {
         old[0].person_id = Some("bea".into());
         let mut mine = segment("n", 0.0, 2.0);
         mine.is_user = true;
-        let made = replace(&old, &[(0.0, 3.0)], vec![mine]);
+        let made = replace(&old, &[(0.0, 3.0)], vec![new(mine)]);
         assert_eq!((made.added[0].is_user, &made.added[0].person_id), (true, &None));
+    }
+
+    #[test]
+    fn what_is_said_at_the_same_time_on_another_channel_is_no_assignment() {
+        let voice = |id: &str, voice: u32| {
+            let mut segment = segment(id, 0.0, 2.0);
+            segment.speaker = Some(Speaker::from_voice(voice));
+            segment
+        };
+        let (mut mine, mut hers) = (voice("mine", 0), voice("hers", 1));
+        mine.is_user = true;
+        let again = || vec![New { segment: voice("n", 1), is_channel: true }];
+        let made = replace(&[mine.clone(), hers.clone()], &[(0.0, 3.0)], again());
+        assert_eq!((made.added[0].is_user, &made.added[0].person_id), (false, &None));
+        hers.person_id = Some("bea".into());
+        let made = replace(&[mine, hers], &[(0.0, 3.0)], again());
+        assert_eq!((made.added[0].is_user, &made.added[0].person_id), (false, &Some("bea".into())));
     }
 }

@@ -197,7 +197,7 @@ fn hearing(config: &Config, account: &Account, ring: Keyring) -> Result<Hearing,
     let files = Arc::new(crate::rest::Files::new(vault, Arc::clone(&engine) as _, &config.limits));
     let names = engine.status().into_iter().map(|member| member.engine.to_owned());
     let engines = names.filter(|name| name != "none").collect();
-    let audio = Arc::new(crate::rest::Audio { kept, engines, wake: Arc::default() });
+    let audio = Arc::new(crate::rest::Audio::new(kept, engines, spool.clone(), &config.limits));
     let erase = Arc::new(Notify::new());
     Ok(Hearing { spool, engine, files, audio, held: Arc::default(), repair, erase })
 }

@@ -190,9 +190,12 @@ pub fn voice(voice: &store::Voice) -> people::Voice {
 pub fn job(job: &store::Job) -> rest::Job {
     rest::Job {
         id: job.id.to_string(),
+        kind: "record".to_owned(),
         conversation_id: job.conversation.to_string(),
         revision: job.revision.0,
         reason: job.reason.as_str().to_owned(),
+        engine: None,
+        heard_secs: None,
         state: job.state.as_str().to_owned(),
         attempts: job.attempts,
         attempts_max: job.attempts_max,
@@ -202,6 +205,33 @@ pub fn job(job: &store::Job) -> rest::Job {
         last_error: job.last_error.clone(),
         leased_by: job.leased_by.as_ref().map(ToString::to_string),
         lease_expires_at: job.lease_expires_at.map(time),
+    }
+}
+
+/// A retranscription as a job; `attempts_max` is `limits.retranscription_attempts_max`.
+pub fn retranscription_job(work: &store::Retranscription, attempts_max: u32) -> rest::Job {
+    let is_leased = work.state == store::UploadState::Leased;
+    rest::Job {
+        id: work.id.to_string(),
+        kind: "retranscription".to_owned(),
+        conversation_id: work.conversation.to_string(),
+        revision: work.revision.map_or(0, |revision| revision.0),
+        reason: core::FinaliseReason::Retranscribe.as_str().to_owned(),
+        engine: Some(work.engine.clone()),
+        heard_secs: Some(work.heard_secs),
+        state: match work.state {
+            store::UploadState::Done => core::JobState::Completed.as_str(),
+            other => other.as_str(),
+        }
+        .to_owned(),
+        attempts: work.attempts,
+        attempts_max,
+        run_at: time(work.due_at),
+        created_at: time(work.created_at),
+        updated_at: time(work.updated_at),
+        last_error: work.last_error.clone(),
+        leased_by: work.leased_by.as_ref().map(ToString::to_string),
+        lease_expires_at: is_leased.then(|| time(work.due_at)),
     }
 }
 
@@ -296,7 +326,7 @@ pub fn webhook(target: &store::Target) -> rest::Webhook {
         url: settings.url.expose().to_owned(),
         triggers: settings.triggers.iter().map(|each| trigger(*each).to_owned()).collect(),
         audio_seconds: settings.audio_secs,
-        state: settings.state.as_str().to_owned(),
+        state: target.state.as_str().to_owned(),
         created_at: time(target.created_at),
         failing_since: target.health.failing_since.map(time),
         off_at: target.off_at.map(time),

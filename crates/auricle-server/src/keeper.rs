@@ -18,8 +18,6 @@ use crate::vitals::Pulse;
 const ASKED_AT_ONCE: usize = 500;
 /// A file of no conversation goes once it is this old: its words may be under way.
 const STRAY_AGE: Duration = Duration::from_secs(3_600);
-/// How often it beats while it waits.
-const BEAT_EVERY: Duration = Duration::from_secs(5);
 
 /// What looks through it.
 pub(crate) struct Keeper {
@@ -46,11 +44,7 @@ impl Keeper {
             if let Err(error) = self.sweep(&pulse).await {
                 tracing::warn!(%error, "look through kept audio");
             }
-            let next = monotonic() + self.limits.audio_sweep_every;
-            while let Some(left) = next.checked_duration_since(monotonic()).filter(|left| !left.is_zero()) {
-                pulse.beat(monotonic());
-                tokio::time::sleep(left.min(BEAT_EVERY)).await;
-            }
+            pulse.rest(self.limits.audio_sweep_every).await;
         }
     }
 
@@ -103,7 +97,8 @@ impl Keeper {
     }
 }
 
-async fn blocking<T: Send + 'static>(
+/// Waits for work that blocks.
+pub(crate) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> std::io::Result<T> + Send + 'static,
 ) -> std::io::Result<T> {
     tokio::task::spawn_blocking(work).await.map_err(std::io::Error::other)?

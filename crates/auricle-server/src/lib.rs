@@ -22,6 +22,7 @@ mod metrics;
 pub mod models;
 mod notify;
 mod outgoing;
+mod playback;
 mod probe;
 pub mod protection;
 mod pusher;

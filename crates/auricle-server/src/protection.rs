@@ -1,4 +1,6 @@
-//! The keys of this process, and the loop that brings what is on disk to the present one.
+//! The keys of this process, and the loops that bring what is on disk to the present one.
+
+mod audio;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,6 +9,8 @@ use auricle_core::Limits;
 use auricle_store::protect::{KeyError, Keyring, RootKey};
 use auricle_store::{Sealing, SqliteStore, StoreError};
 
+pub(crate) use self::audio::AudioProtector;
+pub use self::audio::{AudioPass, AudioPassError, AudioSealing};
 use crate::clock::monotonic;
 use crate::config::Config;
 use crate::vitals::Pulse;

@@ -9,6 +9,7 @@
 mod action_items;
 mod answer;
 mod assign;
+mod audio;
 mod conversations;
 mod days;
 mod export;
@@ -18,6 +19,7 @@ mod jobs;
 mod memories;
 mod openapi;
 mod people;
+mod pieces;
 mod receive;
 mod retranscribe;
 mod search;
@@ -160,6 +162,7 @@ routes! {
     post "/v1/conversations/{id}/reprocess" => conversations::reprocess;
     post "/v1/conversations/{id}/retranscribe" => retranscribe::retranscribe;
     get "/v1/conversations/{id}/retranscribe" => retranscribe::progress;
+    get "/v1/conversations/{id}/audio" => audio::audio;
     get "/v1/conversations/{id}/revisions" => retranscribe::revisions;
     get "/v1/conversations/{id}/revisions/{revision}" => retranscribe::revision;
     get "/v1/conversations/{id}/photos" => conversations::photos;

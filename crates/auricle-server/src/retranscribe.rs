@@ -6,7 +6,7 @@
 //! Invariants: nothing here runs on a session worker; an attempt that fails leaves the transcript as it was; it may be dropped at
 //! any await, and another goes on after the last stretch that was recorded.
 
-mod sources;
+pub(crate) mod sources;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -33,12 +33,8 @@ use crate::speech::file::{HearError, Heard, Progress, hear};
 
 /// Looks for work at least this often.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
-/// An attempt that has to wait for somebody else is made again after this.
-const AWAY_FOR: Duration = Duration::from_secs(5);
 /// Times that words are given to a store that is busy, before the attempt is given up.
 const STORE_TRIES: usize = 10;
-/// How long the spool may take to write out what it was given.
-const SETTLE_MAX: Duration = Duration::from_secs(5);
 
 /// What hears conversations again.
 pub(crate) struct Retranscriber {
@@ -209,14 +205,15 @@ impl Retranscriber {
             let name = said.engine.clone().unwrap_or_else(|| work.engine.clone());
             let secs = said.secs;
             let mut segments = segments(said.words(), 0.0, Some(&name), source.role());
-            let there = source.there(&conversation, secs);
+            let there = source.there((&conversation).into(), secs);
             if source.is_shared() {
                 segments.retain(|segment| is_within(f64::midpoint(segment.start, segment.end), &there));
             }
             for (from, until) in there {
                 // The words of all of it go with the first.
                 let segments = std::mem::take(&mut segments);
-                stretches.push(HeardStretch { zero_at: source.zero_at(), from, until, segments });
+                let (zero_at, is_channel) = (source.zero_at(), source.role().is_some());
+                stretches.push(HeardStretch { zero_at, from, until, is_channel, segments });
             }
         }
         if stretches.iter().all(|stretch| stretch.segments.is_empty()) {
@@ -231,10 +228,11 @@ impl Retranscriber {
 
     async fn sources(&self, conversation: &Conversation) -> Result<Vec<Source>, AttemptError> {
         let (kept, spool) = (self.kept.clone(), self.spool.clone());
+        let settle_max = self.limits.audio_settle_max;
         let (user, id) = (conversation.user.clone(), conversation.id.clone());
         let runs = tokio::task::spawn_blocking(move || {
             // What the spool lets go of is on its way.
-            spool.settle_within(SETTLE_MAX);
+            spool.settle_within(settle_max);
             kept.runs(&user, &id).map(sources::of_runs)
         });
         let runs = runs.await.map_err(std::io::Error::other).and_then(|runs| runs);
@@ -313,7 +311,10 @@ impl Retranscriber {
             AttemptError::Final(error) => AttemptOutcome::Failed { error },
             AttemptError::Away(error)
             | AttemptError::Hear(HearError::Engine(EngineError::Unavailable(error))) => {
-                AttemptOutcome::Postponed { at: self.clock.wall() + AWAY_FOR, error }
+                AttemptOutcome::Postponed {
+                    at: self.clock.wall() + self.limits.retranscription_away_for,
+                    error,
+                }
             }
             AttemptError::Hear(HearError::File(FileError::Io(error)))
                 if !matches!(error.kind(), NotFound | InvalidData | UnexpectedEof) =>

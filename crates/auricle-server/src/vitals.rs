@@ -6,6 +6,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use crate::clock::monotonic;
+
+/// How often who waits beats.
+const BEAT_EVERY: Duration = Duration::from_secs(5);
+
 /// Whose heartbeat it is, which decides what its silence means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Role {
@@ -29,6 +34,15 @@ impl Pulse {
     pub(crate) fn beat(&self, now: Instant) {
         let ms = now.saturating_duration_since(self.base).as_millis();
         self.beaten_ms.store(u64::try_from(ms).unwrap_or(u64::MAX), Ordering::Relaxed);
+    }
+
+    /// Waits, beating.
+    pub(crate) async fn rest(&self, time: Duration) {
+        let next = monotonic() + time;
+        while let Some(left) = next.checked_duration_since(monotonic()).filter(|left| !left.is_zero()) {
+            self.beat(monotonic());
+            tokio::time::sleep(left.min(BEAT_EVERY)).await;
+        }
     }
 
     /// Time since the last beat.

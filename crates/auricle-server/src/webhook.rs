@@ -130,7 +130,7 @@ impl Deliver for Targets {
             Ok(None) => return Delivery::Skipped,
             Err(error) => return Delivery::Retry(error.to_string()),
         };
-        if recipient.settings.state == TargetState::Off {
+        if recipient.state == TargetState::Off {
             return Delivery::Failed("its target is off".into());
         }
         let Ok(url) = Url::parse(recipient.settings.url.expose()) else {

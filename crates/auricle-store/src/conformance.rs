@@ -231,7 +231,8 @@ macro_rules! store_conformance {
                 a_failed_neighbour_lets_the_conversation_end, nobody_speaks_and_nothing_is_made,
                 uploads_go_with_their_user, what_is_made_of_uploads_is_nobodys_to_sweep_or_resume;
             retranscriptions: only_an_ended_conversation_of_the_users_own_is_heard_again,
-                what_was_heard_again_replaces_and_the_old_is_readable, d04_a_conversation_heard_again_is_told_to_no_target,
+                what_was_heard_again_replaces_and_the_old_is_readable,
+                works_are_listed_found_and_revived_for_their_user_alone, d04_a_conversation_heard_again_is_told_to_no_target,
                 d14_whoever_wakes_late_changes_no_transcript, a_retranscription_that_fails_leaves_the_transcript,
                 a_conversation_that_is_processed_meanwhile_is_not_overtaken,
                 an_earlier_word_moves_the_clock_and_closes_the_gap,

@@ -5,17 +5,21 @@
 //! Everything comes here by being renamed within one disk, a chunk at a time: after `kill -9` each chunk is in one of both places,
 //! and what is still in the spool follows at the next start. Bounded: all of it together has `bytes_max`; what does not fit, or what
 //! the disk refuses, is not kept and is counted, and whoever records does not notice. Everything here blocks.
+//! After a rotation files are brought to the new key ([`resealing`]).
 //! Leaves to others: what is too old, and whose conversation is gone (it lists, and deletes what it is told to).
+
+mod resealing;
 
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use auricle_core::{ConversationId, UploadId, UserId};
 
+pub use self::resealing::Resealed;
 use crate::protect::Keyring;
 use crate::spool::{RunHeader, StoredRun, chunks};
 use crate::vault::{Vault, user_folder};
@@ -36,6 +40,8 @@ struct Shared {
     bytes_max: u64,
     bytes: Arc<AtomicU64>,
     uploads: Vault,
+    /// Held while a file is replaced, and while files are deleted.
+    turn: Mutex<()>,
 }
 
 /// All kept audio. Clones are the same.
@@ -109,7 +115,7 @@ impl KeptAudio {
         let gauge = "auricle_audio_kept_bytes";
         let uploads =
             Vault::within(folder.join("uploads"), ring.clone(), bytes_max, Arc::clone(&bytes), gauge)?;
-        Ok(Self(Arc::new(Shared { folder, ring, bytes_max, bytes, uploads })))
+        Ok(Self(Arc::new(Shared { folder, ring, bytes_max, bytes, uploads, turn: Mutex::default() })))
     }
 
     /// Bytes of all kept audio.
@@ -259,7 +265,12 @@ impl KeptAudio {
         self.remove(&kept.folder)
     }
 
+    fn turn(&self) -> MutexGuard<'_, ()> {
+        self.0.turn.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn remove(&self, folder: &Path) -> io::Result<()> {
+        let _turn = self.turn();
         let bytes = size(folder)?;
         let done = match fs::remove_dir_all(folder) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
@@ -268,6 +279,12 @@ impl KeptAudio {
         let left = if done.is_ok() { 0 } else { size(folder).unwrap_or(bytes) };
         self.give_back(bytes.saturating_sub(left));
         done
+    }
+
+    /// A chunk of `before` bytes has `after` now. What is there already has its place, at the bound too.
+    fn resized(&self, before: u64, after: u64) {
+        self.0.bytes.fetch_add(after, Ordering::Relaxed);
+        self.give_back(before);
     }
 
     fn give_back(&self, bytes: u64) {

@@ -39,6 +39,9 @@ pub struct Retranscription {
     pub heard_secs: f64,
     /// What came of it, once it is done.
     pub revision: Option<Revision>,
+    /// When it may be claimed: its next try, or the end of its lease.
+    pub due_at: UnixMicros,
+    pub leased_by: Option<ProcessId>,
     pub created_at: UnixMicros,
     pub updated_at: UnixMicros,
 }
@@ -59,6 +62,8 @@ pub struct HeardStretch {
     /// Where audio is, in seconds from `zero_at`: what was said there before is replaced.
     pub from: f64,
     pub until: f64,
+    /// It is one channel of a session with several: its speaker is known.
+    pub is_channel: bool,
     /// In order; times are seconds from `zero_at`.
     pub segments: Vec<Segment>,
 }
@@ -121,6 +126,18 @@ pub trait Retranscriptions: Send + Sync + 'static {
         user: &UserId,
         conversation: &ConversationId,
     ) -> Result<Option<Retranscription>>;
+    /// Those of a user, the newest first, `limit` at most.
+    async fn retranscriptions(
+        &self,
+        user: &UserId,
+        state: Option<UploadState>,
+        limit: usize,
+    ) -> Result<Vec<Retranscription>>;
+    /// One by its id; `None` if the user has no such.
+    async fn retranscription_by_id(&self, user: &UserId, id: &JobId) -> Result<Option<Retranscription>>;
+    /// Revives a failed one: queued now, attempts back to 0. `NotFound` if the user has no such; `Conflict` unless it failed and its
+    /// conversation has ended.
+    async fn retry_retranscription(&self, user: &UserId, id: &JobId, now: UnixMicros) -> Result<()>;
     /// Claims the one that has been due for longest. One whose last attempt died with its process becomes failed here instead.
     async fn claim_retranscription(
         &self,

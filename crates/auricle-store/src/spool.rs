@@ -30,8 +30,9 @@ use crate::clock;
 use crate::kept::KeptAudio;
 use crate::protect::Keyring;
 
-pub(crate) use leftover::chunks;
 pub use leftover::{Leftover, SpooledFrame, StoredRun};
+pub(crate) use leftover::{chunks, reseal};
+pub(crate) use record::{Under, chunk_under, header_under};
 pub use run::RunWriter;
 
 /// Buffers queued for the thread; with the bound in bytes, whichever comes first.

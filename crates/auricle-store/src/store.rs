@@ -375,10 +375,9 @@ pub struct TargetSettings {
     pub host: String,
     /// Seconds of audio in one delivery.
     pub audio_secs: u32,
-    pub state: TargetState,
 }
 
-/// A target to add.
+/// A target to add; it is on.
 #[derive(Clone, Debug)]
 pub struct NewTarget {
     pub id: TargetId,
@@ -397,6 +396,7 @@ pub struct Target {
     pub user: UserId,
     pub kind: TargetKind,
     pub settings: TargetSettings,
+    pub state: TargetState,
     pub created_at: UnixMicros,
     pub health: Health,
     /// When failures switched it off.
@@ -419,6 +419,7 @@ pub struct Recipient {
     pub user: UserId,
     pub kind: TargetKind,
     pub settings: TargetSettings,
+    pub state: TargetState,
     pub secret: Sensitive,
 }
 
@@ -962,8 +963,8 @@ pub trait Store: Retranscriptions + Send + Sync + 'static {
     async fn targets(&self, user: &UserId) -> Result<Vec<Target>>;
     /// One of them.
     async fn target(&self, user: &UserId, id: &TargetId) -> Result<Option<Target>>;
-    /// Changes a target's settings, and its state to `state` if that is given (the one in `settings` does not count): what
-    /// switches it off meanwhile is not undone by a change of something else. On again: what waited is due, its health begins anew. Off: what waits fails.
+    /// Changes a target's settings, and its state if that is given: what switches it off meanwhile is not undone by a
+    /// change of something else. On again: what waited is due, its health begins anew. Off: what waits fails.
     async fn change_target(
         &self,
         user: &UserId,

@@ -15,14 +15,15 @@
 use std::fs::File;
 use std::io::{self, BufWriter, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime};
 
 use auricle_core::{UploadId, UserId};
 use sha2::{Digest, Sha256};
 
 use crate::protect::{KeyId, Keyring, OVERHEAD_BYTES, Place, Sealer};
+use crate::spool::Under;
 
 const MAGIC: &[u8; 8] = b"AURVAULT";
 const HEADER_BYTES: usize = 32;
@@ -62,6 +63,8 @@ pub struct Vault {
     bytes_max: u64,
     bytes: Arc<AtomicU64>,
     gauge: &'static str,
+    /// Held while a file is replaced, and while files are deleted.
+    turn: Arc<Mutex<()>>,
 }
 
 /// A file that is whole and on disk.
@@ -103,7 +106,7 @@ impl Vault {
         gauge: &'static str,
     ) -> io::Result<Self> {
         std::fs::create_dir_all(&folder)?;
-        let vault = Self { folder, ring, bytes_max, bytes, gauge };
+        let vault = Self { folder, ring, bytes_max, bytes, gauge, turn: Arc::default() };
         let mut bytes = 0;
         for user in std::fs::read_dir(&vault.folder)? {
             let user = user?.path();
@@ -257,6 +260,7 @@ impl Vault {
 
     /// Removes a file. One that is not there is no error.
     pub fn remove(&self, user: &UserId, id: &UploadId) -> io::Result<()> {
+        let _turn = self.turn();
         let path = self.path(user, id);
         let bytes = std::fs::metadata(&path).map_or(0, |found| found.len());
         absent_is_fine(std::fs::remove_file(path))?;
@@ -266,6 +270,7 @@ impl Vault {
 
     /// Removes everything of a user.
     pub fn forget(&self, user: &UserId) -> io::Result<()> {
+        let _turn = self.turn();
         let folder = self.folder.join(user_folder(user));
         let mut bytes = 0;
         if let Ok(files) = std::fs::read_dir(&folder) {
@@ -299,9 +304,49 @@ impl Vault {
 
     /// Removes one of [`Self::older_than`].
     pub fn discard(&self, stored: &Stored) -> io::Result<()> {
+        let _turn = self.turn();
         absent_is_fine(std::fs::remove_file(&stored.path))?;
         self.give_back(stored.bytes);
         Ok(())
+    }
+
+    fn turn(&self) -> MutexGuard<'_, ()> {
+        self.turn.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether a file is under another key than the present one, and its own is there. `None`: that is not there, or the file is
+    /// damaged.
+    ///
+    /// # Errors
+    /// The disk refuses.
+    pub fn is_due(&self, stored: &Stored) -> io::Result<Option<bool>> {
+        let mut head = Vec::new();
+        match File::open(&stored.path) {
+            Ok(file) => file.take(HEADER_BYTES as u64).read_to_end(&mut head)?,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Some(false)),
+            Err(error) => return Err(error),
+        };
+        Ok(match under(&head) {
+            Under::Nothing => None,
+            Under::Plain => Some(self.ring.current().is_some()),
+            Under::Key(key) if Some(key) == self.ring.current() => Some(false),
+            Under::Key(key) => self.ring.known().contains(&key).then_some(true),
+        })
+    }
+
+    /// Begins to write a file anew, under the present key. `None` if it is gone.
+    ///
+    /// # Errors
+    /// The disk refuses, or the file is not what was kept there.
+    pub fn reseal(&self, user: &UserId, id: &UploadId) -> Result<Option<Resealing>, VaultError> {
+        let _turn = self.turn();
+        if !self.has(user, id) {
+            return Ok(None);
+        }
+        let from = self.read(user, id)?;
+        // What is there already has its place, at the bound too.
+        let to = Self { bytes_max: u64::MAX, ..self.clone() }.create(user, id, u64::MAX)?;
+        Ok(Some(Resealing { from, to: Some(to) }))
     }
 
     fn give_back(&self, bytes: u64) {
@@ -325,6 +370,45 @@ impl Stored {
     pub fn age(&self) -> Duration {
         let came = std::fs::metadata(&self.path).and_then(|found| found.modified());
         came.ok().and_then(|came| came.elapsed().ok()).unwrap_or_default()
+    }
+}
+
+/// Under which key a file with this beginning is.
+pub(crate) fn under(head: &[u8]) -> Under {
+    match (head.get(..8) == Some(MAGIC), head.get(8)) {
+        (true, Some(1)) => Under::Plain,
+        (true, Some(2)) => {
+            let key = head.get(9..9 + KEY_BYTES).and_then(|key| std::str::from_utf8(key).ok());
+            key.and_then(KeyId::parse).map_or(Under::Nothing, Under::Key)
+        }
+        _ => Under::Nothing,
+    }
+}
+
+/// A file that is being written anew. Dropped before its end, the old one stays.
+pub struct Resealing {
+    from: VaultFile,
+    to: Option<Draft>,
+}
+
+impl Resealing {
+    /// Copies some `bytes` of it. True at the end: the new one is in its place, or the old one was deleted meanwhile.
+    ///
+    /// # Errors
+    /// A piece does not open, or the disk refuses. Drop it; the old file is as it was.
+    pub fn step(&mut self, bytes: u64) -> Result<bool, VaultError> {
+        let Some(to) = &mut self.to else { return Ok(true) };
+        let mut piece = vec![0; PIECE_BYTES];
+        let mut copied = 0;
+        while copied < bytes {
+            let read = self.from.read(&mut piece)?;
+            if read == 0 {
+                return self.to.take().map_or(Ok(true), |to| to.replace().map(|()| true));
+            }
+            to.write(&piece[..read])?;
+            copied += read as u64;
+        }
+        Ok(false)
     }
 }
 
@@ -395,24 +479,53 @@ impl Draft {
         Ok(())
     }
 
-    /// Makes it durable.
-    ///
-    /// # Errors
-    /// The disk refused; nothing of it is kept.
-    pub fn keep(mut self) -> Result<Kept, VaultError> {
+    /// Writes out what is still in memory.
+    fn write_out(&mut self, modified: Option<SystemTime>) -> Result<(), VaultError> {
         let piece = std::mem::take(&mut self.piece);
         if !piece.is_empty() {
             self.put(&piece, true)?;
         }
         if let Some(file) = self.file.take() {
-            file.into_inner().map_err(io::IntoInnerError::into_error)?.sync_all()?;
+            let file = file.into_inner().map_err(io::IntoInnerError::into_error)?;
+            if let Some(modified) = modified {
+                file.set_modified(modified)?;
+            }
+            file.sync_all()?;
         }
+        Ok(())
+    }
+
+    fn put_in_place(&mut self) -> io::Result<()> {
         if let Some(path) = &self.path {
             std::fs::rename(&self.part, path)?;
             sync_folder(path.parent().unwrap_or(&self.vault.folder))?;
         }
         self.path = None;
         self.vault.count();
+        Ok(())
+    }
+
+    /// Makes it durable, in the place of the one that is there, as old as that is. Leaves nothing if that is gone.
+    fn replace(mut self) -> Result<(), VaultError> {
+        let vault = self.vault.clone();
+        let there = |draft: &Self| draft.path.as_ref().and_then(|path| std::fs::metadata(path).ok());
+        let Some(before) = there(&self) else { return Ok(()) };
+        self.write_out(Some(before.modified()?))?;
+        let _turn = vault.turn();
+        if there(&self).is_some() {
+            self.put_in_place()?;
+            vault.give_back(before.len());
+        }
+        Ok(())
+    }
+
+    /// Makes it durable.
+    ///
+    /// # Errors
+    /// The disk refused; nothing of it is kept.
+    pub fn keep(mut self) -> Result<Kept, VaultError> {
+        self.write_out(None)?;
+        self.put_in_place()?;
         Ok(Kept { sha256: std::mem::take(&mut self.digest).finalize().into(), bytes: self.bytes })
     }
 }

@@ -255,3 +255,192 @@ fn audio_is_listed_with_its_age_and_goes_with_its_conversation_or_user() {
     assert!(rig.kept.uploads().read(&"ann".into(), &"f1".into()).is_err());
     assert!(std::fs::read_dir(rig.dir.path().join("audio/runs")).unwrap().next().is_none());
 }
+
+fn key(byte: &str) -> RootKey {
+    RootKey::from_text(&byte.repeat(32), "the test's key").unwrap()
+}
+
+/// Another process, with other keys.
+fn with(rig: &Rig, ring: &Keyring) -> KeptAudio {
+    KeptAudio::open(rig.dir.path().join("audio"), ring.clone(), u64::MAX).unwrap()
+}
+
+/// Brings all of it to the present key, some bytes at a time; how many files were.
+fn reseal(kept: &KeptAudio, bytes_max: u64) -> (u64, u64) {
+    let (mut files, mut left) = (0, 0);
+    for conversation in kept.conversations().unwrap() {
+        let mut before = Vec::new();
+        loop {
+            let done = kept.reseal(&conversation, bytes_max, &mut before).unwrap();
+            (files, left) = (files + done.files, left + done.left);
+            if !done.more {
+                break;
+            }
+        }
+    }
+    (files, left)
+}
+
+fn below(folder: &Path) -> Vec<std::path::PathBuf> {
+    let mut files = Vec::new();
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() { files.extend(below(&path)) } else { files.push(path) }
+    }
+    files.sort();
+    files
+}
+
+/// (what, how many files are under this key and how many are not).
+fn under(rig: &Rig, ring: &Keyring) -> (u64, u64) {
+    let uses = KeptAudio::key_uses(&rig.dir.path().join("audio")).unwrap();
+    let sum = |wanted: bool| -> u64 {
+        uses.iter().filter(|each| (each.key == ring.current()) == wanted).map(|each| each.values).sum()
+    };
+    (sum(true), sum(false))
+}
+
+/// Two runs, and an uploaded file, under the keys of `ring`.
+fn recorded(ring: &Keyring) -> Rig {
+    let rig = Rig::new(ring, u64::MAX);
+    for (name, conversation) in [("r1", "c1"), ("r2", "c2")] {
+        let mut run = rig.spool.begin(header(name, conversation));
+        feed(&mut run, 0..150);
+        run.finish();
+    }
+    rig.spool.settle();
+    let vault = Vault::open(rig.dir.path().join("uploads"), ring.clone(), 1 << 20).unwrap();
+    let mut draft = vault.create(&"ann".into(), &"f1".into(), 1 << 20).unwrap();
+    draft.write(&upload()).unwrap();
+    draft.keep().unwrap();
+    assert!(rig.kept.adopt_upload(&vault, &"ann".into(), &"f1".into()));
+    rig
+}
+
+/// More than two pieces.
+fn upload() -> Vec<u8> {
+    (0..150_000_u32).map(|byte| (byte % 251) as u8).collect()
+}
+
+fn uploaded(kept: &KeptAudio) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    let mut file = kept.uploads().read(&"ann".into(), &"f1".into()).unwrap();
+    std::io::Read::read_to_end(&mut file, &mut bytes).unwrap();
+    bytes
+}
+
+#[test]
+fn after_a_rotation_everything_is_under_the_new_key_as_old_and_as_much_as_before() {
+    let (old, new) = (|| key("5a"), || key("a5"));
+    let rings = [
+        (Keyring::default(), Keyring::new(Some(new()), Vec::new()), Keyring::new(Some(new()), Vec::new())),
+        (
+            Keyring::new(Some(old()), Vec::new()),
+            Keyring::new(Some(new()), vec![old()]),
+            Keyring::new(Some(new()), Vec::new()),
+        ),
+        (Keyring::new(Some(old()), Vec::new()), Keyring::new(None, vec![old()]), Keyring::default()),
+    ];
+    for (before, both, after) in rings {
+        let rig = recorded(&before);
+        let files = below(&rig.dir.path().join("audio"));
+        let age = |file: &std::path::PathBuf| std::fs::metadata(file).unwrap().modified().unwrap();
+        let long_ago = std::time::SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(1_000_000_000);
+        for file in &files {
+            std::fs::File::options().write(true).open(file).unwrap().set_modified(long_ago).unwrap();
+        }
+        let count = files.len() as u64;
+        assert_eq!(under(&rig, &both), (0, count));
+        let kept = with(&rig, &both);
+        assert_eq!(reseal(&kept, 3_000), (count - 1, 0), "all but the upload");
+        let mut anew = kept.uploads().reseal(&"ann".into(), &"f1".into()).unwrap().unwrap();
+        let mut steps = 1;
+        while !anew.step(100_000).unwrap() {
+            steps += 1;
+        }
+        assert_eq!(steps, 2);
+        assert_eq!(under(&rig, &both), (count, 0));
+        assert_eq!(below(&rig.dir.path().join("audio")), files, "and nothing else is left");
+        assert!(files.iter().all(|file| age(file) == long_ago), "what is old stays old");
+        // The old key is not needed any more.
+        let alone = with(&rig, &after);
+        for conversation in ["c1", "c2"] {
+            assert_eq!(frames(&alone, conversation), (0..150).collect::<Vec<_>>());
+        }
+        assert_eq!(uploaded(&alone), upload());
+        assert_eq!(kept.bytes(), alone.bytes(), "what is counted is what is there");
+        assert_eq!(reseal(&alone, 3_000), (0, 0), "once is enough");
+    }
+}
+
+#[test]
+fn a_rotation_that_stops_anywhere_goes_on_and_everything_can_be_heard_meanwhile() {
+    let (before, both) =
+        (Keyring::new(Some(key("5a")), Vec::new()), Keyring::new(Some(key("a5")), vec![key("5a")]));
+    let rig = recorded(&before);
+    let all = under(&rig, &both).1;
+    let mut done = 0;
+    while done < all - 1 {
+        // Each time a process that was killed after a step, with a draft half written.
+        let kept = with(&rig, &both);
+        for conversation in kept.conversations().unwrap() {
+            done += kept.reseal(&conversation, 1, &mut Vec::new()).unwrap().files;
+        }
+        for file in below(&rig.dir.path().join("audio/runs")) {
+            std::fs::write(file.with_extension("sealing"), "half").unwrap();
+        }
+        let mut anew = kept.uploads().reseal(&"ann".into(), &"f1".into()).unwrap().unwrap();
+        assert!(!anew.step(1).unwrap());
+        // Neither its drop nor its end.
+        std::mem::forget(anew);
+        for conversation in ["c1", "c2"] {
+            assert_eq!(frames(&kept, conversation), (0..150).collect::<Vec<_>>());
+        }
+        assert_eq!((uploaded(&kept), under(&rig, &both)), (upload(), (done, all - done)));
+    }
+    let kept = with(&rig, &both);
+    let mut anew = kept.uploads().reseal(&"ann".into(), &"f1".into()).unwrap().unwrap();
+    while !anew.step(1 << 20).unwrap() {}
+    assert_eq!(under(&rig, &both), (all, 0));
+    assert_eq!(kept.bytes(), with(&rig, &both).bytes());
+}
+
+#[test]
+fn what_does_not_open_stays_as_it_is_and_what_is_deleted_meanwhile_stays_deleted() {
+    let (before, both) =
+        (Keyring::new(Some(key("5a")), Vec::new()), Keyring::new(Some(key("a5")), vec![key("5a")]));
+    let rig = recorded(&before);
+    let runs = below(&rig.dir.path().join("audio/runs"));
+    let chunks: Vec<_> = runs.iter().filter(|file| file.extension().is_some()).collect();
+    // A chunk with a torn end, and a run without a header.
+    let mut bytes = std::fs::read(chunks[0]).unwrap();
+    let last = bytes.len() - 1;
+    bytes[last] ^= 1;
+    std::fs::write(chunks[0], &bytes).unwrap();
+    let header = runs.iter().rfind(|file| file.extension().is_none()).unwrap();
+    std::fs::write(header, "no header").unwrap();
+    let kept = with(&rig, &both);
+    let of_the_last = chunks.iter().filter(|file| file.parent() == header.parent()).count() as u64;
+    let (files, left) = reseal(&kept, 2_000);
+    assert_eq!((files, left), (runs.len() as u64 - 1 - of_the_last, of_the_last));
+    let first = std::fs::read(chunks[0]).unwrap();
+    assert_eq!(first[first.len() - 1], bytes[last], "the torn end is kept");
+    // A key that is not there.
+    let third = with(&rig, &Keyring::new(Some(key("33")), Vec::new()));
+    let (files, left) = reseal(&third, 2_000);
+    assert_eq!((files, left), (0, runs.len() as u64 - 1));
+
+    let mut anew = kept.uploads().reseal(&"ann".into(), &"f1".into()).unwrap().unwrap();
+    assert!(!anew.step(1).unwrap());
+    kept.uploads().remove(&"ann".into(), &"f1".into()).unwrap();
+    while !anew.step(1 << 20).unwrap() {}
+    drop(anew);
+    assert!(!kept.uploads().has(&"ann".into(), &"f1".into()));
+    let listed = kept.conversations().unwrap();
+    kept.forget_user(&"ann".into()).unwrap();
+    for conversation in listed {
+        assert_eq!(kept.reseal(&conversation, 1 << 20, &mut Vec::new()).unwrap().files, 0);
+    }
+    assert_eq!((below(&rig.dir.path().join("audio")), kept.bytes()), (Vec::new(), 0));
+    assert!(kept.uploads().reseal(&"ann".into(), &"f1".into()).unwrap().is_none());
+}

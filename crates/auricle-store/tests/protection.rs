@@ -5,7 +5,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use auricle_core::{Geolocation, Photo, TargetKind, TargetState, Translation, Trigger};
+use auricle_core::{Geolocation, Photo, TargetKind, Translation, Trigger};
 use auricle_store::conformance::{Ground, LEASE, action_item, at, batch, completion, ending, segment};
 use auricle_store::protect::{Keyring, RootKey};
 use auricle_store::{
@@ -115,7 +115,6 @@ async fn fill_beside(store: &Arc<SqliteStore>) {
             url: Sensitive::new(format!("http://localhost/{SPOKEN}")),
             host: "localhost:80".into(),
             audio_secs: 5,
-            state: TargetState::On,
         },
         secret: Sensitive::new(SPOKEN),
         now: at(5),

@@ -206,9 +206,19 @@ pub struct MemoryChange {
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Job {
     pub id: String,
+    /// `record`: a record is made of an ended conversation. `retranscription`: its kept audio is heard again.
+    #[serde(default = "record")]
+    pub kind: String,
     pub conversation_id: String,
+    /// Of a retranscription: the revision that came of it, 0 until it is done.
     pub revision: u32,
     pub reason: String,
+    /// Of a retranscription: which engine hears it.
+    #[serde(default)]
+    pub engine: Option<String>,
+    /// Of a retranscription: seconds of audio that are transcribed.
+    #[serde(default)]
+    pub heard_secs: Option<f64>,
     /// `queued`, `leased`, `completed` or `failed`.
     pub state: String,
     pub attempts: u32,
@@ -219,6 +229,11 @@ pub struct Job {
     pub last_error: Option<String>,
     pub leased_by: Option<String>,
     pub lease_expires_at: Option<WireTime>,
+}
+
+/// What jobs were before there were other kinds.
+fn record() -> String {
+    "record".to_owned()
 }
 
 /// What was revived.

@@ -1,5 +1,6 @@
 //! `auricle conversations`.
 
+mod audio;
 mod export;
 mod retranscribe;
 
@@ -77,6 +78,8 @@ pub(crate) enum Command {
         #[command(flatten)]
         target: Target,
     },
+    /// Save what is kept of a conversation's audio (`audio.keep`) as a WAV file. Its times are those of the transcript.
+    Audio(audio::Args),
     /// Hear a conversation again, by another engine, from the audio that is kept of it (`audio.keep`). The transcript becomes a new
     /// revision; the old one stays readable.
     Retranscribe {
@@ -196,6 +199,7 @@ pub(crate) fn run(command: &Command) -> anyhow::Result<ExitCode> {
                 target.call::<serde_json::Value>(reqwest::Method::PATCH, &path, Some(body)).await?;
                 output::line("renamed");
             }
+            Command::Audio(args) => audio::fetch(args).await?,
             Command::Retranscribe { id, engine, wait, target, json } => {
                 retranscribe::ask(target, id, engine.as_deref(), *wait, *json).await?;
             }

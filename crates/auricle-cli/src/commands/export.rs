@@ -1,19 +1,13 @@
 //! `auricle export`.
 
 use std::fs::File;
-use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::time::Duration;
 
 use anyhow::Context as _;
-use indicatif::ProgressBar;
 
 use crate::client::{Target, block_on};
-use crate::output;
-
-/// How often the bar moves by itself.
-const TICK: Duration = Duration::from_millis(100);
+use crate::{download, output};
 
 /// Write everything a user has into a folder.
 #[derive(clap::Args, Debug)]
@@ -43,19 +37,9 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
 }
 
 async fn download(target: &Target, part: &Path) -> anyhow::Result<()> {
-    let mut answer = target.open("/v1/users/me/export").await?;
-    let mut file = File::create(part).with_context(|| format!("make {}", part.display()))?;
-    let bar = ProgressBar::new_spinner().with_style(
-        indicatif::ProgressStyle::with_template("{spinner} {bytes} received")
-            .unwrap_or_else(|_| indicatif::ProgressStyle::default_spinner()),
-    );
-    bar.enable_steady_tick(TICK);
-    while let Some(piece) = answer.chunk().await.context("the export broke off; nothing was unpacked")? {
-        file.write_all(&piece).with_context(|| format!("write {}", part.display()))?;
-        bar.inc(piece.len() as u64);
-    }
-    bar.finish_and_clear();
-    Ok(())
+    let answer = target.open("/v1/users/me/export").await?;
+    let file = File::create(part).with_context(|| format!("make {}", part.display()))?;
+    download::save(answer, file).await.context("nothing was unpacked")
 }
 
 /// Returns how many files there were. No name leads out of the folder.

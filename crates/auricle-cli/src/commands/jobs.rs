@@ -8,7 +8,7 @@ use auricle_wire::rest::{Job, Revived};
 use crate::client::{Target, block_on, encoded};
 use crate::output;
 
-/// List, show and retry the jobs that make records.
+/// List, show and retry the jobs that make records and hear conversations again.
 #[derive(clap::Subcommand)]
 pub(crate) enum Command {
     /// List jobs, newest first.
@@ -34,7 +34,7 @@ pub(crate) enum Command {
         /// The job's id.
         #[arg(required_unless_present_any = ["failed", "effects"])]
         id: Option<String>,
-        /// All failed jobs.
+        /// All failed jobs that make records.
         #[arg(long, conflicts_with_all = ["id", "effects"])]
         failed: bool,
         /// All failed effects: they are delivered again, under the same keys.
@@ -49,6 +49,14 @@ pub(crate) enum Command {
         #[arg(long)]
         json: bool,
     },
+}
+
+/// What it does.
+fn kind(job: &Job) -> String {
+    match &job.engine {
+        Some(engine) => format!("heard again by {engine}"),
+        None => job.kind.clone(),
+    }
 }
 
 pub(crate) fn run(command: &Command) -> anyhow::Result<ExitCode> {
@@ -67,6 +75,7 @@ pub(crate) fn run(command: &Command) -> anyhow::Result<ExitCode> {
                     let error = job.last_error.clone().unwrap_or_default();
                     vec![
                         job.id.clone(),
+                        kind(job),
                         job.state.clone(),
                         format!("{}/{}", job.attempts, job.attempts_max),
                         output::when(job.created_at),
@@ -74,7 +83,7 @@ pub(crate) fn run(command: &Command) -> anyhow::Result<ExitCode> {
                     ]
                 });
                 output::line(&output::table(
-                    &["job", "state", "tries", "created", "last error"],
+                    &["job", "what", "state", "tries", "created", "last error"],
                     rows.collect(),
                 ));
             }
@@ -83,8 +92,10 @@ pub(crate) fn run(command: &Command) -> anyhow::Result<ExitCode> {
                 if *json {
                     return output::json(&job);
                 }
+                let what = kind(&job);
                 let mut rows = vec![
                     vec!["job".into(), job.id],
+                    vec!["what".into(), what],
                     vec!["conversation".into(), job.conversation_id],
                     vec!["revision".into(), job.revision.to_string()],
                     vec!["why".into(), job.reason],
@@ -92,6 +103,7 @@ pub(crate) fn run(command: &Command) -> anyhow::Result<ExitCode> {
                     vec!["tries".into(), format!("{} of {}", job.attempts, job.attempts_max)],
                     vec!["due".into(), output::when(job.run_at)],
                 ];
+                rows.extend(job.heard_secs.map(|secs| vec!["heard".into(), format!("{secs:.0} s")]));
                 rows.extend(job.last_error.map(|error| vec!["last error".into(), error]));
                 output::line(&output::table(&["", ""], rows));
             }

@@ -7,6 +7,9 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use auricle_server::config::{Config, Shape};
+use auricle_server::protection::{AudioPass, AudioSealing};
+use auricle_store::kept::KeptAudio;
+use auricle_store::protect::Keyring;
 use auricle_store::{KeyUse, Sealing, SqliteOptions, SqliteStore, Store as _};
 use indicatif::{ProgressBar, ProgressStyle};
 
@@ -22,7 +25,7 @@ const BAR: u64 = 1_000;
 /// Show and change the key under which texts are stored.
 #[derive(clap::Subcommand)]
 pub(crate) enum Command {
-    /// Count the stored texts under each key.
+    /// Count the stored texts and files of kept audio under each key.
     Status {
         #[command(flatten)]
         settings: Settings,
@@ -30,7 +33,7 @@ pub(crate) enum Command {
         #[arg(long)]
         json: bool,
     },
-    /// Bring every stored text to the present key: seal, seal anew, or open for good if none is configured. A running server
+    /// Bring every stored text and, while no server runs, kept audio to the present key: seal, seal anew, or open for good if none is configured. A running server
     /// does the same by itself, slowly. May be stopped and begun again at any time.
     Rotate {
         #[command(flatten)]
@@ -71,7 +74,8 @@ fn name(key: Option<auricle_store::protect::KeyId>) -> String {
 
 fn status(config: &Config, json: bool) -> anyhow::Result<()> {
     let (path, options) = (database(config)?, options(config)?);
-    let uses = SqliteStore::key_uses(&path, &options).context("count stored texts")?;
+    let mut uses = SqliteStore::key_uses(&path, &options).context("count stored texts")?;
+    uses.extend(KeptAudio::key_uses(&config.data_dir.join("audio")).context("look at kept audio")?);
     let present = options.ring.current();
     if json {
         let uses: Vec<_> = uses
@@ -123,7 +127,7 @@ async fn rotate(config: &Config, json: bool) -> anyhow::Result<()> {
              with the same configuration first; it then does this by itself"
         );
     }
-    let store = SqliteStore::open(&path, options).context("open the store")?;
+    let store = SqliteStore::open(&path, options.clone()).context("open the store")?;
     let bar = ProgressBar::new(BAR).with_style(
         ProgressStyle::with_template("{bar:40} {percent:>3} %  {msg}")
             .unwrap_or_else(|_| ProgressStyle::default_bar()),
@@ -146,23 +150,60 @@ async fn rotate(config: &Config, json: bool) -> anyhow::Result<()> {
             break store.compact(bytes_max).await.context("write the database anew")?;
         }
     };
+    // A server that runs does it by itself.
+    let audio = match &lock {
+        Some(_) => Some(rotate_audio(config, &store, options.ring, &bar).await?),
+        None => None,
+    };
     bar.finish_and_clear();
     store.close().await;
-    told(done, json)
+    told(done, audio, json)
 }
 
-fn told(done: Sealing, json: bool) -> anyhow::Result<()> {
+async fn rotate_audio(
+    config: &Config,
+    store: &SqliteStore,
+    ring: Keyring,
+    bar: &ProgressBar,
+) -> anyhow::Result<AudioSealing> {
+    let kept = KeptAudio::open(config.data_dir.join("audio"), ring, config.limits.audio_kept_bytes_max)
+        .context("open kept audio")?;
+    let mut pass = AudioPass::begin(kept, store).await?;
+    loop {
+        let now = pass.step().await?;
+        bar.set_position((now.share * BAR as f64) as u64);
+        bar.set_message(format!("{} files of kept audio", now.resealed));
+        if now.done {
+            return Ok(now);
+        }
+    }
+}
+
+fn told(done: Sealing, audio: Option<AudioSealing>, json: bool) -> anyhow::Result<()> {
     let Sealing { done: whole, resealed, damaged, .. } = done;
+    let (files, left) = audio.map_or((0, 0), |audio| (audio.resealed, audio.left));
     if json {
-        output::json(&serde_json::json!({"done": whole, "resealed": resealed, "damaged": damaged}))?;
+        output::json(&serde_json::json!({
+            "done": whole, "resealed": resealed, "damaged": damaged,
+            "audio": audio.map(|audio| serde_json::json!({"resealed": audio.resealed, "left": audio.left})),
+        }))?;
     } else {
         output::line(&format!("{resealed} texts were brought to the present key"));
+        match audio {
+            Some(_) => output::line(&format!("{files} files of kept audio were too")),
+            None => output::line("the server that runs does the same with kept audio"),
+        }
         if !whole {
             output::line(
                 "the database is too large to be written anew while a server runs: its free space may hold deleted texts. \
                  Stop the server and run this again",
             );
         }
+    }
+    if left > 0 {
+        output::note(&format!(
+            "{left} files of kept audio could not be opened and are as they were: they are damaged, or their key is not configured"
+        ));
     }
     if damaged > 0 {
         bail!("{damaged} texts could not be opened and are as they were; their keys stay needed");

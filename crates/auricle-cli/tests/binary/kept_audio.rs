@@ -9,6 +9,13 @@ fn heard(segments: &Value) -> String {
     segments.map(|segment| segment["text"].as_str().unwrap()).collect::<Vec<_>>().join(" ")
 }
 
+/// Of a WAV file at 16 kHz.
+fn samples(file: &std::path::Path) -> Vec<i16> {
+    let bytes = std::fs::read(file).unwrap();
+    assert_eq!(u32::from_le_bytes(bytes[24..28].try_into().unwrap()), 16_000);
+    bytes[44..].chunks_exact(2).map(|sample| i16::from_le_bytes(sample.try_into().unwrap())).collect()
+}
+
 #[test]
 fn p4_a_conversation_that_was_heard_again_at_kill_9_is_heard_again_after_it_and_once() {
     let mut server = Server::start(&[
@@ -47,10 +54,29 @@ fn p4_a_conversation_that_was_heard_again_at_kill_9_is_heard_again_after_it_and_
     assert_eq!(heard(&old["transcript_segments"]), heard(&before["transcript_segments"]));
     assert!(server.ask(&["conversations", "revisions", &id]).contains("the present one"));
     assert!(server.ask(&["conversations", "revisions", &id, "--revision", "2"]).contains("Monday"));
+    // It can be had back: an upload at the rate it was heard at.
+    let saved = server.folder.path().join("back.wav");
+    assert!(server.ask(&["conversations", "audio", &id, "-o", saved.to_str().unwrap()]).contains("back.wav"));
+    assert!(!saved.with_extension("wav.part").exists());
+    let whole = server.folder.path().join("whole.wav");
+    // From before the first word, too.
+    let args = ["conversations", "audio", &id, "--from", "-100", "-o", whole.to_str().unwrap()];
+    assert!(server.ask(&args).contains("whole.wav"));
+    let (sent, back) = (samples(&audio), samples(&whole));
+    assert!(sent.len().abs_diff(back.len()) < 1_600, "{} and {}", sent.len(), back.len());
+    let differ = sent.iter().zip(&back).filter(|(one, other)| one.abs_diff(**other) > 1).count();
+    assert_eq!(differ, 0);
+    assert!(back.ends_with(&samples(&saved)));
+    let part = ["conversations", "audio", &id, "--from", "1", "--until", "2.5", "-o", "-"];
+    let part = auricle().args(part).args(["--url", &server.url()]).output().unwrap();
+    assert_eq!(part.stdout[44..], std::fs::read(&saved).unwrap()[44 + 32_000..44 + 80_000]);
     // Without audio it says why, and fails.
     std::fs::remove_dir_all(server.data().join("audio/uploads")).unwrap();
     let refused =
         auricle().args(["conversations", "retranscribe", &id, "--url", &server.url()]).output().unwrap();
+    assert_eq!(refused.status.code(), Some(1));
+    assert!(text(&refused.stderr).contains("audio.keep"), "{}", text(&refused.stderr));
+    let refused = auricle().args(["conversations", "audio", &id, "--url", &server.url()]).output().unwrap();
     assert_eq!(refused.status.code(), Some(1));
     assert!(text(&refused.stderr).contains("audio.keep"), "{}", text(&refused.stderr));
 }

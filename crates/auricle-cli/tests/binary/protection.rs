@@ -56,10 +56,11 @@ fn under(status: &Value, key: impl Fn(&Value) -> bool) -> u64 {
 fn an_old_store_is_sealed_by_its_server_and_the_key_is_changed_while_none_runs() {
     let keys = tempfile::tempdir().unwrap();
     let (old, new) = (key_file(keys.path(), "old", OLD), key_file(keys.path(), "new", NEW));
-    let mut server = Server::start(&[("SPEECH", "scripted")]);
+    let mut server = Server::start(&[("SPEECH", "scripted"), ("AUDIO_KEEP", "1d")]);
     let audio = file("fixtures/two-voices/conversation.wav");
     let result = server.ask_json(&["stream", audio.to_str().unwrap(), "--speed", "0", "--wait"]);
     let (id, word) = (result["conversation_id"].as_str().unwrap().to_owned(), said(&result));
+    let sound = heard(&server, &id);
     assert!(holds(&server.data(), &word), "{word}");
     server.terminate();
     server.set("PROTECTION_KEY_FILE", &old);
@@ -93,11 +94,76 @@ fn an_old_store_is_sealed_by_its_server_and_the_key_is_changed_while_none_runs()
     assert!(done.status.success(), "{}", text(&done.stderr));
     let done: Value = serde_json::from_str(&text(&done.stdout)).unwrap();
     assert!(done["done"] == true && done["damaged"] == 0 && done["resealed"].as_u64().unwrap() > 4, "{done}");
+    assert!(done["audio"]["resealed"].as_u64().unwrap() >= 4 && done["audio"]["left"] == 0, "{done}");
     let now = status(&server, &[("AURICLE_PROTECTION_KEY_FILE", new.as_str())]);
     assert_eq!(under(&now, |key| *key != now["present"]), 0, "{now}");
     server.set("PROTECTION_KEY_FILE", &new);
     server.start_again();
     assert!(server.ask(&["conversations", "search", &word]).contains(&id));
+    assert_eq!(heard(&server, &id), sound, "by the new key alone");
+}
+
+/// The samples of a conversation's audio.
+fn heard(server: &Server, id: &str) -> Vec<u8> {
+    let args = ["conversations", "audio", id, "--from", "-100", "-o", "-", "--url", &server.url()];
+    let output = auricle().args(args).output().unwrap();
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    output.stdout[44..].to_vec()
+}
+
+#[test]
+fn kept_audio_that_is_brought_to_a_new_key_at_kill_9_is_brought_there_after_it() {
+    let keys = tempfile::tempdir().unwrap();
+    let (old, new) = (key_file(keys.path(), "old", OLD), key_file(keys.path(), "new", NEW));
+    let settings = [
+        ("SPEECH", "scripted"),
+        ("AUDIO_KEEP", "1d"),
+        ("PROTECTION_KEY_FILE", &old),
+        ("LIMITS_AUDIO_SWEEP_EVERY", "300ms"),
+        // So that a kill finds it half way.
+        ("LIMITS_PROTECTION_STEP_EVERY", "100ms"),
+    ];
+    let mut server = Server::start(&settings);
+    let audio = file("fixtures/two-voices/conversation.wav");
+    let mut conversations = Vec::new();
+    for _ in 0..6 {
+        let result = server.ask_json(&["stream", audio.to_str().unwrap(), "--speed", "0", "--wait"]);
+        conversations.push(result["conversation_id"].as_str().unwrap().to_owned());
+    }
+    let before: Vec<_> = conversations.iter().map(|id| heard(&server, id)).collect();
+    assert!(before.iter().all(|sound| sound.len() > 100_000 && sound.iter().any(|byte| *byte != 0)));
+    server.terminate();
+    server.set("PROTECTION_KEY_FILE", &new);
+    server.set("PROTECTION_OLD_KEY_FILES", &old);
+    server.start_again();
+    let settings =
+        [("AURICLE_PROTECTION_KEY_FILE", new.as_str()), ("AURICLE_PROTECTION_OLD_KEY_FILES", &old)];
+    let audio_under = |server: &Server, is_new: bool| -> u64 {
+        let now = status(server, &settings);
+        let uses = now["uses"].as_array().unwrap().iter();
+        let of_audio = uses.filter(|each| each["what"].as_str().unwrap().starts_with("audio."));
+        let of_key = of_audio.filter(|each| (each["key"] == now["present"]) == is_new);
+        of_key.map(|each| each["values"].as_u64().unwrap()).sum()
+    };
+    let half_way = eventually("some of it is under the new key", || {
+        Some((audio_under(&server, true), audio_under(&server, false))).filter(|(new, _)| *new > 0)
+    });
+    server.kill();
+    assert!(half_way.1 > 0, "it was killed half way: {half_way:?}");
+    server.start_again();
+    eventually("all of it is under the new key", || (audio_under(&server, false) == 0).then_some(()));
+    server.terminate();
+    // The texts, too: then the old key can go.
+    let data = server.data();
+    let mut rotate = auricle();
+    rotate.args(["protect", "rotate", "--json", "--data-dir"]).arg(&data).envs(settings);
+    let done: Value = serde_json::from_str(&text(&rotate.output().unwrap().stdout)).unwrap();
+    assert_eq!((&done["done"], &done["audio"]["resealed"]), (&Value::from(true), &Value::from(0)), "{done}");
+    server.set("PROTECTION_OLD_KEY_FILES", "");
+    server.start_again();
+    for (id, before) in conversations.iter().zip(&before) {
+        assert_eq!(heard(&server, id), *before);
+    }
 }
 
 #[test]

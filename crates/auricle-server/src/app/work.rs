@@ -350,6 +350,13 @@ pub(super) fn run_loops(
             keep,
             limits: Arc::clone(&parts.limits),
         });
+        let protector = Arc::new(crate::protection::AudioProtector {
+            store: Arc::clone(&parts.store) as Arc<dyn Store>,
+            kept: hearing.audio.kept.clone(),
+            limits: Arc::clone(&parts.limits),
+        });
+        let run = move |pulse| Box::pin(Arc::clone(&protector).run(pulse)) as _;
+        start("audio_protector", background, Box::new(run));
         start("keeper", background, Box::new(move |pulse| Box::pin(Arc::clone(&keeper).run(pulse))));
         start("eraser", background, Box::new(move |pulse| Box::pin(Arc::clone(&eraser).run(pulse))));
     }

@@ -14,9 +14,6 @@ use super::joined::{self, Part, Stretch};
 use crate::clock::monotonic;
 use crate::vitals::Pulse;
 
-/// Looks at the spool at least this often; what could not be repaired is tried again after this long, or, if only an engine was
-/// missing, as soon as one has worked.
-const LOOK_EVERY: Duration = Duration::from_secs(5);
 /// Between two looks, at least; and four times as long as the last one took, since each reads something of every run.
 const LOOK_GAP: Duration = Duration::from_millis(100);
 /// How often it is seen whether an engine works again, while runs wait for that.
@@ -78,6 +75,8 @@ enum Done {
 
 /// When to look.
 struct Looks {
+    /// At least this often.
+    every: Duration,
     under_way: bool,
     /// Something has changed since the last one began.
     wanted: bool,
@@ -86,12 +85,12 @@ struct Looks {
 }
 
 impl Looks {
-    fn new(now: Instant) -> Self {
-        Self { under_way: false, wanted: true, began: now, not_before: now }
+    fn new(every: Duration, now: Instant) -> Self {
+        Self { every, under_way: false, wanted: true, began: now, not_before: now }
     }
 
     fn due(&self) -> Instant {
-        if self.wanted { self.not_before } else { self.not_before.max(self.began + LOOK_EVERY) }
+        if self.wanted { self.not_before } else { self.not_before.max(self.began + self.every) }
     }
 
     fn begin(&mut self, now: Instant) {
@@ -107,8 +106,9 @@ impl Looks {
 impl Repair {
     /// Runs for ever; may be dropped at any await.
     pub(crate) async fn run(self: Arc<Self>, pulse: Arc<Pulse>) {
+        let look_every = self.limits.spool_repair_every;
         let mut queue = Queue::default();
-        let mut looks = Looks::new(monotonic());
+        let mut looks = Looks::new(look_every, monotonic());
         let mut tasks: FuturesUnordered<BoxFuture<'static, Done>> = FuturesUnordered::new();
         // Runs that are being heard, with their conversation.
         let mut in_hand: HashMap<String, ConversationId> = HashMap::new();
@@ -143,7 +143,7 @@ impl Repair {
                 }));
             }
             metrics::gauge!("auricle_spool_repairs_running").set(f64::from(hearing));
-            let every = if rests.is_empty() { LOOK_EVERY } else { ENGINE_EVERY };
+            let every = if rests.is_empty() { look_every } else { ENGINE_EVERY };
             let wait = match looks.under_way {
                 true => every,
                 false => every.min(looks.due().saturating_duration_since(now)),
@@ -162,7 +162,7 @@ impl Repair {
                         tried_at = monotonic();
                         for run in runs {
                             in_hand.remove(&run);
-                            rests.insert(run, (tried_at + LOOK_EVERY, away));
+                            rests.insert(run, (tried_at + look_every, away));
                         }
                         // What was not repaired still holds its conversation, what was does no more.
                         looks.wanted = true;
@@ -255,7 +255,7 @@ mod tests {
     fn a_look_that_is_wanted_while_one_is_under_way_follows_it_and_looks_keep_their_distance() {
         let begun = monotonic();
         let at = |millis| begun + Duration::from_millis(millis);
-        let mut looks = Looks::new(begun);
+        let mut looks = Looks::new(Duration::from_secs(5), begun);
         assert_eq!(looks.due(), begun);
         looks.begin(begun);
         looks.end(at(10));

@@ -7,6 +7,8 @@ use super::joined::Stretch;
 
 /// A hole in spooled audio is kept as silence up to this long; the rest of it only shifts what follows.
 const HOLE_SECS_MAX: u64 = 600;
+/// What is decoded before a place that is skipped to.
+const WARM_UP_MS: u64 = 200;
 
 type Frames = Box<dyn Iterator<Item = SpooledFrame> + Send>;
 
@@ -18,6 +20,15 @@ pub(crate) struct Sound {
     decoder: Decoder,
     given: u64,
     hole_max: u64,
+    /// Frames that end before this sample of the stretch are passed over.
+    from: u64,
+}
+
+/// A frame's samples.
+pub(crate) struct Frame {
+    /// Where it begins in the stretch. What is between it and the one before is silence.
+    pub(crate) at: u64,
+    pub(crate) pcm: Vec<i16>,
 }
 
 /// A frame's samples, and the silence before it.
@@ -41,33 +52,48 @@ impl Sound {
             .map(|part| (part.begin, part.first, Box::new(part.run.as_ref().frames()) as Frames))
             .collect();
         let hole_max = u64::from(header.sample_rate_hz) * HOLE_SECS_MAX;
-        Ok(Self { parts: parts.into_iter(), part: None, decoder, given: 0, hole_max })
+        Ok(Self { parts: parts.into_iter(), part: None, decoder, given: 0, hole_max, from: 0 })
+    }
+
+    /// Passes over what is well before this sample of the stretch. What comes next begins a little before it: decoders need a moment.
+    pub(crate) fn skip_to(&mut self, sample: u64, rate_hz: u32) {
+        self.from = sample.saturating_sub(u64::from(rate_hz) * WARM_UP_MS / 1_000);
     }
 
     /// The next frame; `None` at the end.
-    pub(crate) fn next_piece(&mut self) -> Option<Piece> {
+    pub(crate) fn next_frame(&mut self) -> Option<Frame> {
         loop {
             let Some((begin, first, frames)) = &mut self.part else {
                 self.part = Some(self.parts.next()?);
                 continue;
             };
-            let (begin, first) = (*begin, *first);
-            let Some(frame) = frames.find(|frame| frame.samples > 0) else {
+            let (begin, first, from) = (*begin, *first, self.from);
+            let at = |frame: &SpooledFrame| begin + frame.position.saturating_sub(first);
+            let wanted =
+                |frame: &SpooledFrame| frame.samples > 0 && at(frame) + u64::from(frame.samples) > from;
+            let Some(frame) = frames.find(wanted) else {
                 self.part = None;
                 continue;
             };
-            // Audio that was not spooled is silence here, so that what follows keeps its time.
-            let hole = (begin + frame.position.saturating_sub(first)).saturating_sub(self.given);
-            let mut pcm = vec![0; usize::try_from(hole.min(self.hole_max)).unwrap_or(0)];
-            let silent = pcm.len();
+            let at = at(&frame).max(self.given);
+            let mut pcm = Vec::new();
             // A frame that does not decode now did not decode when it came either; keep time all the same.
             if self.decoder.decode(&frame.bytes, &mut pcm).is_err() {
-                pcm.truncate(silent);
+                pcm.clear();
             }
-            pcm.resize(silent + frame.samples as usize, 0);
-            let samples = hole + u64::from(frame.samples);
-            self.given += samples;
-            return Some(Piece { pcm, samples });
+            pcm.resize(frame.samples as usize, 0);
+            self.given = at + u64::from(frame.samples);
+            return Some(Frame { at, pcm });
         }
+    }
+
+    /// The next frame with the silence before it; `None` at the end.
+    pub(crate) fn next_piece(&mut self) -> Option<Piece> {
+        let before = self.given;
+        let frame = self.next_frame()?;
+        // Audio that was not spooled is silence here, so that what follows keeps its time.
+        let mut pcm = vec![0; usize::try_from((frame.at - before).min(self.hole_max)).unwrap_or(0)];
+        pcm.extend_from_slice(&frame.pcm);
+        Some(Piece { pcm, samples: self.given - before })
     }
 }

@@ -41,6 +41,14 @@ impl Refusal {
         Self::new(StatusCode::NOT_FOUND, format!("{what} not found"))
     }
 
+    /// There is nothing to hear.
+    pub(super) fn no_audio() -> Self {
+        Self::new(
+            StatusCode::NOT_FOUND,
+            "No audio of this conversation is kept: audio is kept from when audio.keep is set, and for as long",
+        )
+    }
+
     /// What it says.
     pub(super) fn into_detail(self) -> String {
         self.detail

@@ -16,25 +16,20 @@ use auricle_wire::export::{Format, write};
 use auricle_wire::rest::Problem;
 use auricle_wire::retranscription::Revision;
 use auricle_wire::time::WireTime;
-use axum::body::{Body, Bytes};
 use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
 use tokio::runtime::Handle;
-use tokio::sync::mpsc;
 use zip::write::SimpleFileOptions;
 use zip::{CompressionMethod, ZipWriter};
 
 use super::answer::{Caller, Refusal};
 use super::forms::EXPORT_MAX;
-use super::{RestState, retranscribe};
+use super::pieces::Pieces;
+use super::{RestState, pieces, retranscribe};
 use crate::convert;
 
-/// Bytes of one piece of the body.
-const PIECE_BYTES: usize = 64 * 1024;
-/// Pieces that wait for the client. Full: the making waits.
-const PIECES_MAX: usize = 4;
 /// Conversations of one look at the list.
 const PAGE: usize = 200;
 /// Jobs that are listed; older ones tell nothing about what a user has.
@@ -62,61 +57,17 @@ pub(super) async fn export(
             "Too many exports at once; try again in a minute",
         ));
     };
-    let (pieces, mut ready) = mpsc::channel::<io::Result<Bytes>>(PIECES_MAX);
-    let handle = Handle::current();
-    tokio::task::spawn_blocking(move || {
+    let body = pieces::body(state.limits.request_max, move |out, handle| {
         let _place = place;
         let messages_max = state.limits.messages_per_user_max;
         let kept = state.audio.kept.clone();
-        let maker = Maker { store: state.store, kept, user, messages_max, handle: handle.clone() };
-        let piece_max = state.limits.request_max;
-        let out = Pieces { pieces, handle, piece_max, gathered: Vec::with_capacity(PIECE_BYTES) };
-        if let Err(error) = maker.make(out) {
-            tracing::warn!(%error, "an export broke off");
-        }
+        Maker { store: state.store, kept, user, messages_max, handle: handle.clone() }.make(out)
     });
-    let body = Body::from_stream(futures_util::stream::poll_fn(move |context| ready.poll_recv(context)));
     let headers = [
         (header::CONTENT_TYPE, "application/zip"),
         (header::CONTENT_DISPOSITION, "attachment; filename=\"auricle-export.zip\""),
     ];
     Ok((headers, body).into_response())
-}
-
-/// What the ZIP's writer writes to.
-struct Pieces {
-    pieces: mpsc::Sender<io::Result<Bytes>>,
-    handle: Handle,
-    piece_max: Duration,
-    gathered: Vec<u8>,
-}
-
-impl Pieces {
-    fn send(&mut self, piece: io::Result<Bytes>) -> io::Result<()> {
-        let sent = self
-            .handle
-            .block_on(async { tokio::time::timeout(self.piece_max, self.pieces.send(piece)).await });
-        match sent {
-            Ok(Ok(())) => Ok(()),
-            Ok(Err(_)) => Err(io::Error::other("the client has gone")),
-            Err(_) => Err(io::Error::other("the client does not read")),
-        }
-    }
-}
-
-impl Write for Pieces {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.gathered.extend_from_slice(bytes);
-        if self.gathered.len() >= PIECE_BYTES {
-            let piece = std::mem::replace(&mut self.gathered, Vec::with_capacity(PIECE_BYTES));
-            self.send(Ok(piece.into()))?;
-        }
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
 }
 
 struct Maker {
@@ -128,17 +79,8 @@ struct Maker {
 }
 
 impl Maker {
-    /// The whole file. What breaks off is told to the body, so that the response does not end as if it were whole.
+    /// The whole file.
     fn make(&self, out: Pieces) -> io::Result<()> {
-        let broken = out.pieces.clone();
-        let done = self.files(out);
-        if done.is_err() {
-            let _ = broken.try_send(Err(io::Error::other("the export broke off")));
-        }
-        done
-    }
-
-    fn files(&self, out: Pieces) -> io::Result<()> {
         let mut zip = ZipWriter::new_stream(out);
         let (mut errors, mut audio) = (Vec::new(), Vec::new());
         for id in self.ids()? {
@@ -174,9 +116,7 @@ impl Maker {
         if !errors.is_empty() {
             file(&mut zip, "errors.json", Value::from(errors).to_string().as_bytes())?;
         }
-        let mut out = zip.finish().map_err(io::Error::other)?.into_inner();
-        let last = std::mem::take(&mut out.gathered);
-        out.send(Ok(last.into()))
+        zip.finish().map_err(io::Error::other)?.into_inner().flush()
     }
 
     /// Transcripts of a conversation that were replaced. What cannot be read is told and left out.

@@ -1,6 +1,7 @@
-//! Jobs: what happens to ended conversations, and reviving what failed.
+//! Jobs: what happens to ended conversations, hearing them again, and reviving what failed.
 
 use auricle_core::{JobId, JobState, UserId};
+use auricle_store::{StoreError, UploadState};
 use auricle_wire::rest::{Job, Problem, Revived};
 use axum::Json;
 use axum::extract::State;
@@ -27,7 +28,7 @@ pub(super) struct JobsQuery {
     limit: Option<usize>,
 }
 
-/// The user's jobs, newest first.
+/// The user's jobs, newest first: records that are made, and conversations that are heard again.
 #[utoipa::path(get, path = "/v1/jobs", tag = "jobs", params(JobsQuery), responses(
     (status = 200, body = Vec<Job>),
     (status = 422, description = "A parameter is wrong", body = Problem),
@@ -41,9 +42,17 @@ pub(super) async fn list(
         JobState::parse(text).ok_or_else(|| Refusal::invalid("States are queued, leased, completed, failed"))
     });
     let limit = page_limit(query.limit, PAGE, &state.limits)?;
-    let jobs = state.store.jobs(Some(&user), job_state.transpose()?, limit).await;
+    let job_state = job_state.transpose()?;
+    let jobs = state.store.jobs(Some(&user), job_state, limit).await;
     let jobs = jobs.map_err(|error| Refusal::store(WHAT, error))?;
-    Ok(Json(jobs.iter().map(convert::job).collect()))
+    let again = state.store.retranscriptions(&user, job_state.map(of_work), limit).await;
+    let again = again.map_err(|error| Refusal::store(WHAT, error))?;
+    let attempts_max = state.limits.retranscription_attempts_max;
+    let again = again.iter().map(|work| convert::retranscription_job(work, attempts_max));
+    let mut all: Vec<Job> = jobs.iter().map(convert::job).chain(again).collect();
+    all.sort_by_key(|job| std::cmp::Reverse(job.created_at.0));
+    all.truncate(limit);
+    Ok(Json(all))
 }
 
 /// One job.
@@ -60,17 +69,32 @@ pub(super) async fn read(
     load(&state, &user, &id.into()).await
 }
 
-async fn load(state: &RestState, user: &UserId, id: &JobId) -> Result<Json<Job>, Refusal> {
-    let job = state.store.job(Some(user), id).await.map_err(|error| Refusal::store(WHAT, error))?;
-    job.map(|job| Json(convert::job(&job))).ok_or_else(|| Refusal::not_found(WHAT))
+/// The state of a retranscription that is this one of a job.
+fn of_work(state: JobState) -> UploadState {
+    match state {
+        JobState::Queued => UploadState::Queued,
+        JobState::Leased => UploadState::Leased,
+        JobState::Completed => UploadState::Done,
+        JobState::Failed => UploadState::Failed,
+    }
 }
 
-/// Revives a failed job: it is queued now, with all its attempts before it.
+async fn load(state: &RestState, user: &UserId, id: &JobId) -> Result<Json<Job>, Refusal> {
+    let job = state.store.job(Some(user), id).await.map_err(|error| Refusal::store(WHAT, error))?;
+    if let Some(job) = job {
+        return Ok(Json(convert::job(&job)));
+    }
+    let work = state.store.retranscription_by_id(user, id).await;
+    let work = work.map_err(|error| Refusal::store(WHAT, error))?.ok_or_else(|| Refusal::not_found(WHAT))?;
+    Ok(Json(convert::retranscription_job(&work, state.limits.retranscription_attempts_max)))
+}
+
+/// Revives a failed job: it is queued now, with all its attempts before it. A conversation is heard again by the same engine.
 #[utoipa::path(post, path = "/v1/jobs/{id}/retry", tag = "jobs",
     params(("id" = String, Path, description = "The job")), responses(
     (status = 200, body = Job),
     (status = 404, description = "No such job of this user", body = Problem),
-    (status = 409, description = "It has not failed", body = Problem),
+    (status = 409, description = "It has not failed, or its conversation is being processed", body = Problem),
 ))]
 pub(super) async fn retry(
     Caller(user): Caller,
@@ -78,9 +102,14 @@ pub(super) async fn retry(
     Id(id): Id,
 ) -> Result<Json<Job>, Refusal> {
     let id = JobId::from(id);
-    let revived = state.store.retry_job(Some(&user), &id, state.clock.wall()).await;
+    let now = state.clock.wall();
+    let revived = match state.store.retry_job(Some(&user), &id, now).await {
+        Err(StoreError::NotFound(_)) => state.store.retry_retranscription(&user, &id, now).await,
+        revived => revived,
+    };
     revived.map_err(|error| Refusal::store(WHAT, error))?;
     (state.wake_jobs)();
+    state.audio.wake.notify_one();
     load(&state, &user, &id).await
 }
 
@@ -103,7 +132,8 @@ impl Whose {
     }
 }
 
-/// Revives all failed jobs: they are queued now, with all their attempts before them.
+/// Revives all failed jobs that make records: they are queued now, with all their attempts before them. What could not be heard again
+/// left the transcript as it was, and is revived one by one.
 #[utoipa::path(post, path = "/v1/jobs/retry", tag = "jobs", params(Whose), responses(
     (status = 200, body = Revived),
     (status = 422, description = "A parameter is wrong", body = Problem),

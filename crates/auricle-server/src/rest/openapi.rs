@@ -10,7 +10,7 @@ use utoipa::openapi::{Content, Ref, RefOr, ResponseBuilder};
 use utoipa::{Modify, OpenApi};
 
 use super::{
-    action_items, assign, conversations, days, export, finalise, jobs, memories, people, retranscribe,
+    action_items, assign, audio, conversations, days, export, finalise, jobs, memories, people, retranscribe,
     search, status, transcriptions, uploads, users, webhooks,
 };
 
@@ -27,6 +27,7 @@ use super::{
         conversations::photos,
         retranscribe::retranscribe,
         retranscribe::progress,
+        audio::audio,
         retranscribe::revisions,
         retranscribe::revision,
         assign::segment,

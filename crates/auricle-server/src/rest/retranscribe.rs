@@ -3,10 +3,11 @@
 use std::sync::Arc;
 
 use auricle_core::{
-    Conversation, ConversationId, ConversationStatus, JobId, Revision as Number, Segment, Structured,
+    Conversation, ConversationId, ConversationStatus, JobId, Limits, Revision as Number, Segment, Structured,
     UnixMicros, UserId,
 };
 use auricle_store::kept::KeptAudio;
+use auricle_store::spool::Spool;
 use auricle_store::{NewRetranscription, StoreError, UploadState};
 use auricle_wire::rest::Problem;
 use auricle_wire::retranscription::{RetranscribeRequest, Retranscription, Revision, RevisionSummary};
@@ -14,13 +15,13 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, Semaphore};
 
 use super::RestState;
 use super::answer::{Caller, Id, IdAndNumber, MaybeBody, Refusal};
 use crate::convert;
 
-const WHAT: &str = "Conversation";
+pub(super) const WHAT: &str = "Conversation";
 
 /// Kept audio, and who hears it again.
 pub struct Audio {
@@ -30,6 +31,18 @@ pub struct Audio {
     pub engines: Vec<String>,
     /// Wakes whoever hears again.
     pub wake: Arc<Notify>,
+    /// Where audio is before.
+    pub spool: Spool,
+    /// `limits.audio_answers_running_max` places.
+    pub answers: Arc<Semaphore>,
+}
+
+impl Audio {
+    /// With all places free.
+    pub fn new(kept: KeptAudio, engines: Vec<String>, spool: Spool, limits: &Limits) -> Self {
+        let answers = Arc::new(Semaphore::new(limits.audio_answers_running_max));
+        Self { kept, engines, wake: Arc::default(), spool, answers }
+    }
 }
 
 fn shown(work: &auricle_store::Retranscription) -> Retranscription {
@@ -88,11 +101,15 @@ pub(super) fn old(conversation: &ConversationId, old: &auricle_store::OldRevisio
     whole(conversation, &old.summary, old.started_at, &old.structured, &old.segments)
 }
 
-fn conflict(text: impl Into<String>) -> Refusal {
+pub(super) fn conflict(text: impl Into<String>) -> Refusal {
     Refusal::new(StatusCode::CONFLICT, text)
 }
 
-async fn load(state: &RestState, user: &UserId, id: &ConversationId) -> Result<Conversation, Refusal> {
+pub(super) async fn load(
+    state: &RestState,
+    user: &UserId,
+    id: &ConversationId,
+) -> Result<Conversation, Refusal> {
     let found = state.store.conversation(user, id).await.map_err(|error| Refusal::store(WHAT, error))?;
     found.ok_or_else(|| Refusal::not_found(WHAT))
 }
@@ -156,10 +173,7 @@ pub(super) async fn retranscribe(
         ConversationStatus::Completed | ConversationStatus::Failed => {}
     }
     if !has_audio(&state, &user, &id).await? {
-        return Err(Refusal::new(
-            StatusCode::NOT_FOUND,
-            "No audio of this conversation is kept: audio is kept from when audio.keep is set, and for as long",
-        ));
+        return Err(Refusal::no_audio());
     }
     let new = NewRetranscription {
         id: JobId::random(&mut rand::rng()),

@@ -81,7 +81,6 @@ pub(super) async fn add(
         url: Sensitive::new(request.url),
         host,
         audio_secs: secs_of(request.audio_seconds.unwrap_or(AUDIO_SECS_DEFAULT))?,
-        state: TargetState::On,
     };
     let (id, secret) = (TargetId::random(&mut rand::rng()), fresh_secret());
     let now = state.clock.wall();

@@ -54,7 +54,7 @@ impl Progress {
 }
 
 /// What can be heard: mono PCM, a little at a time. Reading blocks.
-pub(crate) trait Pcm {
+pub(crate) trait Pcm: Send {
     /// Appends the next stretch, a second at most, to `out`. False at the end.
     ///
     /// # Errors

@@ -91,7 +91,6 @@ impl Rig {
                 host: crate::outgoing::host(&url),
                 url: Sensitive::new(url.as_str()),
                 audio_secs: 5,
-                state: TargetState::On,
             },
             secret: Sensitive::new(format!("secret of {id}")),
             now: at(0),
@@ -527,7 +526,7 @@ async fn a_target_that_fails_for_three_days_is_switched_off_and_told_of() {
     let _outbox = rig.deliver("p1");
     let last = rig.target_effect_when("t1", |effect| effect.state == EffectState::Failed).await;
     let target = rig.read("t1").await;
-    assert_eq!(target.settings.state, TargetState::Off);
+    assert_eq!(target.state, TargetState::Off);
     let after = target.off_at.unwrap().saturating_since(begun);
     let promised = rig.limits.target_off_after;
     assert!(after >= promised && after < promised + rig.limits.effect_backoff_max * 2, "{after:?}");

@@ -98,6 +98,12 @@ impl Rig {
         self.public
     }
 
+    /// A setting for the next start.
+    pub(crate) fn set(&mut self, key: &str, value: &str) {
+        self.settings.retain(|(known, _)| known != key);
+        self.settings.push((key.to_owned(), value.to_owned()));
+    }
+
     /// Drains, and starts again on the same folder.
     pub(crate) async fn restart(&mut self) {
         self.stop().await;

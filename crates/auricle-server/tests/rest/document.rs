@@ -282,6 +282,11 @@ async fn retranscribe_calls(
     rig.hear_again("ana", &heard, "A crane.").await;
     rig.process_next_job("Crane").await.unwrap();
     add("get", path, vec![ask(heard.as_str()), ask("x")]);
+    let audio = |id: &str, rest: &str| call(of(id, &format!("/audio{rest}")), None);
+    let no_channel = audio(heard.as_str(), "?channel=left");
+    let several =
+        vec![audio(heard.as_str(), ""), audio(silent.as_str(), ""), audio(open.as_str(), ""), no_channel];
+    add("get", "/v1/conversations/{id}/audio", several);
     let revisions = |id: &str, rest: &str| call(of(id, &format!("/revisions{rest}")), None);
     add("get", "/v1/conversations/{id}/revisions", vec![revisions(heard.as_str(), ""), revisions("x", "")]);
     add(
@@ -456,6 +461,8 @@ async fn what_handlers_answer_is_what_the_document_says() {
             // A body that breaks off; a conversation that waits for other uploads.
             (_, "/v1/uploads") => &["400", "422"],
             (_, "/v1/uploads/{id}") => &["409", "422"],
+            // One that is in progress: it was ended above. Tests of kept audio ask for one.
+            (_, "/v1/conversations/{id}/audio") => &["409"],
             _ => &["422"],
         };
         assert!(

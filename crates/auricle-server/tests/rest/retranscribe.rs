@@ -83,3 +83,43 @@ async fn revisions_are_listed_and_read_and_exported_and_go_with_the_conversation
     assert_eq!(rig.get("ana", &of(&id, "/revisions/1")).await.0, 404);
     assert_eq!(rig.get("ana", &of(&id, "/retranscribe")).await.0, 404);
 }
+
+#[tokio::test]
+async fn hearing_again_is_a_job_that_is_listed_shown_and_revived() {
+    let rig = Rig::new().await;
+    let id = rig.completed("ana", "The heron", &["A grey heron."]).await;
+    rig.keep_audio("ana", &id);
+    let (_, work) = rig.post("ana", &of(&id, "/retranscribe"), None).await;
+    let (_, jobs) = rig.get("ana", "/v1/jobs").await;
+    let kinds: Vec<_> = jobs.as_array().unwrap().iter().map(|job| job["kind"].as_str().unwrap()).collect();
+    assert_eq!(kinds, ["retranscription", "record"]);
+    let (job, path) = (&jobs[0], format!("/v1/jobs/{}", work["id"].as_str().unwrap()));
+    assert_eq!(
+        (&job["id"], &job["conversation_id"], &job["state"]),
+        (&work["id"], &json!(id.as_str()), &json!("queued"))
+    );
+    assert_eq!(
+        (&job["engine"], &job["attempts_max"], &job["revision"]),
+        (&json!("scripted"), &json!(5), &json!(0))
+    );
+    assert_eq!(rig.get("ana", &path).await, (200, job.clone()));
+    for (state, count) in [("queued", 1), ("completed", 1), ("failed", 0), ("leased", 0)] {
+        let (_, jobs) = rig.get("ana", &format!("/v1/jobs?state={state}")).await;
+        assert_eq!(jobs.as_array().map(Vec::len), Some(count), "{state}");
+    }
+    assert_eq!(rig.get("ana", "/v1/jobs?limit=1").await.1, json!([job]));
+    assert_eq!(rig.post("ana", &format!("{path}/retry"), None).await.0, 409, "it has not failed");
+    rig.fail_hearing().await;
+    let (_, failed) = rig.get("ana", "/v1/jobs?state=failed").await;
+    assert_eq!((&failed[0]["id"], &failed[0]["last_error"]), (&work["id"], &json!("nothing was heard")));
+    assert_eq!((rig.get("eve", &path).await.0, rig.get("eve", "/v1/jobs").await.1), (404, json!([])));
+    assert_eq!(rig.post("eve", &format!("{path}/retry"), None).await.0, 404);
+    assert_eq!(rig.post("ana", "/v1/jobs/retry", None).await.1["revived"], 0, "only those that make records");
+    let (status, job) = rig.post("ana", &format!("{path}/retry"), None).await;
+    assert_eq!((status, &job["state"], &job["attempts"]), (200, &json!("queued"), &json!(0)));
+    rig.hear_again("ana", &id, "A great egret.").await;
+    let (_, done) = rig.get("ana", &path).await;
+    assert_eq!((&done["state"], &done["revision"]), (&json!("completed"), &json!(2)));
+    // The job that makes the new record is another one.
+    assert_eq!(rig.get("ana", "/v1/jobs?state=queued").await.1[0]["reason"], "retranscribe");
+}

@@ -109,10 +109,11 @@ fn files(dir: &TempDir, limits: &Limits) -> Arc<Files> {
 }
 
 /// Nothing is kept in it but what tests put there.
-fn audio(dir: &TempDir) -> Arc<Audio> {
+fn audio(dir: &TempDir, limits: &Limits) -> Arc<Audio> {
     let kept = KeptAudio::open(dir.path().join("audio"), Default::default(), 1 << 30).unwrap();
     let engines = ["scripted", "scripted_spare"].map(str::to_owned).to_vec();
-    Arc::new(Audio { kept, engines, wake: Arc::default() })
+    let spool = Spool::open(dir.path().join("empty"), SpoolOptions::from(limits)).unwrap();
+    Arc::new(Audio::new(kept, engines, spool, limits))
 }
 
 /// Lets a microsecond of the store's clock pass.
@@ -173,7 +174,7 @@ impl Rig {
             time_zone: jiff::tz::TimeZone::UTC,
             embed,
             files: files(&dir, &config.limits),
-            audio: audio(&dir),
+            audio: audio(&dir, &config.limits),
         };
         let process = ProcessId::from("test-process");
         store.process_alive(&process, SystemClock.wall() + Duration::from_secs(600)).await.unwrap();
@@ -217,11 +218,14 @@ impl Rig {
         }
         let response = self.send(request.body(Body::from(body)).unwrap()).await;
         let status = response.status().as_u16();
-        // The other kind of answer there is.
-        let is_zip =
-            response.headers().get(header::CONTENT_TYPE).is_some_and(|kind| kind == "application/zip");
+        // The other kinds of answer there are.
+        let is_file = ["application/zip", "audio/wav"];
+        let is_file = response
+            .headers()
+            .get(header::CONTENT_TYPE)
+            .is_some_and(|kind| is_file.iter().any(|file| kind == file));
         let bytes = to_bytes(response.into_body(), 16 << 20).await.unwrap();
-        let body = match bytes.is_empty() || is_zip {
+        let body = match bytes.is_empty() || is_file {
             true => Value::Null,
             false => serde_json::from_slice(&bytes)
                 .unwrap_or_else(|_| panic!("{method} {path}: not JSON: {bytes:?}")),
@@ -460,6 +464,15 @@ impl Rig {
         assert!(self.kept.bytes_of(&user.into(), id).unwrap() > 32_000);
     }
 
+    /// An attempt to hear a conversation again, which ends in vain.
+    pub(crate) async fn fail_hearing(&self) {
+        let lease = Duration::from_secs(15);
+        let claimed = self.store.claim_retranscription(&self.process, self.now(), lease).await.unwrap();
+        let outcome = AttemptOutcome::Failed { error: "nothing was heard".into() };
+        let (lease, _) = claimed.expect("one is queued");
+        self.store.end_retranscription(&lease, outcome, self.now()).await.unwrap();
+    }
+
     /// Hears a conversation again, as the server does: this is said in its first second.
     pub(crate) async fn hear_again(&self, user: &str, id: &ConversationId, text: &str) {
         let (lease, work) = self
@@ -474,6 +487,7 @@ impl Rig {
             zero_at: started_at,
             from: 0.0,
             until: 5.0,
+            is_channel: false,
             segments: vec![Segment { stt_provider: Some(work.engine), ..segment(1, text) }],
         };
         let mut heard = heard;

@@ -3,8 +3,7 @@
 use std::time::Duration;
 
 use auricle_core::{
-    Assignee, ConversationStatus, FinaliseReason, Revision, Segment, TargetId, TargetKind, TargetState,
-    Trigger,
+    Assignee, ConversationStatus, FinaliseReason, Revision, Segment, TargetId, TargetKind, Trigger,
 };
 
 use super::{Ground, LEASE, at, batch, completion, ending, opening, segment};
@@ -29,7 +28,7 @@ fn heard(id: &str, start: f64, text: &str) -> Segment {
 fn reheard(lease: &RetranscriptionLease, segments: Vec<Segment>, secs: i64) -> Reheard {
     Reheard {
         lease: lease.clone(),
-        stretches: vec![HeardStretch { zero_at: at(0), from: 0.0, until: 10.0, segments }],
+        stretches: vec![HeardStretch { zero_at: at(0), from: 0.0, until: 10.0, is_channel: false, segments }],
         heard_secs: 10.0,
         job_id: format!("{}-job", lease.id).into(),
         now: at(secs),
@@ -81,6 +80,42 @@ pub async fn only_an_ended_conversation_of_the_users_own_is_heard_again(ground: 
     assert!(matches!(refused, Err(StoreError::Conflict(_))), "one engine at a time: {refused:?}");
     assert_eq!(ground.other.retranscription(&"ann".into(), &"c1".into()).await.unwrap().unwrap(), queued);
     assert_eq!(ground.other.retranscription(&"bob".into(), &"c1".into()).await.unwrap(), None);
+}
+
+pub async fn works_are_listed_found_and_revived_for_their_user_alone(ground: Ground) {
+    let ann = || "ann".into();
+    for (id, conversation, secs) in [("r1", "c1", 10), ("r2", "c2", 20)] {
+        said(&ground, conversation).await;
+        ground.store.ask_retranscription(asked(id, conversation, "other", secs)).await.unwrap();
+    }
+    let ids = async |user: &str, state: Option<UploadState>, limit: usize| -> Vec<String> {
+        let found = ground.other.retranscriptions(&user.into(), state, limit).await.unwrap();
+        found.into_iter().map(|work| work.id.to_string()).collect()
+    };
+    assert_eq!(ids("ann", None, 10).await, ["r2", "r1"]);
+    assert_eq!(ids("ann", None, 1).await, ["r2"]);
+    assert!(ids("bob", None, 10).await.is_empty());
+    let (lease, _) = claim(&ground, 21).await;
+    assert_eq!(lease.id, "r1".into());
+    assert_eq!(ids("ann", Some(UploadState::Leased), 10).await, ["r1"]);
+    let leased = ground.other.retranscription_by_id(&ann(), &"r1".into()).await.unwrap().unwrap();
+    assert_eq!((leased.leased_by, leased.due_at), (Some("p1".into()), at(21) + LEASE));
+    assert_eq!(ground.other.retranscription_by_id(&"bob".into(), &"r1".into()).await.unwrap(), None);
+    let retry = async |user: &str, id: &str| {
+        ground.store.retry_retranscription(&user.into(), &id.into(), at(23)).await
+    };
+    assert!(matches!(retry("ann", "r1").await, Err(StoreError::Conflict(_))), "it has not failed");
+    let outcome = AttemptOutcome::Failed { error: "nothing heard".into() };
+    ground.store.end_retranscription(&lease, outcome, at(22)).await.unwrap();
+    assert!(matches!(retry("bob", "r1").await, Err(StoreError::NotFound(_))));
+    assert!(matches!(retry("ann", "r9").await, Err(StoreError::NotFound(_))));
+    retry("ann", "r1").await.unwrap();
+    let queued = ground.other.retranscription_by_id(&ann(), &"r1".into()).await.unwrap().unwrap();
+    assert_eq!((queued.state, queued.attempts, queued.due_at), (UploadState::Queued, 0, at(23)));
+    let late = ground.store.renew_retranscription(&lease, at(60), 1.0).await;
+    assert!(matches!(late, Err(StoreError::Fenced(_))), "{late:?}");
+    assert_eq!(claim(&ground, 24).await.0.id, "r2".into(), "the oldest that is due");
+    assert_eq!(claim(&ground, 24).await.0.id, "r1".into());
 }
 
 pub async fn what_was_heard_again_replaces_and_the_old_is_readable(ground: Ground) {
@@ -147,7 +182,6 @@ pub async fn d04_a_conversation_heard_again_is_told_to_no_target(ground: Ground)
             url: Sensitive::new("http://localhost/"),
             host: "localhost:80".into(),
             audio_secs: 5,
-            state: TargetState::On,
         },
         secret: Sensitive::new("s"),
         now: at(0),

@@ -17,7 +17,6 @@ fn settings(host: &str, triggers: &[Trigger]) -> TargetSettings {
         url: Sensitive::new(format!("http://{host}/hook?key=1")),
         host: host.into(),
         audio_secs: 5,
-        state: TargetState::On,
     }
 }
 
@@ -274,13 +273,13 @@ pub async fn a_target_that_fails_for_days_is_warned_of_and_switched_off(ground: 
     }
     assert_eq!(verdicts, [(24, Verdict::Warn), (72, Verdict::Off)]);
     let target = ground.read("t1").await;
-    assert_eq!((target.settings.state, target.off_at), (TargetState::Off, Some(at(72 * 3_600))));
+    assert_eq!((target.state, target.off_at), (TargetState::Off, Some(at(72 * 3_600))));
     // Who had read it while it was on, and changes its name, does not switch it on.
-    let read_before = TargetSettings { state: TargetState::On, name: "renamed".into(), ..target.settings };
+    let read_before = TargetSettings { name: "renamed".into(), ..target.settings };
     let (ann, id) = ("ann".into(), target.id.clone());
     ground.store.change_target(&ann, &id, read_before, None, at(72 * 3_600 + 1)).await.unwrap();
     let target = ground.read(id.as_str()).await;
-    assert_eq!((target.settings.name.as_str(), target.settings.state), ("renamed", TargetState::Off));
+    assert_eq!((target.settings.name.as_str(), target.state), ("renamed", TargetState::Off));
     assert_eq!((target.failed, target.waiting), (81, 0));
     assert_eq!(ground.store.deliveries(&"ann".into(), &id, 9).await.unwrap()[0].state, EffectState::Failed);
     let told = ground.store.messages(&"ann".into(), 10, 0).await.unwrap();

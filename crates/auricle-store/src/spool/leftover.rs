@@ -258,6 +258,25 @@ fn unlock(shared: &Shared) -> io::Result<()> {
     Ok(())
 }
 
+/// A file of the run in `folder` under the present key, and whether all of it is; `None` if it does not open.
+pub(crate) fn reseal(
+    folder: &Path,
+    path: &Path,
+    bytes: &[u8],
+    ring: &Keyring,
+) -> io::Result<Option<(Vec<u8>, bool)>> {
+    let Some(name) = folder.file_name().and_then(|name| name.to_str()) else { return Ok(None) };
+    let header_path = folder.join("header");
+    let Some(Header::Known(header)) = record::header_value(&fs::read(&header_path)?, name, ring) else {
+        return Ok(None);
+    };
+    let sealer = ring.of(&header.user);
+    Ok(Some(match path == header_path {
+        true => (record::header_bytes(&header, name, &sealer), true),
+        false => record::resealed(bytes, &sealer, ring.current(), &header.run),
+    }))
+}
+
 impl StoredRun {
     /// Every frame of a run in this folder; `None` if there is no readable header, an error if its key is not there.
     pub(crate) fn whole(folder: &Path, name: &str, ring: &Keyring) -> io::Result<Option<Self>> {

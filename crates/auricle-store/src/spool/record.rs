@@ -114,6 +114,108 @@ pub(super) fn take(bytes: &[u8]) -> Option<(Record<'_>, usize)> {
     Some((record, PREFIX + length))
 }
 
+/// Under which key a file is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Under {
+    /// It holds nothing that is sealed or could be, or is damaged.
+    Nothing,
+    Plain,
+    Key(KeyId),
+}
+
+/// What the beginning of a chunk tells. One process writes a chunk, under one key.
+pub(crate) fn chunk_under(mut head: &[u8]) -> Under {
+    while let Some((prefix, rest)) = head.split_at_checked(PREFIX) {
+        let length = u32::from_le_bytes([prefix[1], prefix[2], prefix[3], 0]) as usize;
+        match prefix[0] {
+            COVERED => head = rest.get(length..).unwrap_or_default(),
+            FRAME | POSITION => return Under::Plain,
+            SEALED => {
+                let key = rest.get(..KEY_BYTES).and_then(|key| std::str::from_utf8(key).ok());
+                return key.and_then(KeyId::parse).map_or(Under::Nothing, Under::Key);
+            }
+            _ => return Under::Nothing,
+        }
+    }
+    Under::Nothing
+}
+
+/// What a header tells.
+pub(crate) fn header_under(bytes: &[u8]) -> Under {
+    let Some((version, rest)) = bytes.strip_prefix(MAGIC).and_then(<[u8]>::split_first) else {
+        return Under::Nothing;
+    };
+    match *version {
+        VERSION => Under::Plain,
+        SEALED_VERSION => {
+            let json = rest.get(4..).and_then(|json| serde_json::from_slice::<SealedHeaderJson>(json).ok());
+            json.and_then(|json| KeyId::parse(&json.key)).map_or(Under::Nothing, Under::Key)
+        }
+        _ => Under::Nothing,
+    }
+}
+
+/// Plain records that are sealed as one, at most; a little more if the last is long.
+const GROUP_BYTES: usize = 32 * 1024;
+
+/// The same records under the present key, or plain without one; and whether all of them are: what does not open stays as it is.
+pub(super) fn resealed(bytes: &[u8], sealer: &Sealer, target: Option<KeyId>, run: &str) -> (Vec<u8>, bool) {
+    let place = [run];
+    let place = || Place::new("spool", "record", &place);
+    let mut anew = Vec::with_capacity(bytes.len() + bytes.len() / 16);
+    let put_group = |anew: &mut Vec<u8>, group: &[u8]| {
+        let sealed = if group.is_empty() { None } else { sealer.seal_audio(place(), group) };
+        match sealed {
+            Some((key, sealed)) => put_sealed(anew, key, &sealed).is_some(),
+            None => {
+                anew.extend_from_slice(group);
+                true
+            }
+        }
+    };
+    let (mut group, mut position, mut is_whole, mut rest) = (Vec::new(), 0_u64, true, bytes);
+    while let Some((record, length)) = take(rest) {
+        let raw = &rest[..length];
+        rest = &rest[length..];
+        match record {
+            Record::Position(at) => {
+                position = at;
+                group.extend_from_slice(raw);
+            }
+            Record::Frame { samples, .. } => {
+                if group.len() >= GROUP_BYTES {
+                    is_whole &= put_group(&mut anew, &group);
+                    group.clear();
+                }
+                if group.is_empty() {
+                    put_position(&mut group, position);
+                }
+                group.extend_from_slice(raw);
+                position += u64::from(samples);
+            }
+            Record::Covered(_) | Record::Sealed { .. } => {
+                is_whole &= put_group(&mut anew, &group);
+                group.clear();
+                let opened = match record {
+                    Record::Sealed { key, sealed } if Some(key) != target => {
+                        let opened = sealer.open_audio(place(), key, sealed);
+                        is_whole &= opened.is_some();
+                        opened
+                    }
+                    _ => None,
+                };
+                match opened {
+                    Some(records) => is_whole &= put_group(&mut anew, &records),
+                    None => anew.extend_from_slice(raw),
+                }
+            }
+        }
+    }
+    is_whole &= put_group(&mut anew, &group);
+    anew.extend_from_slice(rest);
+    (anew, is_whole)
+}
+
 #[derive(Serialize, Deserialize)]
 struct HeaderJson {
     run: String,

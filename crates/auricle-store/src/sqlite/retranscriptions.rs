@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use auricle_core::rehearing::{self, is_within};
 use auricle_core::{
-    ConversationId, ConversationStatus, Epoch, FinaliseReason, JobId, ProcessId, Revision, UnixMicros,
+    ConversationId, ConversationStatus, Epoch, FinaliseReason, JobId, ProcessId, Revision, UnixMicros, UserId,
 };
 use rusqlite::{OptionalExtension, Row, params};
 
@@ -27,7 +27,7 @@ const SPENT_MAX: usize = 100;
 const STEP: &str = "hear:";
 
 const WORK: &str = "r.id, u.id, c.id, r.engine, r.state, r.attempts, r.last_error, r.heard_secs, r.revision, r.created_at, \
-     r.updated_at FROM retranscriptions r JOIN conversations c ON c.rid = r.conversation JOIN users u ON u.rid = c.user";
+     r.updated_at, r.due_at, r.leased_by FROM retranscriptions r JOIN conversations c ON c.rid = r.conversation JOIN users u ON u.rid = c.user";
 
 fn value(row: &Row<'_>) -> Result<Retranscription> {
     Ok(Retranscription {
@@ -42,6 +42,8 @@ fn value(row: &Row<'_>) -> Result<Retranscription> {
         revision: row.get::<_, Option<u32>>(8)?.map(Revision),
         created_at: UnixMicros(row.get(9)?),
         updated_at: UnixMicros(row.get(10)?),
+        due_at: UnixMicros(row.get(11)?),
+        leased_by: row.get::<_, Option<String>>(12)?.map(Into::into),
     })
 }
 
@@ -49,6 +51,38 @@ fn of_conversation(db: &Db, conversation: i64) -> Result<Option<Retranscription>
     let mut query = db.prepare_cached(&format!("SELECT {WORK} WHERE r.conversation = ?1"))?;
     let mut found = query.query([conversation])?;
     found.next()?.map(value).transpose()
+}
+
+fn list(db: &Db, user: &UserId, state: Option<UploadState>, limit: usize) -> Result<Vec<Retranscription>> {
+    let mut query = db.prepare_cached(&format!(
+        "SELECT {WORK} WHERE u.id = ?1 AND (?2 IS NULL OR r.state = ?2) ORDER BY r.created_at DESC, r.rid DESC LIMIT ?3"
+    ))?;
+    let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+    let found = query.query(params![user.as_str(), state.map(UploadState::as_str), limit])?;
+    rows::collect(found, value)
+}
+
+fn by_id(db: &Db, user: &UserId, id: &JobId) -> Result<Option<Retranscription>> {
+    let mut query = db.prepare_cached(&format!("SELECT {WORK} WHERE u.id = ?1 AND r.id = ?2"))?;
+    let mut found = query.query([user.as_str(), id.as_str()])?;
+    found.next()?.map(value).transpose()
+}
+
+fn retry(db: &Db, user: &UserId, id: &JobId, now: UnixMicros) -> Result<()> {
+    let known = by_id(db, user, id)?.ok_or_else(|| StoreError::NotFound(format!("retranscription {id}")))?;
+    if known.state != UploadState::Failed {
+        return Err(StoreError::Conflict(format!(
+            "retranscription {id} is {}; only a failed one can be revived",
+            known.state.as_str()
+        )));
+    }
+    has_ended(&Head::of_user(db, user, &known.conversation)?)?;
+    db.prepare_cached(
+        "UPDATE retranscriptions SET state = 'queued', attempts = 0, due_at = ?2, epoch = epoch + 1, heard_secs = 0, \
+         updated_at = ?2 WHERE id = ?1",
+    )?
+    .execute(params![id.as_str(), now.0])?;
+    Ok(())
 }
 
 fn ask(db: &Db, new: &NewRetranscription) -> Result<Retranscription> {
@@ -231,7 +265,7 @@ fn complete(db: &Db, done: &Reheard, job_attempts: u32, revisions_max: usize) ->
         heard.extend(stretch.segments.iter().cloned().map(|mut segment| {
             segment.start += offset;
             segment.end += offset;
-            segment
+            rehearing::New { segment, is_channel: stretch.is_channel }
         }));
     }
     let old = revisions::segments(db, &head)?;

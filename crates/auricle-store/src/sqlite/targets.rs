@@ -26,7 +26,10 @@ fn opened(db: &Db, user: &UserId, id: &TargetId, column: &str, stored: String) -
     db.open(user.as_str(), Place::new("targets", column, &[id.as_str()]), stored).map(Sensitive::new)
 }
 
-fn settings(db: &Db, row: &Row<'_>) -> Result<(TargetId, UserId, TargetKind, TargetSettings)> {
+/// The columns of `SETTINGS`.
+type Head = (TargetId, UserId, TargetKind, TargetSettings, TargetState);
+
+fn head(db: &Db, row: &Row<'_>) -> Result<Head> {
     let (id, user) = (TargetId::from(row.get::<_, String>(0)?), UserId::from(row.get::<_, String>(1)?));
     let triggers: String = row.get(4)?;
     let triggers: Result<_> =
@@ -37,10 +40,10 @@ fn settings(db: &Db, row: &Row<'_>) -> Result<(TargetId, UserId, TargetKind, Tar
         url: opened(db, &user, &id, "url", row.get(5)?)?,
         host: row.get(6)?,
         audio_secs: row.get(7)?,
-        state: rows::known(TargetState::parse, &row.get::<_, String>(8)?, "target state")?,
     };
+    let state = rows::known(TargetState::parse, &row.get::<_, String>(8)?, "target state")?;
     let kind = rows::known(TargetKind::parse, &row.get::<_, String>(2)?, "target kind")?;
-    Ok((id, user, kind, settings))
+    Ok((id, user, kind, settings, state))
 }
 
 fn trigger_text(triggers: &[Trigger]) -> String {
@@ -97,7 +100,7 @@ pub(super) fn add(db: &Db, new: &NewTarget, max: usize) -> Result<()> {
         settings.host,
         sealed(db, &new.user, &new.id, "secret", &new.secret),
         settings.audio_secs,
-        settings.state.as_str(),
+        TargetState::On.as_str(),
         new.now.0
     ])?;
     changed_for(db, &new.user)
@@ -114,12 +117,13 @@ fn select(db: &Db, user: &UserId, id: Option<&TargetId>) -> Result<Vec<Target>> 
         |row: &Row<'_>, column| Ok::<_, StoreError>(row.get::<_, Option<i64>>(column)?.map(UnixMicros));
     let mut query = db.prepare_cached(&sql)?;
     rows::collect(query.query(params![user.as_str(), id.map(TargetId::as_str)])?, |row| {
-        let (id, user, kind, settings) = settings(db, row)?;
+        let (id, user, kind, settings, state) = head(db, row)?;
         Ok(Target {
             id,
             user,
             kind,
             settings,
+            state,
             created_at: UnixMicros(row.get(9)?),
             health: Health {
                 failing_since: time(row, 10)?,
@@ -201,9 +205,9 @@ fn recipients(db: &Db, user: &UserId, id: Option<&TargetId>) -> Result<Vec<Recip
     );
     let mut query = db.prepare_cached(&sql)?;
     rows::collect(query.query(params![user.as_str(), id.map(TargetId::as_str)])?, |row| {
-        let (target, user, kind, settings) = settings(db, row)?;
+        let (target, user, kind, settings, state) = head(db, row)?;
         let secret = opened(db, &user, &target, "secret", row.get(9)?)?;
-        Ok(Recipient { target, user, kind, settings, secret })
+        Ok(Recipient { target, user, kind, settings, state, secret })
     })
 }
 
@@ -214,8 +218,8 @@ pub(super) fn recipient(db: &Db, user: &UserId, id: &TargetId) -> Result<Option<
 pub(super) fn realtime(db: &Db, user: &UserId) -> Result<Vec<Recipient>> {
     let mut found = recipients(db, user, None)?;
     found.retain(|recipient| {
-        let settings = &recipient.settings;
-        settings.state == TargetState::On && settings.triggers.iter().any(|trigger| trigger.is_realtime())
+        recipient.state == TargetState::On
+            && recipient.settings.triggers.iter().any(|trigger| trigger.is_realtime())
     });
     Ok(found)
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
-use auricle_core::{Photo, Provenance, TargetKind, TargetState, Trigger, UserId};
+use auricle_core::{Photo, Provenance, TargetKind, Trigger, UserId};
 use rusqlite::Connection;
 
 use super::sealing;
@@ -273,6 +273,7 @@ async fn fill_for_revisions(store: &Arc<SqliteStore>, user: &str, word: &str) {
         zero_at: at(0),
         from: 0.0,
         until: 2.0,
+        is_channel: false,
         segments: vec![segment("again", 0.5, word)],
     };
     let done = crate::Reheard {
@@ -305,7 +306,6 @@ async fn fill_for_targets(store: &Arc<SqliteStore>, user: &str, word: &str) {
             url: Sensitive::new(format!("http://localhost/{word}")),
             host: "localhost:80".into(),
             audio_secs: 5,
-            state: TargetState::On,
         },
         secret: Sensitive::new(word),
         now: at(5),

@@ -3,14 +3,17 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
-use auricle_core::{ConversationId, ProcessId, Revision, UnixMicros, UploadId, UserId};
+use auricle_core::{ConversationId, JobId, ProcessId, Revision, UnixMicros, UploadId, UserId};
 
 use super::super::live::Head;
 use super::super::{SqliteStore, jobs, revisions, uploads};
-use super::{ask, claim, complete, end, known_conversations, of_conversation, record, renew, step_name};
+use super::{
+    ask, by_id, claim, complete, end, known_conversations, list, of_conversation, record, renew, retry,
+    step_name,
+};
 use crate::retranscriptions::*;
 use crate::store::{AttemptOutcome, Result, StepRecord};
-use crate::uploads::Upload;
+use crate::uploads::{Upload, UploadState};
 
 #[async_trait]
 impl Retranscriptions for SqliteStore {
@@ -30,6 +33,26 @@ impl Retranscriptions for SqliteStore {
                 head.map_or(Ok(None), |head| of_conversation(db, head.rid))
             })
             .await
+    }
+
+    async fn retranscriptions(
+        &self,
+        user: &UserId,
+        state: Option<UploadState>,
+        limit: usize,
+    ) -> Result<Vec<Retranscription>> {
+        let user = user.clone();
+        self.readers.read(move |db| list(db, &user, state, limit)).await
+    }
+
+    async fn retranscription_by_id(&self, user: &UserId, id: &JobId) -> Result<Option<Retranscription>> {
+        let (user, id) = (user.clone(), id.clone());
+        self.readers.read(move |db| by_id(db, &user, &id)).await
+    }
+
+    async fn retry_retranscription(&self, user: &UserId, id: &JobId, now: UnixMicros) -> Result<()> {
+        let (user, id) = (user.clone(), id.clone());
+        self.writer.write(move |db| retry(db, &user, &id, now)).await
     }
 
     async fn claim_retranscription(
