@@ -131,8 +131,10 @@ impl Frame<'_> {
 
     /// What can be kept instead of its samples, if that is smaller.
     fn packet(&self) -> Option<NonZeroU16> {
-        self.receiver.measure(self.message)?;
-        NonZeroU16::new(u16::try_from(self.message.len()).ok()?)
+        let Self { receiver, message, .. } = self;
+        let smaller = matches!(receiver.format.codec, Codec::Opus | Codec::OpusFs320 | Codec::Lc3Fs1030)
+            && message.len() <= PACKET_BYTES_MAX;
+        NonZeroU16::new(message.len() as u16).filter(|_| smaller)
     }
 }
 
