@@ -1,17 +1,25 @@
 //! What a person or a script sees.
 
-#![expect(clippy::print_stdout, clippy::print_stderr, reason = "this is the one place that prints")]
+#![expect(clippy::print_stderr, reason = "this is the one place that prints")]
 
-use std::io::IsTerminal;
+use std::io::{ErrorKind, IsTerminal, Write as _};
 
 use auricle_wire::conversation::{Conversation, Segment};
 use auricle_wire::time::WireTime;
-use comfy_table::{ColumnConstraint, ContentArrangement, Table, presets};
+use comfy_table::{ColumnConstraint, ContentArrangement, Table, Width, presets};
 use serde::Serialize;
 
-/// One line on standard output.
+/// One line on standard output. Ends the program if nobody reads any more: `auricle … | head` has what it wants.
 pub(crate) fn line(text: &str) {
-    println!("{text}");
+    let mut out = std::io::stdout().lock();
+    match writeln!(out, "{text}").and_then(|()| out.flush()) {
+        Ok(()) => {}
+        Err(gone) if gone.kind() == ErrorKind::BrokenPipe => std::process::exit(0),
+        Err(trouble) => {
+            error(&format!("cannot write to standard output: {trouble}"));
+            std::process::exit(1);
+        }
+    }
 }
 
 /// A trouble on standard error.
@@ -26,7 +34,7 @@ pub(crate) fn note(text: &str) {
 
 /// JSON for scripts.
 pub(crate) fn json(value: &impl Serialize) -> anyhow::Result<()> {
-    println!("{}", serde_json::to_string_pretty(value)?);
+    line(&serde_json::to_string_pretty(value)?);
     Ok(())
 }
 
@@ -35,18 +43,37 @@ pub(crate) fn is_terminal() -> bool {
     std::io::stdout().is_terminal()
 }
 
-/// A table as wide as the terminal, or 80 columns. The first column is never broken: it holds what people copy.
-pub(crate) fn table(head: &[&str], rows: Vec<Vec<String>>) -> String {
+/// A word this long is not broken between two lines of a table, if that can be helped.
+const WORD_MAX: usize = 16;
+
+/// A table as wide as the terminal, or 80 columns. The first column is never broken: it holds what people copy; nor are words of
+/// usual length. Columns in which no row has anything are left out.
+pub(crate) fn table(head: &[&str], mut rows: Vec<Vec<String>>) -> String {
+    let is_used =
+        |column: &usize| rows.iter().any(|row| row.get(*column).is_some_and(|cell| !cell.is_empty()));
+    let used: Vec<usize> = (0..head.len()).filter(|column| *column == 0 || is_used(column)).collect();
+    let head: Vec<&str> = used.iter().map(|column| head[*column]).collect();
+    for row in &mut rows {
+        *row = used.iter().map(|column| row.get(*column).cloned().unwrap_or_default()).collect();
+    }
     let mut table = Table::new();
-    table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Dynamic).set_header(head);
+    table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Dynamic).set_header(&head);
     if table.width().is_none() {
         table.set_width(80);
     }
+    for (column, name) in head.iter().enumerate() {
+        let cells = rows.iter().map(|row| row[column].as_str()).chain([*name]);
+        let longest =
+            cells.flat_map(str::split_whitespace).map(|word| word.chars().count()).max().unwrap_or(0);
+        let Some(made) = table.column_mut(column) else { continue };
+        made.set_constraint(match column {
+            0 => ColumnConstraint::ContentWidth,
+            // With a space on either side.
+            _ => ColumnConstraint::LowerBoundary(Width::Fixed(longest.min(WORD_MAX) as u16 + 2)),
+        });
+    }
     for row in rows {
         table.add_row(row);
-    }
-    if let Some(first) = table.column_mut(0) {
-        first.set_constraint(ColumnConstraint::ContentWidth);
     }
     table.to_string()
 }
@@ -140,6 +167,22 @@ pub(crate) fn wrapped(text: &str, width: usize) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_table_breaks_no_word_that_people_read_and_leaves_out_what_nobody_has() {
+        let row = |id: &str, what: &str| {
+            let cells = [id, what, "completed", "1/5", "Mon 30 Nov 22:00", ""];
+            cells.map(str::to_owned).to_vec()
+        };
+        let id = "f464ce16-c8df-4e28-b12b-5ffe7c48b0b8";
+        let head = ["job", "what", "state", "tries", "created", "last error"];
+        let shown = table(&head, vec![row(id, "record"), row(id, "heard again by pocketsphinx")]);
+        for whole in [id, "completed", "pocketsphinx", "created", "22:00"] {
+            assert!(shown.contains(whole), "{whole} is broken:\n{shown}");
+        }
+        assert!(!shown.contains("error"), "{shown}");
+        assert!(shown.lines().all(|line| line.chars().count() <= 80), "{shown}");
+    }
 
     #[test]
     fn text_is_wrapped_between_words() {

@@ -158,6 +158,11 @@ fn chars(text: &str) -> usize {
     text.chars().count()
 }
 
+/// Whether a segment of this text takes in no more of the same voice without a pause: it is long enough, and a sentence has ended.
+pub fn is_whole(text: &str) -> bool {
+    ends_sentence(text) && chars(text) >= MERGE_CHARS
+}
+
 fn ends_sentence(text: &str) -> bool {
     text.trim_end().ends_with(['.', '?', '!'])
 }

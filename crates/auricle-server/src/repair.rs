@@ -15,6 +15,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use auricle_core::transcript::is_whole;
 use auricle_core::{Limits, Segment, SegmentId, Speaker, Word};
 use auricle_speech::{Chain, EngineError};
 use auricle_store::spool::{Leftover, Spool};
@@ -165,7 +166,7 @@ impl Repair {
     }
 }
 
-/// One segment for each voice's stretch; `offset` in seconds is added to word times. `engine`: whose the words are. `role`:
+/// A segment for each voice's stretch, or several if it is long, as those of a live session; `offset` in seconds is added to word times. `engine`: whose the words are. `role`:
 /// which stream of a multi-channel session.
 pub(crate) fn segments(
     words: Vec<Word>,
@@ -176,9 +177,10 @@ pub(crate) fn segments(
     let mut segments: Vec<Segment> = Vec::new();
     let mut voice = None;
     for word in words {
-        let gap = segments.last().is_none_or(|last| word.start + offset - last.end > 1.5);
-        if voice == Some(word.speaker) && !gap {
-            let last = segments.last_mut().expect("no gap means there is one");
+        let ends =
+            segments.last().is_none_or(|last| word.start + offset - last.end > 1.5 || is_whole(&last.text));
+        if voice == Some(word.speaker) && !ends {
+            let last = segments.last_mut().expect("none ends where none is");
             last.text.push(' ');
             last.text.push_str(&word.text);
             last.end = word.end + offset;
@@ -204,4 +206,38 @@ pub(crate) fn segments(
         });
     }
     segments
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn said(text: &str, speaker: u32) -> Vec<Word> {
+        let word = |(n, text): (usize, &str)| Word {
+            text: text.to_owned(),
+            start: n as f64 * 0.4,
+            end: n as f64 * 0.4 + 0.3,
+            speaker,
+            confidence: None,
+        };
+        text.split(' ').enumerate().map(word).collect()
+    }
+
+    #[test]
+    fn a_long_stretch_of_one_voice_is_cut_at_the_ends_of_sentences() {
+        let sentence = "We need to order lunch for everybody who comes from the client.";
+        let talk = [sentence; 9].join(" ");
+        let segments = segments(said(&talk, 1), 10.0, Some("scripted"), None);
+        assert_eq!(segments.iter().map(|s| s.text.as_str()).collect::<Vec<_>>().join(" "), talk);
+        assert_eq!(segments.len(), 5, "{segments:?}");
+        assert!(segments.iter().all(|segment| segment.text.ends_with('.') && segment.text.len() < 200));
+        assert!(segments.windows(2).all(|two| two[0].end <= two[1].start), "{segments:?}");
+        assert!((segments[0].start - 10.0).abs() < 1e-9);
+    }
+
+    #[test]
+    fn without_the_end_of_a_sentence_nothing_is_cut() {
+        let talk = ["and then we went on"; 40].join(" ");
+        assert_eq!(segments(said(&talk, 0), 0.0, None, None).len(), 1);
+    }
 }

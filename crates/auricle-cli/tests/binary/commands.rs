@@ -24,6 +24,17 @@ fn every_codec_is_heard_and_becomes_a_record() {
 }
 
 #[test]
+fn a_reader_that_has_seen_enough_ends_a_command_without_a_word() {
+    for args in [["config", "show"], ["conversations", "--help"]] {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let output = auricle().args(args).stdout(writer).output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success() && said.is_empty(), "{args:?}: {}, {said}", output.status);
+    }
+}
+
+#[test]
 fn a_record_is_listed_shown_found_exported_renamed_and_deleted() {
     let server = Server::start(&[("SPEECH", "scripted")]);
     let path = file("fixtures/two-voices/conversation.wav");
