@@ -58,19 +58,28 @@ pub(crate) fn table(head: &[&str], mut rows: Vec<Vec<String>>) -> String {
     }
     let mut table = Table::new();
     table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Dynamic).set_header(&head);
-    if table.width().is_none() {
-        table.set_width(80);
-    }
-    for (column, name) in head.iter().enumerate() {
-        let cells = rows.iter().map(|row| row[column].as_str()).chain([*name]);
-        let longest =
-            cells.flat_map(str::split_whitespace).map(|word| word.chars().count()).max().unwrap_or(0);
-        let Some(made) = table.column_mut(column) else { continue };
-        made.set_constraint(match column {
-            0 => ColumnConstraint::ContentWidth,
-            // With a space on either side.
-            _ => ColumnConstraint::LowerBoundary(Width::Fixed(longest.min(WORD_MAX) as u16 + 2)),
-        });
+    let width = table.width().unwrap_or(80);
+    table.set_width(width);
+    let longest = |column: usize| {
+        let cells = rows.iter().map(|row| row[column].as_str()).chain([head[column]]);
+        cells.flat_map(str::split_whitespace).map(|word| word.chars().count()).max().unwrap_or(0)
+    };
+    // With a space on either side.
+    let lower = |column: usize, word_max: usize| longest(column).min(word_max) as u16 + 2;
+    let first = rows.iter().map(|row| row[0].chars().count()).max().unwrap_or(0) as u16 + 2;
+    let fits = |word_max: &usize| {
+        first + (1..head.len()).map(|column| lower(column, *word_max)).sum::<u16>() <= width
+    };
+    let word_max = (1..=WORD_MAX).rev().find(fits);
+    for column in 0..head.len() {
+        let constraint = match (column, word_max) {
+            (0, _) => ColumnConstraint::ContentWidth,
+            (_, Some(word_max)) => ColumnConstraint::LowerBoundary(Width::Fixed(lower(column, word_max))),
+            (_, None) => continue,
+        };
+        if let Some(made) = table.column_mut(column) {
+            made.set_constraint(constraint);
+        }
     }
     for row in rows {
         table.add_row(row);
