@@ -6,7 +6,7 @@ use auricle_testkit::WebhookSink;
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use crate::rig::{PATIENCE, Rig, eventually, texts_of};
+use crate::rig::{Device, PATIENCE, Rig, eventually, texts_of};
 
 const ALL: &str = "Please send the report before Friday. I will send it tomorrow morning. Let us meet on Monday at ten. \
                    Monday is fine with me.";
@@ -22,13 +22,19 @@ async fn keeping(settings: &[(&str, &str)]) -> Rig {
 async fn said(rig: &Rig) -> String {
     let mut device = rig.device().await;
     device.speak(13.0).await;
+    let id = hung_up(rig, device).await;
+    assert!(files_of(rig, "runs", &id).1 > 13 * 32_000);
+    id
+}
+
+/// Ends the conversation once all of the script was heard; its id, once it is completed and its audio is kept.
+async fn hung_up(rig: &Rig, mut device: Device) -> String {
     device.texts_up_to("fine").await;
     let id = device.conversation().await;
     assert_eq!(rig.post("/v1/conversations").await.0, 200);
     device.client.close().await;
     rig.conversation_when(&id, "completed").await;
     all_kept(rig).await;
-    assert!(files_of(rig, "runs", &id).1 > 13 * 32_000);
     id
 }
 
@@ -363,13 +369,7 @@ async fn called(rig: &Rig) -> String {
             assert!(device.client.send_audio(frame).await);
         }
     }
-    device.texts_up_to("fine").await;
-    let id = device.conversation().await;
-    assert_eq!(rig.post("/v1/conversations").await.0, 200);
-    device.client.close().await;
-    rig.conversation_when(&id, "completed").await;
-    all_kept(rig).await;
-    id
+    hung_up(rig, device).await
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
